@@ -1,0 +1,121 @@
+"""Errors that name the argument, say what came and what is expected.
+
+Every public function checks its arguments through this module, so that the wording of errors lives in one place.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable, Sequence
+from numbers import Integral, Real
+
+import torch
+from torch import Tensor
+
+FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+COMPLEX = (torch.complex128, torch.complex64)
+
+
+def describe(value: object) -> str:
+    """Short description of a value for an error: a tensor by shape and dtype, anything else by repr and type.
+
+    >>> describe(torch.zeros(2, 3)), describe("a")
+    ('a (2, 3) float32 tensor', "'a' (str)")
+    """
+    if isinstance(value, Tensor):
+        return f"a {tuple(value.shape)} {str(value.dtype).removeprefix('torch.')} tensor"
+    text = repr(value)
+    return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"
+
+
+def nearest(value: str, choices: Iterable[str]) -> str:
+    """``"; did you mean 'x'?"`` for the close matches of ``value``, or an empty string."""
+    close = difflib.get_close_matches(value, list(choices), n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
+
+
+def check_choice(name: str, value: object, choices: Sequence[str]) -> str:
+    """Return ``value`` if it is one of ``choices``, else raise a ValueError that lists them and the nearest."""
+    if isinstance(value, str) and value in choices:
+        return value
+    hint = nearest(value, choices) if isinstance(value, str) else ""
+    raise ValueError(f"{name} is {describe(value)}, expected one of {', '.join(map(repr, choices))}{hint}")
+
+
+def check_options(owner: str, given: Iterable[str], known: Sequence[str]) -> None:
+    """Raise a TypeError that names every option of ``given`` that is not among ``known``, with the nearest names."""
+    unknown = [option for option in given if option not in known]
+    if unknown:
+        named = ", ".join(f"{option!r}{nearest(option, known)}" for option in unknown)
+        raise TypeError(f"{owner} has no option {named} (its options: {', '.join(known)})")
+
+
+def check_int(name: str, value: object, *, least: int = 1) -> int:
+    """Return ``value`` as an int of at least ``least``; a bool or a float is a TypeError.
+
+    A symbolic size (under ``torch.compile`` or ``torch.export``) passes through unchanged.
+    """
+    if isinstance(value, torch.SymInt):
+        return value  # type: ignore[return-value]
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{name} is {describe(value)}, expected an integer >= {least}")
+    if int(value) < least:
+        raise ValueError(f"{name} is {int(value)}, expected an integer >= {least}")
+    return int(value)
+
+
+def check_real(
+    name: str, value: object, *, least: float = -math.inf, most: float = math.inf, open_least: bool = False
+) -> float:
+    """Return ``value`` as a finite float in [least, most] (without ``least`` itself where ``open_least``)."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} is {describe(value)}, expected a real number")
+    number = float(value)
+    if not (math.isfinite(number) and least <= number <= most) or (open_least and number == least):
+        bounds = f"{'(' if open_least else '['}{least:g}, {most:g}]"
+        raise ValueError(f"{name} is {number:g}, expected a finite number in {bounds}")
+    return number
+
+
+def check_tensor(
+    name: str,
+    value: object,
+    shape: str,
+    *,
+    ndim: int | tuple[int, ...],
+    dtypes: Sequence[torch.dtype],
+) -> Tensor:
+    """Return ``value`` if it is a tensor of the given rank and one of the dtypes.
+
+    Args:
+        name: the argument's name.
+        value: what came.
+        shape: the expected shape in symbols, such as ``"(B, H, L)"``; for the message alone.
+        ndim: the rank or ranks that are accepted.
+        dtypes: the dtypes that are accepted.
+    """
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} is {describe(value)}, expected a {shape} tensor")
+    if value.ndim not in (ndim if isinstance(ndim, tuple) else (ndim,)):
+        raise ValueError(f"{name} is {describe(value)}, expected shape {shape}")
+    if value.dtype not in dtypes:
+        names = ", ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
+        raise TypeError(f"{name} is {describe(value)}, expected dtype {names}")
+    return value
+
+
+def check_shape(name: str, value: Tensor, expected: Sequence[int | None], symbols: str) -> None:
+    """Raise a ValueError unless ``value`` has the sizes ``expected`` (None: any size)."""
+    fits = len(expected) == value.ndim and all(
+        want is None or got == want for got, want in zip(value.shape, expected, strict=True)
+    )
+    if not fits:
+        sizes = ", ".join("any" if want is None else str(want) for want in expected)
+        raise ValueError(f"{name} is {describe(value)}, expected shape {symbols} = ({sizes})")
+
+
+def check_device(name: str, value: Tensor, other_name: str, other: Tensor) -> None:
+    """Raise a ValueError unless both tensors are on one device."""
+    if value.device != other.device:
+        raise ValueError(f"{name} is on {value.device}, but {other_name} is on {other.device}: move one of them")

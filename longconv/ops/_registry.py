@@ -1,0 +1,108 @@
+"""The sole chooser of backends.
+
+An op owns one :class:`Backends`: its backends, best first. ``choose`` takes the first that supports a call when the
+caller says ``"auto"``, and the one that is named otherwise; a named backend that can't serve the call is an error
+that gives the reason.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from longconv._checks import check_choice
+
+logger = logging.getLogger("longconv")
+
+
+def _always(*_: Any) -> None:
+    return None
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One implementation of an op.
+
+    Attributes:
+        name: what the caller writes in ``backend=``.
+        forward: the computation; takes the op's arguments but for ``backend``.
+        backward: the gradients, with arguments that the op's module states; None where ``forward`` alone exists.
+        available: None, or the reason why this machine can't run the backend at all.
+        supports: None, or the reason why the backend can't serve a call; takes ``forward``'s arguments.
+        auto: whether ``backend="auto"`` may take it.
+    """
+
+    name: str
+    forward: Callable[..., Any]
+    backward: Callable[..., Any] | None = None
+    available: Callable[[], str | None] = _always
+    supports: Callable[..., str | None] = _always
+    auto: bool = True
+
+    def refusal(self, *call: Any) -> str | None:
+        """None if the backend can serve this call, else the reason why not."""
+        return self.available() or self.supports(*call)
+
+
+@dataclass
+class Backends:
+    """The backends of one op, best first.
+
+    >>> backends = Backends("double", [Backend("gpu", abs, available=lambda: "no GPU"), Backend("plain", lambda x: 2 * x)])
+    >>> backends.choose("auto", 3).forward(3)
+    6
+    >>> backends.choose("gpu", 3)
+    Traceback (most recent call last):
+        ...
+    ValueError: double: backend 'gpu' can't serve this call: no GPU
+    """
+
+    op: str
+    backends: list[Backend]
+    _logged: set[tuple[str, ...]] = field(default_factory=set, repr=False)
+
+    def __post_init__(self) -> None:
+        ALL[self.op] = self
+
+    def names(self) -> tuple[str, ...]:
+        """The names that ``backend=`` accepts, ``"auto"`` first."""
+        return ("auto", *(backend.name for backend in self.backends))
+
+    def choose(self, name: str, *call: Any) -> Backend:
+        """The backend for a call: the named one, or for ``"auto"`` the first that supports it.
+
+        Raises:
+            ValueError: no such backend, or it can't serve the call (with the reason).
+        """
+        if name != "auto":
+            check_choice(f"{self.op}: backend", name, self.names())
+            backend = next(backend for backend in self.backends if backend.name == name)
+            if reason := backend.refusal(*call):
+                raise ValueError(f"{self.op}: backend {name!r} can't serve this call: {reason}")
+            return backend
+        refused = []
+        for backend in self.backends:
+            if not backend.auto:
+                continue
+            reason = backend.refusal(*call)
+            if reason is None:
+                self._log(backend.name, refused)
+                return backend
+            refused.append(f"{backend.name}: {reason}")
+        raise ValueError(f"{self.op}: no backend can serve this call ({'; '.join(refused)})")
+
+    def status(self) -> dict[str, str | None]:
+        """For every backend None if this machine can run it, else the reason why not."""
+        return {backend.name: backend.available() for backend in self.backends}
+
+    def _log(self, name: str, refused: list[str]) -> None:
+        key = (name, *refused)
+        if key not in self._logged:
+            self._logged.add(key)
+            logger.info("%s: backend %s%s", self.op, name, f" (refused: {'; '.join(refused)})" if refused else "")
+
+
+ALL: dict[str, Backends] = {}
+"""Every op's backends by the op's name; filled as the ops are imported."""

@@ -1,0 +1,52 @@
+"""Golden vectors: numbers recorded from the original authors' code, outside this repository."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+ROOT = Path(os.environ.get("LONGCONV_GOLDEN") or Path(__file__).parents[2] / "shared" / "golden")
+
+
+@functools.cache
+def _load(name: str) -> dict[str, Any]:
+    path = ROOT / f"{name}.npz"
+    if not path.exists():
+        pytest.skip(f"golden vectors not found: {path} (set LONGCONV_GOLDEN to their folder)", allow_module_level=True)
+    with np.load(path) as file:
+        return {key: file[key] for key in file.files}
+
+
+class Case:
+    """One recorded case: arrays by key as tensors, hyperparameters in ``meta``."""
+
+    def __init__(self, file: str, name: str) -> None:
+        self.name, self._arrays = name, _load(file)
+        self.meta: dict[str, Any] = json.loads(str(self._arrays["meta_json"]))["cases"][name]
+
+    def __contains__(self, key: str) -> bool:
+        return f"{self.name}/{key}" in self._arrays
+
+    def __getitem__(self, key: str) -> torch.Tensor:
+        return torch.from_numpy(np.array(self._arrays[f"{self.name}/{key}"]))
+
+    def group(self, prefix: str) -> dict[str, torch.Tensor]:
+        """All arrays below ``prefix/`` by the rest of their key."""
+        start = f"{self.name}/{prefix}/"
+        return {key[len(start) :]: torch.from_numpy(np.array(v)) for key, v in self._arrays.items() if key.startswith(start)}
+
+
+def cases(file: str) -> list[str]:
+    """The names of the recorded cases of a file; one skipped parameter where the vectors are absent."""
+    path = ROOT / f"{file}.npz"
+    if not path.exists():
+        return []
+    with np.load(path) as loaded:
+        return list(json.loads(str(loaded["meta_json"]))["cases"])
