@@ -40,7 +40,9 @@ class Case:
     def group(self, prefix: str) -> dict[str, torch.Tensor]:
         """All arrays below ``prefix/`` by the rest of their key."""
         start = f"{self.name}/{prefix}/"
-        return {key[len(start) :]: torch.from_numpy(np.array(v)) for key, v in self._arrays.items() if key.startswith(start)}
+        return {
+            key[len(start) :]: torch.from_numpy(np.array(v)) for key, v in self._arrays.items() if key.startswith(start)
+        }
 
 
 def cases(file: str) -> list[str]:

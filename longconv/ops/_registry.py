@@ -50,7 +50,8 @@ class Backend:
 class Backends:
     """The backends of one op, best first.
 
-    >>> backends = Backends("double", [Backend("gpu", abs, available=lambda: "no GPU"), Backend("plain", lambda x: 2 * x)])
+    >>> gpu = Backend("gpu", abs, available=lambda: "no GPU")
+    >>> backends = Backends("double", [gpu, Backend("plain", lambda x: 2 * x)])
     >>> backends.choose("auto", 3).forward(3)
     6
     >>> backends.choose("gpu", 3)
@@ -82,7 +83,7 @@ class Backends:
             if reason := backend.refusal(*call):
                 raise ValueError(f"{self.op}: backend {name!r} can't serve this call: {reason}")
             return backend
-        refused = []
+        refused: list[str] = []
         for backend in self.backends:
             if not backend.auto:
                 continue
