@@ -1,0 +1,124 @@
+// The choice of the instruction set, the thread pool, and the entry points of liblongconv_cpu. Compiled for the
+// baseline processor.
+
+#include <string.h>
+
+#include "kernels.h"
+
+namespace longconv {
+
+#if defined(__x86_64__)
+namespace x86_64_v2 {
+extern const Kernels kernels;
+}
+namespace x86_64_v3 {
+extern const Kernels kernels;
+}
+namespace x86_64_v4 {
+extern const Kernels kernels;
+}
+#else
+namespace baseline {
+extern const Kernels kernels;
+}
+#endif
+
+namespace {
+
+struct Isa {
+    const char* name;
+    const Kernels* kernels;
+    bool (*supported)();
+};
+
+const Isa kIsas[] = {
+    // widest first
+#if defined(__x86_64__)
+    {"x86-64-v4", &x86_64_v4::kernels, [] { return __builtin_cpu_supports("x86-64-v4") != 0; }},
+    {"x86-64-v3", &x86_64_v3::kernels, [] { return __builtin_cpu_supports("x86-64-v3") != 0; }},
+    {"x86-64-v2", &x86_64_v2::kernels, [] { return __builtin_cpu_supports("x86-64-v2") != 0; }},
+#elif defined(__aarch64__)
+    {"neon", &baseline::kernels, [] { return true; }},
+#else
+    {"generic", &baseline::kernels, [] { return true; }},
+#endif
+};
+constexpr int32_t kIsaCount = sizeof(kIsas) / sizeof(kIsas[0]);
+
+const Isa* chosen = nullptr;
+LongconvParallelFor pool = nullptr;
+
+int32_t find(const char* name, const Isa** found) {
+    int32_t status = LONGCONV_UNKNOWN_ISA;
+    for (const Isa& isa : kIsas) {
+        if (name && strcmp(name, isa.name) != 0) continue;
+        if (isa.supported()) {
+            *found = &isa;
+            return LONGCONV_OK;
+        }
+        status = LONGCONV_UNSUPPORTED_ISA;
+    }
+    return status;
+}
+
+}  // namespace
+
+void parallel_for(int64_t count, int64_t grain, LongconvTask task, void* context) {
+    if (count <= 0) return;
+    if (!pool || count <= grain || pool(0, count, grain, task, context) != 0) task(0, count, context);
+}
+
+}  // namespace longconv
+
+using namespace longconv;
+
+int32_t longconv_cpu_abi(void) {
+    return LONGCONV_ABI;
+}
+
+const char* longconv_cpu_error(int32_t status) {
+    switch (status) {
+        case LONGCONV_OK:
+            return "no error";
+        case LONGCONV_BAD_SIZE:
+            return "a size is negative";
+        case LONGCONV_BAD_ELEMENT:
+            return "the element size is not 1, 2, 4, 8 or 16 bytes";
+        case LONGCONV_UNKNOWN_ISA:
+            return "the library has no such instruction set";
+        case LONGCONV_UNSUPPORTED_ISA:
+            return "this processor lacks the instruction set";
+    }
+    return "unknown error";
+}
+
+const char* longconv_cpu_isa_name(int32_t index) {
+    return index >= 0 && index < kIsaCount ? kIsas[index].name : nullptr;
+}
+
+int32_t longconv_cpu_isa_check(const char* name) {
+    const Isa* found = nullptr;
+    return find(name, &found);
+}
+
+int32_t longconv_cpu_isa_select(const char* name) {
+    return find(name, &chosen);
+}
+
+const char* longconv_cpu_isa(void) {
+    return chosen ? chosen->name : nullptr;
+}
+
+void longconv_cpu_threads(LongconvParallelFor parallel_for) {
+    pool = parallel_for;
+}
+
+int32_t longconv_cpu_transpose(void* out, const void* in, int64_t batch, int64_t rows, int64_t cols,
+                               int64_t out_batch_stride, int64_t out_row_stride, int64_t in_batch_stride,
+                               int64_t in_row_stride, int32_t element_size) {
+    if (!chosen) return LONGCONV_UNKNOWN_ISA;
+    if (batch < 0 || rows < 0 || cols < 0) return LONGCONV_BAD_SIZE;
+    return chosen->kernels->transpose({static_cast<char*>(out), static_cast<const char*>(in), batch, rows, cols,
+                                       out_batch_stride, out_row_stride, in_batch_stride, in_row_stride},
+                                      element_size);
+}

@@ -1,0 +1,20 @@
+// The entry points of liblongconv_cuda that belong to no op.
+
+#include "status.h"
+
+int32_t longconv_cuda_abi(void) {
+    return LONGCONV_ABI;
+}
+
+const char* longconv_cuda_error(int32_t status) {
+    switch (status) {
+        case LONGCONV_OK:
+            return "no error";
+        case LONGCONV_BAD_SIZE:
+            return "a size is negative";
+        case LONGCONV_BAD_ELEMENT:
+            return "the element size is not 1, 2, 4, 8 or 16 bytes";
+    }
+    return status >= LONGCONV_CUDA_ERROR ? cudaGetErrorString(static_cast<cudaError_t>(status - LONGCONV_CUDA_ERROR))
+                                         : "unknown error";
+}

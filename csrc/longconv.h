@@ -1,0 +1,66 @@
+// The C interface of longconv's two shared libraries. longconv/_native.py is its only user and mirrors it in ctypes.
+//
+// Every function returns a status: 0, a Status below, or LONGCONV_CUDA_ERROR + a cudaError_t. Pointers are borrowed for
+// the call (CUDA: until the stream has passed it), strides and sizes are in elements, and no function allocates.
+
+#ifndef LONGCONV_H
+#define LONGCONV_H
+
+#include <stdint.h>
+
+#define LONGCONV_ABI 1  // raised with every change of this file; _native.py refuses a library of another number
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define LONGCONV_API __attribute__((visibility("default")))
+
+enum LongconvStatus {
+    LONGCONV_OK = 0,
+    LONGCONV_BAD_SIZE = 1,         // a negative size
+    LONGCONV_BAD_ELEMENT = 2,      // an element size other than 1, 2, 4, 8 and 16 bytes
+    LONGCONV_UNKNOWN_ISA = 3,      // no such instruction set in this library
+    LONGCONV_UNSUPPORTED_ISA = 4,  // this processor lacks the instruction set
+    LONGCONV_CUDA_ERROR = 1000,    // + the cudaError_t
+};
+
+// A task run over [begin, end), and what runs it: libtorch_cpu's torch_parallel_for has this signature.
+typedef void (*LongconvTask)(int64_t begin, int64_t end, void* context);
+typedef int32_t (*LongconvParallelFor)(int64_t begin, int64_t end, int64_t grain, LongconvTask task, void* context);
+
+// ---- liblongconv_cpu
+
+LONGCONV_API int32_t longconv_cpu_abi(void);
+LONGCONV_API const char* longconv_cpu_error(int32_t status);
+
+// The names of the instruction sets that are compiled in, widest first; NULL beyond the last.
+LONGCONV_API const char* longconv_cpu_isa_name(int32_t index);
+// LONGCONV_OK if this processor has the instruction set.
+LONGCONV_API int32_t longconv_cpu_isa_check(const char* name);
+// Choose the instruction set (NULL: the widest that this processor has). Not for use while another call runs.
+LONGCONV_API int32_t longconv_cpu_isa_select(const char* name);
+// The chosen instruction set; NULL before the first select.
+LONGCONV_API const char* longconv_cpu_isa(void);
+// Give the thread pool; NULL, the initial state, runs everything in the calling thread.
+LONGCONV_API void longconv_cpu_threads(LongconvParallelFor parallel_for);
+
+// out[b, c, r] = in[b, r, c] for b < batch, r < rows, c < cols; rows of in and of out are contiguous, no overlap.
+LONGCONV_API int32_t longconv_cpu_transpose(void* out, const void* in, int64_t batch, int64_t rows, int64_t cols,
+                                            int64_t out_batch_stride, int64_t out_row_stride, int64_t in_batch_stride,
+                                            int64_t in_row_stride, int32_t element_size);
+
+// ---- liblongconv_cuda: each call queues its work on a stream (a cudaStream_t) of a device and returns at once
+
+LONGCONV_API int32_t longconv_cuda_abi(void);
+LONGCONV_API const char* longconv_cuda_error(int32_t status);
+
+LONGCONV_API int32_t longconv_cuda_transpose(void* out, const void* in, int64_t batch, int64_t rows, int64_t cols,
+                                             int64_t out_batch_stride, int64_t out_row_stride, int64_t in_batch_stride,
+                                             int64_t in_row_stride, int32_t element_size, int32_t device, void* stream);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,174 @@
+"""The two shared libraries of ``csrc``, loaded with ctypes when first asked for.
+
+A library that is absent or can't be loaded is no error here: :func:`cpu` and :func:`cuda` then return a
+:class:`Library` whose ``reason`` says why, which the backends hand on and ``longconv.info()`` prints.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import importlib.metadata
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+ABI = 1
+"""``LONGCONV_ABI`` of csrc/longconv.h."""
+
+ISA_VARIABLE = "LONGCONV_CPU_ISA"
+"""Environment variable that names the CPU instruction set in place of the widest."""
+
+_I32, _I64, _POINTER, _TEXT = ctypes.c_int32, ctypes.c_int64, ctypes.c_void_p, ctypes.c_char_p
+_TRANSPOSE = [_POINTER, _POINTER, *[_I64] * 7, _I32]
+_SIGNATURES: dict[str, dict[str, tuple[Sequence[type], type | None]]] = {
+    "cpu": {
+        "isa_name": ([_I32], _TEXT),
+        "isa_check": ([_TEXT], _I32),
+        "isa_select": ([_TEXT], _I32),
+        "isa": ([], _TEXT),
+        "threads": ([_POINTER], None),
+        "transpose": (_TRANSPOSE, _I32),
+    },
+    "cuda": {"transpose": ([*_TRANSPOSE, _I32, _POINTER], _I32)},
+}
+
+
+@dataclass(frozen=True)
+class Library:
+    """One shared library: either ``handle`` and ``path``, or the ``reason`` why there is none."""
+
+    name: str
+    path: Path | None = None
+    handle: ctypes.CDLL | None = None
+    reason: str | None = None
+
+    def call(self, function: str, *arguments: object) -> None:
+        """Call ``longconv_<name>_<function>`` and raise a RuntimeError unless its status is 0."""
+        status = self._symbol(function)(*arguments)
+        if status:
+            raise RuntimeError(f"longconv_{self.name}_{function}: {self.error(status)} (status {status})")
+
+    def error(self, status: int) -> str:
+        """The library's words for a status."""
+        return str(self._symbol("error")(status).decode())
+
+    def _symbol(self, function: str) -> ctypes._NamedFuncPointer:
+        if self.handle is None:
+            raise RuntimeError(f"the {self.name} library is not loaded: {self.reason}")
+        return getattr(self.handle, f"longconv_{self.name}_{function}")
+
+
+@functools.cache
+def cpu() -> Library:
+    """The CPU library, with torch's thread pool and the instruction set of ``LONGCONV_CPU_ISA`` (default: the widest).
+
+    Raises:
+        ValueError: ``LONGCONV_CPU_ISA`` is unknown or not supported by this processor.
+    """
+    library = _load("cpu")
+    if library.handle is None:
+        return library
+    library.handle.longconv_cpu_threads(_torch_parallel_for())
+    wanted = os.environ.get(ISA_VARIABLE)
+    if wanted:
+        select_isa(library, wanted)
+    elif library.handle.longconv_cpu_isa_select(None):
+        return Library("cpu", reason=f"this processor has none of {', '.join(_isa_names(library))}")
+    return library
+
+
+@functools.cache
+def cuda() -> Library:
+    """The CUDA library; it loads without a driver, so a loaded library says nothing on whether a GPU is there."""
+    return _load("cuda")
+
+
+def isas(library: Library) -> dict[str, bool]:
+    """The instruction sets compiled into the CPU library, widest first, and whether this processor has each."""
+    if library.handle is None:
+        return {}
+    return {name: library.handle.longconv_cpu_isa_check(name.encode()) == 0 for name in _isa_names(library)}
+
+
+def chosen_isa(library: Library) -> str | None:
+    """The instruction set in use."""
+    name = library.handle.longconv_cpu_isa() if library.handle is not None else None
+    return name.decode() if name else None
+
+
+def select_isa(library: Library, name: str) -> None:
+    """Use the instruction set ``name`` from now on; for tests and measurements.
+
+    Raises:
+        ValueError: it is unknown, or this processor lacks it.
+    """
+    assert library.handle is not None
+    if status := library.handle.longconv_cpu_isa_select(name.encode()):
+        fit = ", ".join(isa for isa, supported in isas(library).items() if supported)
+        raise ValueError(f"{ISA_VARIABLE} is {name!r}: {library.error(status)}; expected one of {fit}")
+
+
+def parallel_for_found() -> bool:
+    """Whether torch's thread pool was found; without it the CPU library runs in the calling thread."""
+    return _torch_parallel_for() is not None
+
+
+def _isa_names(library: Library) -> Sequence[str]:
+    assert library.handle is not None
+    names: list[str] = []
+    while name := library.handle.longconv_cpu_isa_name(len(names)):
+        names.append(name.decode())
+    return names
+
+
+@functools.cache
+def _torch_parallel_for() -> int | None:
+    for name in ("libtorch_cpu.so", "libtorch_cpu.dylib", "torch_cpu.dll"):
+        path = Path(torch.__file__).parent / "lib" / name
+        if path.exists():
+            function = getattr(ctypes.CDLL(str(path)), "torch_parallel_for", None)
+            return ctypes.cast(function, _POINTER).value if function is not None else None
+    return None
+
+
+def _load(name: str) -> Library:
+    reasons = []
+    for path in _candidates(name):
+        try:
+            handle = ctypes.CDLL(str(path))
+            abi = int(getattr(handle, f"longconv_{name}_abi")())
+        except (OSError, AttributeError) as error:
+            reasons.append(f"{path}: {error}")
+            continue
+        if abi != ABI:
+            reasons.append(f"{path} has interface {abi}, this version of longconv needs {ABI}: install longconv again")
+            continue
+        getattr(handle, f"longconv_{name}_error").restype = _TEXT
+        for function, (arguments, result) in _SIGNATURES[name].items():
+            symbol = getattr(handle, f"longconv_{name}_{function}")
+            symbol.argtypes, symbol.restype = arguments, result
+        return Library(name, path, handle)
+    if reasons:
+        return Library(name, reason="; ".join(reasons))
+    if name == "cuda" and next(_candidates("cpu"), None):
+        return Library(name, reason="not built: no CUDA compiler was found, or LONGCONV_CUDA=OFF, at installation")
+    return Library(name, reason="not built: this is a plain checkout, or the build left it out; run 'pip install .'")
+
+
+def _candidates(name: str) -> Iterator[Path]:
+    """The library's files, in a normal install, an editable one, or a checkout beside an install, in this order."""
+    import longconv
+
+    file_names = [f"{prefix}longconv_{name}{suffix}" for prefix in ("lib", "") for suffix in (".so", ".dylib", ".dll")]
+    folders = [Path(folder) / "lib" for folder in longconv.__path__]
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        folders.append(Path(str(importlib.metadata.distribution("longconv").locate_file("longconv/lib"))))
+    for folder in dict.fromkeys(folders):
+        for file_name in file_names:
+            if (folder / file_name).exists():
+                yield folder / file_name
