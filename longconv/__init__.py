@@ -2,4 +2,8 @@
 
 from __future__ import annotations
 
+from longconv.ops import fft_conv
+
 __version__ = "0.1.0"
+
+__all__ = ["__version__", "fft_conv"]

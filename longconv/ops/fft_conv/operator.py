@@ -1,0 +1,163 @@
+"""The operators ``longconv::fft_conv`` and ``longconv::fft_conv_backward``: schema, fake, autograd, vmap."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from longconv.ops._library import define
+from longconv.ops._registry import Backend, Backends
+from longconv.ops.fft_conv import plain
+from longconv.ops.fft_conv.reference import MatrixConvolution
+from longconv.ops.fft_conv.torch_fft import SpectralConvolution
+
+TENSORS = ("u", "k", "k_reverse", "skip", "pre_gate", "post_gate")
+"""The differentiable arguments, in the order of the schema; gradients come in the same order."""
+
+_ARGUMENTS = "Tensor k, Tensor? k_reverse, Tensor? skip, Tensor? pre_gate, Tensor? post_gate, Tensor? lengths, str mode"
+
+
+def _plain(name: str, make: plain.Make, *, auto: bool = True) -> Backend:
+    return Backend(name, functools.partial(plain.forward, make), functools.partial(plain.backward, make), auto=auto)
+
+
+BACKENDS = Backends(
+    "fft_conv", [_plain("torch", SpectralConvolution), _plain("reference", MatrixConvolution, auto=False)]
+)
+
+
+def _check_lengths(lengths: Tensor | None, length: int) -> None:
+    """Raise a ValueError for lengths outside 0..L. On a GPU, where reading them would stall it, they only mask."""
+    if lengths is not None and lengths.device.type == "cpu" and lengths.numel():
+        least, most = int(lengths.min()), int(lengths.max())
+        if least < 0 or most > length:
+            raise ValueError(f"lengths go from {least} to {most}, expected 0 <= lengths <= L = {length}")
+
+
+def _forward(u: Tensor, *rest: Any) -> Tensor:
+    *arguments, backend = rest
+    _check_lengths(arguments[5], u.shape[-1])
+    if u.numel() == 0:
+        return torch.empty_like(u, memory_format=torch.contiguous_format)
+    y: Tensor = BACKENDS.choose(backend, u, *arguments).forward(u, *arguments)
+    return y.contiguous()
+
+
+def _backward(dy: Tensor, u: Tensor | None, *rest: Any) -> list[Tensor]:
+    *arguments, wanted, backend = rest
+    if dy.numel() == 0:
+        tensors = (dy, *arguments[:5])
+        return [
+            torch.zeros_like(t, memory_format=torch.contiguous_format)
+            for t, want in zip(tensors, wanted, strict=True)
+            if want
+        ]
+    chosen = BACKENDS.choose(backend, dy if u is None else u, *arguments)
+    assert chosen.backward is not None
+    return [grad.contiguous() for grad in chosen.backward(dy, u, *arguments, wanted)]
+
+
+def _fake_forward(u: Tensor, *_: Any) -> Tensor:
+    return torch.empty_like(u, memory_format=torch.contiguous_format)
+
+
+def _fake_backward(dy: Tensor, u: Tensor | None, *rest: Any) -> list[Tensor]:
+    tensors, wanted = (dy, *rest[:5]), rest[-2]
+    return [
+        torch.empty_like(t, memory_format=torch.contiguous_format)
+        for t, want in zip(tensors, wanted, strict=True)
+        if want
+    ]
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    """Keep the inputs that the wanted gradients need, and nothing computed: u serves all gradients but its own."""
+    u, k, k_reverse, skip, pre_gate, post_gate, lengths, mode, backend = inputs
+    wanted = [bool(needs) and t is not None for needs, t in zip(ctx.needs_input_grad, inputs[:6], strict=False)]
+    ctx.save_for_backward(u if any(wanted[1:]) else None, k, k_reverse, skip, pre_gate, post_gate, lengths)
+    ctx.mode, ctx.backend, ctx.wanted = mode, backend, wanted
+
+
+def _gradients(ctx: Any, dy: Tensor) -> tuple[Any, ...]:
+    wanted = ctx.wanted
+    if not any(wanted):
+        return (None,) * 9
+    grads = iter(call_backward(dy, *ctx.saved_tensors, ctx.mode, wanted, ctx.backend))
+    return (*(next(grads) if want else None for want in wanted), None, None, None)
+
+
+def _save_second(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    *tensors, mode, wanted, _ = inputs
+    ctx.save_for_backward(*tensors)
+    ctx.mode, ctx.first_wanted = mode, wanted
+
+
+def _second_gradients(ctx: Any, cotangents: Sequence[Tensor | None]) -> tuple[Any, ...]:
+    """The gradient of the gradients: autograd through the torch backend, whichever backend gave the first."""
+    saved = ctx.saved_tensors
+    with torch.enable_grad():
+        inputs = [None if t is None else t.detach().requires_grad_(t.is_floating_point()) for t in saved]
+        *tensors, _ = inputs
+        composite: Callable[..., list[Tensor]] = functools.partial(plain.backward, SpectralConvolution)
+        grads = composite(*inputs, ctx.mode, ctx.first_wanted)
+        pairs = [(g, c) for g, c in zip(grads, cotangents, strict=True) if c is not None and g.requires_grad]
+        asked = [t for t in tensors if t is not None]
+        results = iter(
+            torch.autograd.grad(
+                [g for g, _ in pairs], asked, [c for _, c in pairs], allow_unused=True, create_graph=True
+            )
+            if pairs
+            else [None] * len(asked)
+        )
+    return (*(None if t is None else next(results) for t in tensors), None, None, None, None)
+
+
+def _vmap(operator: Callable[..., Any], info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Any, Any]:
+    """Fold the mapped axis V into the channels: (V, B, H, L) becomes (B, V H, L), and a filter or skip (V H, ...).
+
+    Mapped ``lengths`` differ along V, which channels can't: then the calls are made one by one.
+    """
+    names = [argument.name for argument in operator.default._schema.arguments]  # type: ignore[attr-defined]
+    size, lengths = info.batch_size, names.index("lengths")
+    if in_dims[lengths] is not None:
+        calls = [
+            operator(*(a.select(d, i) if d is not None else a for a, d in zip(args, in_dims, strict=True)))
+            for i in range(size)
+        ]
+        stacked = (
+            torch.stack(calls) if isinstance(calls[0], Tensor) else [torch.stack(c) for c in zip(*calls, strict=True)]
+        )
+        return stacked, 0 if isinstance(stacked, Tensor) else [0] * len(stacked)
+
+    def fold(name: str, value: Any, dim: int | None) -> Any:
+        if not isinstance(value, Tensor) or name == "lengths":
+            return value
+        value = value.unsqueeze(0).expand(size, *value.shape) if dim is None else value.movedim(dim, 0)
+        return value.movedim(0, 1).flatten(1, 2) if value.ndim == 4 else value.flatten(0, 1)
+
+    def unfold(value: Tensor) -> Tensor:
+        axis = 1 if value.ndim == 3 else 0
+        return value.unflatten(axis, (size, -1)).movedim(axis, 0)
+
+    result = operator(*(fold(n, a, d) for n, a, d in zip(names, args, in_dims, strict=True)))
+    if isinstance(result, Tensor):
+        return unfold(result), 0
+    return [unfold(value) for value in result], [0] * len(result)
+
+
+call_forward = define(
+    "fft_conv", f"(Tensor u, {_ARGUMENTS}, str backend) -> Tensor", _forward, _fake_forward, _save, _gradients, _vmap
+)
+call_backward = define(
+    "fft_conv_backward",
+    f"(Tensor dy, Tensor? u, {_ARGUMENTS}, bool[] wanted, str backend) -> Tensor[]",
+    _backward,
+    _fake_backward,
+    _save_second,
+    _second_gradients,
+    _vmap,
+)

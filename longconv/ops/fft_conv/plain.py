@@ -1,0 +1,166 @@
+"""What the backends in plain torch share: precision, gates, masks and gradients around a bare convolution.
+
+With x = pre_gate u (zero at t >= lengths), c = C x + skip x and y = post_gate c, C being linear with adjoint C^T and
+g = post_gate dy the gradient that reaches c:
+
+    d post_gate = dy c             du = pre_gate dx,  dx = C^T g + skip g
+    d pre_gate  = u dx             dk = the correlation of x and g at the lags of k
+    d skip      = sum_{b,t} x g
+
+so a backend gives C, C^T and that correlation: the class :class:`Convolution`. Nothing but the inputs is kept for
+the gradients, and all is differentiable torch code: the second derivative of the operator is autograd through here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+
+class Filter(NamedTuple):
+    """A filter in the precision of the arithmetic: all that defines C for sequences of a length."""
+
+    k: Tensor  # (H, K) or (B, H, K), K <= length
+    k_reverse: Tensor | None  # the same with a K of its own, < length
+    length: int
+    mode: str
+    lengths: Tensor | None  # (B,), already used to mask; the periods in circular mode
+
+
+class Convolution(Protocol):
+    """The linear map C of one filter; x, g and the results are (B, H, L)."""
+
+    def apply(self, x: Tensor) -> Tensor:
+        """C x."""
+
+    def adjoint(self, g: Tensor) -> Tensor:
+        """C^T g."""
+
+    def filter_gradients(self, x: Tensor, g: Tensor, wanted: tuple[bool, bool]) -> tuple[Tensor | None, Tensor | None]:
+        """The gradients of <g, C x> to k and to k_reverse, in their shapes; None where not wanted."""
+
+
+Make = Callable[[Filter], Convolution]
+
+
+class _Call(NamedTuple):
+    """The arguments of a call in the precision of the arithmetic, with the mask of valid samples."""
+
+    filter: Filter
+    skip: Tensor | None
+    pre_gate: Tensor | None
+    post_gate: Tensor | None
+    mask: Tensor | None
+
+    def masked(self, x: Tensor) -> Tensor:
+        """The sequence x with zeros at t >= lengths, whatever stands there (NaN too)."""
+        return x if self.mask is None else torch.where(self.mask, x, x.new_zeros(()))
+
+    def gated(self, u: Tensor) -> Tensor:
+        return self.masked(u if self.pre_gate is None else u * self.pre_gate)
+
+    def add_skip(self, y: Tensor, x: Tensor) -> Tensor:
+        return y if self.skip is None else torch.addcmul(y, self.skip[:, None], x)
+
+
+def arithmetic(dtype: torch.dtype) -> torch.dtype:
+    """The precision in which a call on inputs of ``dtype`` is computed: float64 for float64, else float32."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def _prepare(
+    like: Tensor,
+    k: Tensor,
+    k_reverse: Tensor | None,
+    skip: Tensor | None,
+    pre_gate: Tensor | None,
+    post_gate: Tensor | None,
+    lengths: Tensor | None,
+    mode: str,
+) -> _Call:
+    dtype, length = arithmetic(like.dtype), int(like.shape[-1])  # an int also when traced: FFT lengths are plans
+    mask = None
+    if lengths is not None:
+        lengths = lengths.to(like.device)
+        mask = (torch.arange(length, device=like.device) < lengths[:, None])[:, None]
+
+    def cast(tensor: Tensor | None) -> Tensor | None:
+        return None if tensor is None else tensor.to(dtype)
+
+    reverse = None if k_reverse is None or length < 2 else k_reverse[..., : length - 1].to(dtype)
+    taps = Filter(k[..., :length].to(dtype), reverse, length, mode, lengths)
+    return _Call(taps, cast(skip), cast(pre_gate), cast(post_gate), mask)
+
+
+def forward(
+    make: Make,
+    u: Tensor,
+    k: Tensor,
+    k_reverse: Tensor | None,
+    skip: Tensor | None,
+    pre_gate: Tensor | None,
+    post_gate: Tensor | None,
+    lengths: Tensor | None,
+    mode: str,
+) -> Tensor:
+    """The result y of the operator ``fft_conv``."""
+    call = _prepare(u, k, k_reverse, skip, pre_gate, post_gate, lengths, mode)
+    x = call.gated(u.to(call.filter.k.dtype))
+    y = call.add_skip(make(call.filter).apply(x), x)
+    if call.post_gate is not None:
+        y = y * call.post_gate
+    return call.masked(y).to(u.dtype)
+
+
+def backward(
+    make: Make,
+    dy: Tensor,
+    u: Tensor | None,
+    k: Tensor,
+    k_reverse: Tensor | None,
+    skip: Tensor | None,
+    pre_gate: Tensor | None,
+    post_gate: Tensor | None,
+    lengths: Tensor | None,
+    mode: str,
+    wanted: Sequence[bool],
+) -> list[Tensor]:
+    """The wanted gradients, in the order (u, k, k_reverse, skip, pre_gate, post_gate); u may be None for du alone."""
+    call = _prepare(dy, k, k_reverse, skip, pre_gate, post_gate, lengths, mode)
+    convolution = make(call.filter)
+    want_u, want_k, want_reverse, want_skip, want_pre, want_post = wanted
+    dtype = call.filter.k.dtype
+    g = call.masked(dy.to(dtype))
+    wide_u = None if u is None else u.to(dtype)
+    x = None if wide_u is None else call.gated(wide_u)
+    grads: list[Tensor | None] = [None] * 6
+    if want_post:
+        assert x is not None and post_gate is not None
+        grads[5] = call.masked(g * call.add_skip(convolution.apply(x), x)).to(post_gate.dtype)
+    if call.post_gate is not None:
+        g = call.masked(g * call.post_gate)
+    if want_u or want_pre:
+        dx = call.masked(call.add_skip(convolution.adjoint(g), g))
+        grads[0] = (dx if call.pre_gate is None else call.masked(dx * call.pre_gate)).to(dy.dtype) if want_u else None
+        if want_pre:
+            assert wide_u is not None and pre_gate is not None
+            grads[4] = call.masked(dx * wide_u).to(pre_gate.dtype)
+    if want_k or want_reverse:
+        assert x is not None
+        taps = convolution.filter_gradients(x, g, (want_k, want_reverse))
+        for place, grad, given in ((1, taps[0], k), (2, taps[1], k_reverse)):
+            grads[place] = _fill(grad, given) if wanted[place] and given is not None else None
+    if want_skip:
+        assert x is not None and skip is not None
+        grads[3] = torch.einsum("bhl,bhl->h", x, g).to(skip.dtype)
+    return [grad for grad in grads if grad is not None]
+
+
+def _fill(grad: Tensor | None, given: Tensor) -> Tensor:
+    """The gradient of the taps that took part, with zeros for those beyond the length, in the filter's dtype."""
+    if grad is None:
+        return torch.zeros_like(given)
+    return torch.nn.functional.pad(grad, (0, given.shape[-1] - grad.shape[-1])).to(given.dtype)

@@ -1,0 +1,168 @@
+"""``fft_conv`` by torch's FFT, in one of two rings.
+
+Both turn a convolution into a product of spectra; they differ in what happens to the part that leaves the window.
+
+Padded, modulo X^n - 1 with n >= L + K - 1: a real FFT of zero-padded rows, nothing wraps into the window.
+
+Twisted, modulo X^n - i with n >= L: with w[m] = exp(i pi m / 2n), T(x) = FFT_n(x w) evaluates the polynomial x at
+the n-th roots of i, so T^-1(T(x) T(k)) / w is the product modulo X^n - i: the part that leaves the window comes back
+multiplied by i, and the real part is the causal convolution. No padding. At those points 1/X is the conjugate
+of X, hence conj(T(k)) is correlation: lags below zero come back multiplied by -i, and the real part is again exact.
+
+In either ring a bidirectional filter is one spectrum T(k) + conj(T(k_reverse delayed by one)), the adjoint is its
+conjugate, and the filter's gradient is conj(T(x)) T(g), summed over the batch before a single inverse.
+
+Conjugates are taken with ``conj_physical``: the lazy ``conj`` is ignored in the kernel of an operator that runs under
+``torch.compile`` (torch 2.13), where the key that would resolve it is excluded.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from longconv.ops.fft_conv.plain import Filter
+
+
+class Ring(Protocol):
+    """Evaluation of polynomials at n points and back; rows may be shorter than n."""
+
+    def transform(self, x: Tensor) -> Tensor: ...
+    def inverse(self, spectrum: Tensor) -> Tensor: ...
+
+
+class Padded(NamedTuple):
+    """Real FFT of length n, modulo X^n - 1; rows are zero-padded to n."""
+
+    n: int
+
+    def transform(self, x: Tensor) -> Tensor:
+        return torch.fft.rfft(x, n=self.n)
+
+    def inverse(self, spectrum: Tensor) -> Tensor:
+        return torch.fft.irfft(spectrum, n=self.n)
+
+
+class Twisted(NamedTuple):
+    """Complex FFT of length n, modulo X^n - i; the real part of the result."""
+
+    n: int
+
+    def transform(self, x: Tensor) -> Tensor:
+        return torch.fft.fft(x * twist(self.n, x.dtype, x.device)[: x.shape[-1]], n=self.n)
+
+    def inverse(self, spectrum: Tensor) -> Tensor:
+        z = torch.fft.ifft(spectrum)
+        w = twist(self.n, z.real.dtype, z.device)
+        return torch.addcmul(z.real * w.real, z.imag, w.imag)  # the real part of z / w, since |w| = 1
+
+
+@functools.lru_cache(maxsize=64)
+def twist(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """w[m] = exp(i pi m / 2n), m < n, rounded once from double precision."""
+    with torch.inference_mode(False):
+        angle = torch.arange(n, dtype=torch.float64, device=device) * (math.pi / (2 * n))
+        return torch.polar(torch.ones_like(angle), angle).to(torch.promote_types(dtype, torch.complex64))
+
+
+@functools.lru_cache(maxsize=4096)
+def next_fast_length(n: int) -> int:
+    """The least length >= n without a prime factor above 7, for which every FFT library is fast.
+
+    >>> next_fast_length(11), next_fast_length(4096)
+    (12, 4096)
+    """
+    while True:
+        rest = n
+        for prime in (2, 3, 5, 7):
+            while rest % prime == 0:
+                rest //= prime
+        if rest == 1:
+            return n
+        n += 1
+
+
+TWISTED_BELOW = {"cpu": 0, "cuda": 1 << 62}
+"""The length below which the twisted ring serves, where the filter is about as long as the sequence, by device type."""
+
+
+def choose_ring(length: int, reach: int, device: torch.device) -> Ring:
+    """The faster ring for a causal or bidirectional filter that reaches ``reach`` samples to either side."""
+    padded = Padded(next_fast_length(length + reach))
+    if length >= TWISTED_BELOW.get(device.type, 0):
+        return padded
+    twisted = Twisted(next_fast_length(length))
+    return padded if 2 * padded.n < 3 * twisted.n else twisted
+
+
+class SpectralConvolution:
+    """C as a product with a spectrum.
+
+    In circular mode with ``lengths`` n_b, sample b has a period of its own: the taps from n_b on are dropped, the
+    linear convolution is taken whole (2L samples), and y[t] = z[t] + z[t + n_b]. The adjoint of that fold repeats dy.
+    """
+
+    def __init__(self, taps: Filter) -> None:
+        k, k_reverse, length, mode, lengths = taps
+        self.filter = taps
+        self.periods = lengths if mode == "circular" else None
+        if self.periods is not None:
+            k = torch.where(self._inside(k.shape[-1]), k, k.new_zeros(()))
+            self.ring: Ring = Padded(next_fast_length(2 * length))
+        elif mode == "circular":
+            self.ring = Padded(length)
+        else:
+            reach = max(k.shape[-1] - 1, 0 if k_reverse is None else k_reverse.shape[-1])
+            self.ring = choose_ring(length, int(reach), k.device)
+        self.spectrum = self.ring.transform(k)
+        if k_reverse is not None:
+            delayed = torch.nn.functional.pad(k_reverse, (1, 0))
+            self.spectrum = self.spectrum + self.ring.transform(delayed).conj_physical()
+
+    def _inside(self, size: int) -> Tensor:
+        """(B, 1, size): whether a place lies within each sample's period."""
+        assert self.periods is not None
+        return (torch.arange(size, device=self.periods.device) < self.periods[:, None])[:, None]
+
+    def _fold(self, z: Tensor) -> Tensor:
+        length = self.filter.length
+        y = z[..., :length]
+        if self.periods is None:
+            return y
+        places = torch.arange(length, device=z.device) + self.periods[:, None].clamp(max=length)
+        return y + z.gather(-1, places[:, None].expand_as(y))
+
+    def _unfold(self, g: Tensor) -> Tensor:
+        if self.periods is None:
+            return g
+        places = torch.arange(2 * self.filter.length, device=g.device)
+        twice = places < 2 * self.periods[:, None]
+        places = torch.where(twice, places % self.periods.clamp(min=1)[:, None], 0)
+        g = g.gather(-1, places[:, None].expand(*g.shape[:2], -1))
+        return torch.where(twice[:, None], g, g.new_zeros(()))
+
+    def apply(self, x: Tensor) -> Tensor:
+        return self._fold(self.ring.inverse(self.ring.transform(x) * self.spectrum))
+
+    def adjoint(self, g: Tensor) -> Tensor:
+        spectrum = self.ring.transform(self._unfold(g)) * self.spectrum.conj_physical()
+        return self.ring.inverse(spectrum)[..., : self.filter.length]
+
+    def filter_gradients(self, x: Tensor, g: Tensor, wanted: tuple[bool, bool]) -> tuple[Tensor | None, Tensor | None]:
+        product = self.ring.transform(x).conj_physical() * self.ring.transform(self._unfold(g))
+        shared, k, k_reverse = self.filter.k.ndim == 2, self.filter.k, self.filter.k_reverse
+        if shared and self.periods is None:
+            product = product.sum(0)
+        dk = d_reverse = None
+        if wanted[0]:
+            dk = self.ring.inverse(product)[..., : k.shape[-1]]
+            if self.periods is not None:
+                dk = torch.where(self._inside(k.shape[-1]), dk, dk.new_zeros(()))
+                dk = dk.sum(0) if shared else dk
+        if wanted[1] and k_reverse is not None:
+            d_reverse = self.ring.inverse(product.conj_physical())[..., 1 : 1 + k_reverse.shape[-1]]
+        return dk, d_reverse
