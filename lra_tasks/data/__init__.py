@@ -1,0 +1,40 @@
+"""Tasks: each a Lightning data module that prepares, caches and loads one data set.
+
+>>> sorted(TASKS)
+['pmnist', 'smnist']
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from longconv._checks import check_choice, check_options
+from lra_tasks.data.base import Batch, Task, TaskInfo
+from lra_tasks.data.errors import DataError
+from lra_tasks.data.mnist import PermutedMNIST, SequentialMNIST
+
+TASKS: dict[str, type[Task]] = {task.info.name: task for task in (SequentialMNIST, PermutedMNIST)}
+"""Every task by name; a new one enters here."""
+
+
+def create_task(name: str, **options: Any) -> Task:
+    """A task by name.
+
+    Args:
+        name: one of ``TASKS``.
+        options: arguments of the task's class, such as ``data_dir``, ``batch_size``, ``num_workers``, ``seed``.
+
+    Raises:
+        ValueError: no such task; names the nearest.
+        TypeError: an unknown option; names the nearest.
+
+    >>> create_task("smnist", batch_size=10).info.length
+    784
+    """
+    task = TASKS[check_choice("name", name, list(TASKS))]
+    check_options(f"task {name!r}", options, list(inspect.signature(task.__init__).parameters)[1:])
+    return task(**options)
+
+
+__all__ = ["TASKS", "Batch", "DataError", "Task", "TaskInfo", "create_task"]

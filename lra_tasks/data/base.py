@@ -1,0 +1,246 @@
+"""What every task shares: its facts, its loaders, its deterministic order and its cache."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence, Sized
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, TypedDict
+
+import torch
+from lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from longconv._checks import check_int
+from lra_tasks.data.cache import default_data_dir, ensure, find_fault, fingerprint
+from lra_tasks.data.errors import DataError
+
+Batch = dict[str, Tensor]
+"""inputs float32 (B, L, d_input) or int64 (B, L); labels int64 (B,); lengths int64 (B,) where lengths differ."""
+
+
+class Sample(TypedDict):
+    """One sample of a data set: inputs float32 (L, d_input) or int64 (L,), and its class."""
+
+    inputs: Tensor
+    label: int
+
+
+@dataclass(frozen=True)
+class TaskInfo:
+    """The facts of a task.
+
+    Attributes:
+        name: what the command line calls it.
+        title: one line for people.
+        source: where the data comes from.
+        length: the (greatest) sequence length L.
+        n_classes: number of classes.
+        d_input: channels of a continuous input, None for tokens.
+        n_tokens: size of the vocabulary of a token input, None for continuous input.
+        sizes: samples in train, validation and test.
+        split: how these were divided.
+        metric: the published figure of merit.
+        chance: its value for a guess that ignores the input.
+        protocol: which published protocol is followed.
+    """
+
+    name: str
+    title: str
+    source: str
+    length: int
+    n_classes: int
+    d_input: int | None
+    n_tokens: int | None
+    sizes: tuple[int, int, int]
+    split: str
+    chance: float
+    protocol: str
+    metric: str = "accuracy"
+
+
+class Task(LightningDataModule, ABC):
+    """A data set ready to train on.
+
+    A subclass states ``info``, ``cache_name`` and ``variable_length`` and defines ``parameters``, ``build`` and
+    ``load``. Shuffling depends on (seed, epoch) alone, so a resumed run sees the batches of an uninterrupted one; the
+    training loader carries its place within an epoch in ``state_dict``.
+
+    Args:
+        data_dir: where prepared data is kept; None for ``$LONGCONV_DATA`` or ``~/.cache/longconv``.
+        batch_size: samples a batch.
+        num_workers: worker processes a loader; 0 loads in the training process.
+        seed: of the training order; not of the data.
+    """
+
+    info: ClassVar[TaskInfo]
+    cache_name: ClassVar[str]
+    variable_length: ClassVar[bool] = False
+
+    def __init__(
+        self, data_dir: str | Path | None = None, batch_size: int = 50, num_workers: int = 0, seed: int = 0
+    ) -> None:
+        super().__init__()
+        self.data_dir = Path(data_dir).expanduser() if data_dir is not None else default_data_dir()
+        self.batch_size = check_int("batch_size", batch_size)
+        self.num_workers = check_int("num_workers", num_workers, least=0)
+        self.seed = check_int("seed", seed, least=0)
+        self._splits: Mapping[str, Dataset[Sample]] = {}
+
+    @abstractmethod
+    def parameters(self) -> dict[str, Any]:
+        """What determines the prepared files, as JSON values."""
+
+    @abstractmethod
+    def build(self, folder: Path) -> None:
+        """Write the prepared files into an empty folder."""
+
+    @abstractmethod
+    def load(self, folder: Path) -> Mapping[str, Dataset[Sample]]:
+        """The data sets "train", "val" and "test" from a prepared folder."""
+
+    @property
+    def folder(self) -> Path:
+        """Where this task's prepared files lie."""
+        return self.data_dir / self.cache_name / fingerprint(self.parameters())
+
+    def prepare_data(self) -> None:
+        """Build the cache where it is missing or damaged; checks every byte of one that is there.
+
+        Raises:
+            DataError: source files are missing or corrupt, or the cache cannot be written.
+        """
+        ensure(self.folder, self.parameters(), self.build)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Open the prepared data (memory-mapped).
+
+        Raises:
+            DataError: the data has not been prepared, or files of it are missing.
+        """
+        if self._splits:
+            return
+        fault = find_fault(self.folder, self.parameters())
+        if fault is not None:
+            command = f"lra-tasks prepare {self.info.name} --data-dir {self.data_dir}"
+            raise DataError(f"{self.info.name} is not prepared in {self.folder} ({fault}): run `{command}` first")
+        self._splits = self.load(self.folder)
+
+    def dataset(self, split: str) -> Dataset[Sample]:
+        """The data set of "train", "val" or "test"."""
+        self.setup()
+        return self._splits[split]
+
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """Samples in train, validation and test as they are on disk (``info.sizes`` are the default ones)."""
+        train, val, test = (_size(self.dataset(split)) for split in ("train", "val", "test"))
+        return train, val, test
+
+    def train_dataloader(self) -> DataLoader[Sample]:
+        """Shuffled by (seed, epoch); every sample once an epoch."""
+        dataset = self.dataset("train")
+        return ResumableLoader(dataset, sampler=EpochSampler(_size(dataset), self.seed), **self._options())
+
+    def val_dataloader(self) -> DataLoader[Sample]:
+        """In fixed order."""
+        return DataLoader(self.dataset("val"), shuffle=False, **self._options())
+
+    def test_dataloader(self) -> DataLoader[Sample]:
+        """In fixed order."""
+        return DataLoader(self.dataset("test"), shuffle=False, **self._options())
+
+    def _options(self) -> dict[str, Any]:
+        return {
+            "batch_size": self.batch_size,
+            "num_workers": self.num_workers,
+            "collate_fn": collate_padded if self.variable_length else collate,
+            "persistent_workers": self.num_workers > 0,
+            "pin_memory": torch.cuda.is_available(),
+        }
+
+
+class EpochSampler(Sampler[int]):
+    """A permutation of 0..n-1 that depends on (seed, epoch) alone.
+
+    >>> sampler = EpochSampler(5, seed=1)
+    >>> sampler.set_epoch(3); first = list(sampler)
+    >>> sampler.set_epoch(4); sampler.set_epoch(3); first == list(sampler), sorted(first)
+    (True, [0, 1, 2, 3, 4])
+    """
+
+    def __init__(self, n: int, seed: int) -> None:
+        self.n, self.seed, self.epoch = n, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order the next iteration follows; Lightning calls this."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        # One multiplication keeps (seed, epoch) pairs apart: the seeds of two runs are far fewer than 2^31 epochs.
+        generator = torch.Generator().manual_seed((self.seed * 2**31 + self.epoch) % 2**63)
+        yield from torch.randperm(self.n, generator=generator).tolist()
+
+    def __len__(self) -> int:
+        return self.n
+
+
+class ResumableLoader(DataLoader[Sample]):
+    """A loader that can be checkpointed within an epoch: ``state_dict`` counts the batches given so far.
+
+    After ``load_state_dict`` the next iteration leaves out that many batches; the later ones are whole epochs.
+    """
+
+    _given = 0
+    _skip = 0
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        skip, self._skip = self._skip, 0
+        for self._given, batch in enumerate(super().__iter__(), start=1):
+            if self._given > skip:
+                yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """Batches given in the current epoch; 0 at its end."""
+        return {"batches": self._given % max(len(self), 1)}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Continue after the batches that ``state`` counts."""
+        self._skip = self._given = state["batches"]
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Stack samples of one length: {"inputs": (B, L, d_input) or (B, L), "labels": (B,)}."""
+    inputs = torch.stack([sample["inputs"] for sample in samples])
+    return {"inputs": inputs, "labels": torch.tensor([sample["label"] for sample in samples])}
+
+
+def collate_padded(samples: Sequence[Sample]) -> Batch:
+    """Pad with zeros at the end to the longest of the batch, and add {"lengths": (B,)}.
+
+    >>> samples = [{"inputs": torch.tensor([5, 6]), "label": 1}, {"inputs": torch.tensor([7]), "label": 0}]
+    >>> batch = collate_padded(samples)
+    >>> batch["inputs"].tolist(), batch["lengths"].tolist(), batch["labels"].tolist()
+    ([[5, 6], [7, 0]], [2, 1], [1, 0])
+    """
+    inputs = torch.nn.utils.rnn.pad_sequence([sample["inputs"] for sample in samples], batch_first=True)
+    lengths = torch.tensor([len(sample["inputs"]) for sample in samples])
+    return {"inputs": inputs, "labels": torch.tensor([sample["label"] for sample in samples]), "lengths": lengths}
+
+
+def fractions(n: int, *parts: float) -> tuple[int, ...]:
+    """Sizes of a split of ``n``: the given parts rounded down, the rest first.
+
+    >>> fractions(100, 0.1, 0.1)
+    (80, 10, 10)
+    """
+    rest = [math.floor(n * part + 1e-9) for part in parts]
+    return n - sum(rest), *rest
+
+
+def _size(dataset: Dataset[Sample]) -> int:
+    assert isinstance(dataset, Sized)
+    return len(dataset)

@@ -1,0 +1,181 @@
+"""Prepared data on disk: built whole or not at all.
+
+A cache folder holds the arrays of one task under one set of parameters and a ``manifest.json`` that records those
+parameters and the size and SHA-256 of every file. It is built in a temporary folder beside its final place, flushed to
+disk and renamed, all under a file lock. So a folder that exists is whole, whatever was interrupted, and of two
+processes that prepare at once one builds and the other waits and reads.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from filelock import AcquireReturnProxy, FileLock, Timeout
+
+from lra_tasks.data.errors import DataError
+
+log = logging.getLogger(__name__)
+
+MANIFEST = "manifest.json"
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
+
+
+def default_data_dir() -> Path:
+    """``$LONGCONV_DATA``, or ``~/.cache/longconv`` where it is unset or empty."""
+    return Path(os.environ.get("LONGCONV_DATA") or Path.home() / ".cache" / "longconv")
+
+
+def fingerprint(parameters: Mapping[str, Any]) -> str:
+    """Ten hexadecimal digits that change whenever a parameter does.
+
+    >>> fingerprint({"seed": 0}) == fingerprint({"seed": 0}), fingerprint({"seed": 0}) == fingerprint({"seed": 1})
+    (True, False)
+    """
+    return hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:10]
+
+
+def ensure(folder: Path, parameters: Mapping[str, Any], build: Callable[[Path], None]) -> Path:
+    """Return ``folder`` holding the prepared data, building it first where it is missing or damaged.
+
+    Args:
+        folder: the final place.
+        parameters: what determines the content (JSON values); compared with the manifest's.
+        build: writes the files into the empty folder that it is given.
+
+    Raises:
+        DataError: the place cannot be written or the disk is full; nothing half-written is left in ``folder``.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with _lock(folder):
+            fault = find_fault(folder, parameters, checksums=True)
+            if fault is None:
+                return folder
+            if folder.exists():
+                log.warning("%s is damaged (%s): building it again", folder, fault)
+            _build(folder, parameters, build)
+    except OSError as error:
+        raise _explain(error, folder) from error
+    return folder
+
+
+def find_fault(folder: Path, parameters: Mapping[str, Any], *, checksums: bool = False) -> str | None:
+    """What is wrong with a cache folder, or None: files and sizes, and with ``checksums`` their content too."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+        files = manifest["files"]
+        if manifest["parameters"] != json.loads(json.dumps(parameters)):
+            return "it was made with other parameters"
+        for name, expected in files.items():
+            size = (folder / name).stat().st_size
+            if size != expected["bytes"]:
+                return f"{name} has {size} bytes, expected {expected['bytes']}"
+            if checksums and _sha256(folder / name) != expected["sha256"]:
+                return f"{name} does not match its checksum"
+    except FileNotFoundError as error:
+        return f"{Path(error.filename).name} is missing"
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"{MANIFEST} cannot be read ({type(error).__name__}: {error})"
+    return None
+
+
+class ArrayWriter:
+    """Writes a ``.npy`` file of known shape row by row through plain file writes.
+
+    A full disk is an OSError here; through a memory map it would end the process.
+    """
+
+    def __init__(self, path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> None:
+        self.path, self.shape, self.dtype = path, shape, np.dtype(dtype)
+        self.rows = 0
+        self._file = path.open("wb")
+        header = {"descr": np.lib.format.dtype_to_descr(self.dtype), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(self._file, header)
+
+    def append(self, rows: np.ndarray) -> None:
+        """Add rows of shape ``(n, *shape[1:])``."""
+        if rows.shape[1:] != self.shape[1:] or self.rows + len(rows) > self.shape[0]:
+            raise ValueError(f"rows is {rows.shape} after {self.rows} rows, expected to fit in {self.shape}")
+        self._file.write(np.ascontiguousarray(rows, dtype=self.dtype).tobytes())
+        self.rows += len(rows)
+
+    def __enter__(self) -> ArrayWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._file.close()
+        if kind is None and self.rows != self.shape[0]:
+            raise ValueError(f"{self.path.name} got {self.rows} rows, expected {self.shape[0]}")
+
+
+def _lock(folder: Path) -> AcquireReturnProxy:
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+    try:
+        return lock.acquire(timeout=0)
+    except Timeout:
+        log.warning("another process is preparing %s: waiting for it", folder)
+        return lock.acquire()
+
+
+def _build(folder: Path, parameters: Mapping[str, Any], build: Callable[[Path], None]) -> None:
+    """Build in a temporary folder and rename; the lock is held, so any temporary folder found is left over."""
+    work = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(work, ignore_errors=True)
+    try:
+        work.mkdir()
+        build(work)
+        paths = sorted(path for path in work.rglob("*") if path.is_file())
+        files = {str(p.relative_to(work)): {"bytes": p.stat().st_size, "sha256": _sha256(p)} for p in paths}
+        manifest = json.dumps({"parameters": parameters, "files": files}, indent=2)
+        (work / MANIFEST).write_text(manifest + "\n")
+        for path in (*paths, work / MANIFEST, work):
+            _flush(path)
+        if folder.exists():
+            shutil.rmtree(folder)
+        work.rename(folder)
+        _flush(folder.parent)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _flush(path: Path) -> None:
+    """Force a file or a folder's entries to the disk; folders cannot be opened on Windows, which needs no such step."""
+    if path.is_dir() and os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _explain(error: OSError, folder: Path) -> DataError:
+    if error.errno in _NO_SPACE:
+        return DataError(
+            f"no space left while preparing {folder} ({error}): nothing of it was kept; free some space or choose "
+            "another place with --data-dir or $LONGCONV_DATA"
+        )
+    if error.errno in _UNWRITABLE:
+        return DataError(
+            f"cannot write to {folder.parent} ({error}): choose another place with --data-dir or $LONGCONV_DATA"
+        )
+    return DataError(f"cannot prepare {folder}: {error}")
