@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 LIBRARY = torch.library.Library("longconv", "DEF")
 """Namespace ``torch.ops.longconv``."""
@@ -49,3 +50,25 @@ def define(
         return function.apply(*args) if torch._C._are_functorch_transforms_active() else operator(*args)
 
     return call
+
+
+def gradients_of(
+    composite: Callable[..., list[Tensor]], inputs: Sequence[Tensor | None], cotangents: Sequence[Tensor | None]
+) -> list[Tensor | None]:
+    """The gradients of <cotangents, composite(*inputs)> by autograd, for a composite of differentiable torch functions.
+
+    It is how an operator gets its second derivative: the composite is its ``gradients`` in plain torch. Integer inputs
+    and None have None.
+    """
+    with torch.enable_grad():
+        leaves = [
+            t if t is None else t.detach().requires_grad_(t.is_floating_point() or t.is_complex()) for t in inputs
+        ]
+        results = composite(*leaves)
+        pairs = [(r, c) for r, c in zip(results, cotangents, strict=True) if c is not None and r.requires_grad]
+        asked = [t for t in leaves if t is not None and t.requires_grad]
+        if not pairs:
+            return [None] * len(leaves)
+        outputs, seeds = zip(*pairs, strict=True)
+        grads = iter(torch.autograd.grad(outputs, asked, seeds, allow_unused=True, create_graph=True))
+    return [None if t is None or not t.requires_grad else next(grads) for t in leaves]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from longconv.ops._library import define
+from longconv.ops._library import define, gradients_of
 from longconv.ops._registry import Backend, Backends
 from longconv.ops.fft_conv import plain
 from longconv.ops.fft_conv.reference import MatrixConvolution
@@ -98,22 +98,11 @@ def _save_second(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 
 def _second_gradients(ctx: Any, cotangents: Sequence[Tensor | None]) -> tuple[Any, ...]:
     """The gradient of the gradients: autograd through the torch backend, whichever backend gave the first."""
-    saved = ctx.saved_tensors
-    with torch.enable_grad():
-        inputs = [None if t is None else t.detach().requires_grad_(t.is_floating_point()) for t in saved]
-        *tensors, _ = inputs
-        composite: Callable[..., list[Tensor]] = functools.partial(plain.backward, SpectralConvolution)
-        grads = composite(*inputs, ctx.mode, ctx.first_wanted)
-        pairs = [(g, c) for g, c in zip(grads, cotangents, strict=True) if c is not None and g.requires_grad]
-        asked = [t for t in tensors if t is not None]
-        results = iter(
-            torch.autograd.grad(
-                [g for g, _ in pairs], asked, [c for _, c in pairs], allow_unused=True, create_graph=True
-            )
-            if pairs
-            else [None] * len(asked)
-        )
-    return (*(None if t is None else next(results) for t in tensors), None, None, None, None)
+
+    def composite(*inputs: Any) -> list[Tensor]:
+        return plain.backward(SpectralConvolution, *inputs, mode=ctx.mode, wanted=ctx.first_wanted)
+
+    return (*gradients_of(composite, ctx.saved_tensors, cotangents), None, None, None)
 
 
 def _vmap(operator: Callable[..., Any], info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Any, Any]:

@@ -1,0 +1,60 @@
+"""Sums of powers (Vandermonde products): the public function, its operator, its definition and its backends."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from longconv._checks import COMPLEX, check_choice, check_device, check_int, check_tensor, describe
+from longconv.ops.vandermonde.operator import BACKENDS, call_forward
+
+__all__ = ["vandermonde_log"]
+
+_DTYPES = (torch.float64, torch.float32, *COMPLEX)
+
+
+def vandermonde_log(v: Tensor, log_x: Tensor, length: int, *, real: bool = False, backend: str = "auto") -> Tensor:
+    r"""Product with a Vandermonde matrix whose nodes are given by their logarithms.
+
+        y[..., l] = sum_n v[..., n] exp(l log_x[..., n]),    0 <= l < length
+
+    The filter of a diagonal state space is twice the real part of such a sum. Powers are formed in double precision
+    whatever the dtypes, so that an error of log_x's own rounding is all that grows with l: pass a complex128 ``log_x``
+    beside a complex64 ``v`` where that matters. The (..., N, length) tensor is never formed.
+
+    Args:
+        v: coefficients (..., N), real or complex.
+        log_x: logarithms of the nodes (..., N), real or complex; broadcasts with v over the leading axes. May be of
+            higher precision than v.
+        length: number of powers L >= 0.
+        real: return the real part alone, for half the work.
+        backend: ``"auto"``, or one of the names that ``longconv.info()`` prints.
+
+    Returns:
+        y (..., L) in v's precision; real if ``real`` or if both inputs are. Both inputs have gradients, and the
+        gradients have gradients. Nothing is doubled: conjugate pairs are the caller's.
+
+    Raises:
+        TypeError: an argument is not a tensor, has a wrong dtype, or ``length`` is not an integer.
+        ValueError: shapes that don't broadcast, different N or devices, or a negative length.
+
+    References:
+        A. Gu, A. Gupta, K. Goel, C. Ré, "On the Parameterization and Initialization of Diagonal State Space Models",
+        arXiv:2206.11893.
+
+    >>> vandermonde_log(torch.tensor([1.0, 1.0]), torch.tensor([0.5, 0.25]).log(), 4)
+    tensor([2.0000, 0.7500, 0.3125, 0.1406])
+    """
+    check_tensor("v", v, "(..., N)", ndim=tuple(range(1, 9)), dtypes=_DTYPES)
+    check_tensor("log_x", log_x, "(..., N)", ndim=tuple(range(1, 9)), dtypes=_DTYPES)
+    check_int("length", length, least=0)
+    check_choice("backend", backend, BACKENDS.names())
+    check_device("log_x", log_x, "v", v)
+    if v.shape[-1] != log_x.shape[-1]:
+        raise ValueError(f"log_x is {describe(log_x)}, expected the N = {v.shape[-1]} of v, {describe(v)}")
+    try:
+        torch.broadcast_shapes(v.shape[:-1], log_x.shape[:-1])
+    except RuntimeError:
+        raise ValueError(f"v is {describe(v)} and log_x is {describe(log_x)}: leading axes must broadcast") from None
+    y: Tensor = call_forward(v, log_x, length, real, backend)
+    return y
