@@ -1,0 +1,21 @@
+"""Filters: parameters -> taps, as plain functions and as the modules that own the parameters."""
+
+from longconv.filters import hippo
+from longconv.filters.base import Filter
+from longconv.filters.diagonal import DiagonalFilter, diagonal_filter, diagonal_init
+from longconv.filters.free import FreeFilter, smooth, smooth_frequency, squash
+from longconv.filters.multiscale import MultiscaleFilter, multiscale_filter
+
+__all__ = [
+    "DiagonalFilter",
+    "Filter",
+    "FreeFilter",
+    "MultiscaleFilter",
+    "diagonal_filter",
+    "diagonal_init",
+    "hippo",
+    "multiscale_filter",
+    "smooth",
+    "smooth_frequency",
+    "squash",
+]

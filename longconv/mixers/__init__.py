@@ -1,0 +1,74 @@
+"""Mixers: modules that mix along the sequence, (B, L, D) -> (B, L, D), one thin file a paper."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from longconv._checks import check_choice, check_options
+from longconv.mixers.base import ConvolutionMixer, Mixer
+from longconv.mixers.long_conv import LongConv
+from longconv.mixers.s4d import S4D
+from longconv.mixers.sgconv import SGConv
+
+__all__ = [
+    "MIXERS",
+    "S4D",
+    "ConvolutionMixer",
+    "LongConv",
+    "Mixer",
+    "SGConv",
+    "create_mixer",
+    "list_mixers",
+    "mixer_options",
+]
+
+MIXERS: dict[str, type[Mixer]] = {
+    "s4d": S4D,
+    "sgconv": SGConv,
+    "long_conv": LongConv,
+}
+"""Every mixer by name; a new one is one row."""
+
+
+def list_mixers() -> list[str]:
+    """The names that :func:`create_mixer` takes.
+
+    >>> "s4d" in list_mixers()
+    True
+    """
+    return list(MIXERS)
+
+
+def mixer_options(name: str) -> list[str]:
+    """The options of a mixer.
+
+    >>> "d_state" in mixer_options("s4d")
+    True
+    """
+    check_choice("name", name, list_mixers())
+    return list(inspect.signature(MIXERS[name]).parameters)[1:]
+
+
+def create_mixer(name: str, d_model: int, **options: Any) -> Mixer:
+    """A mixer by name.
+
+    Args:
+        name: one of :func:`list_mixers`.
+        d_model: D, features.
+        **options: the mixer's own; see its class, or :func:`mixer_options`.
+
+    Raises:
+        ValueError: an unknown name, with the nearest.
+        TypeError: an unknown option, with the nearest.
+
+    >>> create_mixer("s4d", 16, d_state=32).filter(100).shape
+    torch.Size([1, 16, 100])
+    >>> create_mixer("s4d", 16, d_stat=32)
+    Traceback (most recent call last):
+        ...
+    TypeError: mixer 's4d' has no option 'd_stat'; did you mean 'd_state'? (its options: d_state, channels, ...)
+    """
+    known = mixer_options(name)
+    check_options(f"mixer {name!r}", options, known)
+    return MIXERS[name](d_model, **options)

@@ -1,0 +1,44 @@
+"""What every filter module shares."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from longconv._checks import check_real
+
+
+class Filter(nn.Module, ABC):
+    """A module that owns the parameters of a filter and computes its first taps.
+
+    ``filter(n)`` is a prefix of ``filter(m)`` for every m > n: the length never changes a tap.
+
+    ``.to(torch.bfloat16)`` and ``.half()`` leave the parameters in float32: a step size or a frequency rounded to 8
+    bits is another filter. The op that applies the filter takes float32 taps beside low-precision inputs.
+
+    Args:
+        filter_lr: learning rate of the filter's parameters; None takes the optimiser's.
+
+    Attributes:
+        filter_parameters: names of the parameters that take ``filter_lr`` and no weight decay.
+    """
+
+    filter_parameters: tuple[str, ...] = ()
+
+    def __init__(self, filter_lr: float | None = None) -> None:
+        super().__init__()
+        self.filter_lr = None if filter_lr is None else check_real("filter_lr", filter_lr, least=0)
+
+    @abstractmethod
+    def forward(self, length: int) -> Tensor:
+        """The first ``length`` taps, (C, H, length)."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Filter:
+        def keep_precision(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            return tensor.to(moved.device) if moved.dtype in (torch.bfloat16, torch.float16) else moved
+
+        return super()._apply(keep_precision, recurse)

@@ -1,0 +1,177 @@
+"""Filters of SGConv: a few short sub-filters at doubling scales, each weaker than the one before.
+
+References:
+    What Makes Convolutional Models Great on Long Sequence Modeling? (Li, Cai, Zhang, Chen, Dey, arXiv 2210.09298)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from longconv._checks import check_choice, check_int, check_real, check_shape, check_tensor
+from longconv.filters.base import Filter
+
+MODES = ("linear", "nearest", "sum", "cos", "learnable")
+REALS = (torch.float64, torch.float32)
+
+
+def multiscale_filter(
+    weights: Sequence[Tensor],
+    length: int,
+    decay: float | Tensor,
+    mode: str = "linear",
+    norm: Tensor | bool | None = None,
+    *,
+    init_scale: int = 0,
+) -> Tensor:
+    """Sub-filters stretched to doubling lengths, weighted and joined.
+
+    With S sub-filters of d taps, up(w, f) the interpolation by f (half-pixel centres, edges clamped) and
+    g_i = decay^(S - 1 - i):
+
+    - linear, nearest, cos: k = [up(w_i, 2^max(0, i - 1)) g_i for i < S] one after the other, d 2^(S-1) taps in all
+      ("cos" is linear; it names the initialisation of :class:`MultiscaleFilter`);
+    - sum: k = sum_i up(w_i, 2^i) g_i, every term starting at tap 0;
+    - learnable: as linear with g_i = 1, then k[l] (l + 1)^-decay.
+
+    Then k / norm, cut or padded with zeros to ``length``.
+
+    Args:
+        weights: S tensors (C, H, d).
+        length: L, number of taps.
+        decay: number, or (H,) one a feature.
+        mode: "linear", "nearest", "sum", "cos" or "learnable".
+        norm: None divides by the L2 norm of the whole k, a (C, H, 1) tensor by that, False by nothing.
+        init_scale: every scale is stretched by 2^init_scale more.
+
+    Returns:
+        (C, H, L).
+
+    Raises:
+        ValueError, TypeError: no weights, weights of several shapes, or a wrong mode, decay or norm.
+
+    References:
+        What Makes Convolutional Models Great on Long Sequence Modeling? (Li, Cai, Zhang, Chen, Dey, arXiv 2210.09298)
+
+    >>> multiscale_filter([torch.ones(1, 1, 2)] * 3, 8, decay=2.0, norm=False)
+    tensor([[[4., 4., 2., 2., 1., 1., 1., 1.]]])
+    """
+    check_choice("mode", mode, MODES)
+    check_int("length", length, least=0)
+    check_int("init_scale", init_scale, least=0)
+    if len(weights) == 0:
+        raise ValueError("weights is empty, expected at least one (C, H, d) tensor")
+    for i, weight in enumerate(weights):
+        check_tensor(f"weights[{i}]", weight, "(C, H, d)", ndim=3, dtypes=REALS)
+        check_shape(f"weights[{i}]", weight, weights[0].shape, "(C, H, d)")
+    decay = _per_feature(decay, weights[0])
+    k = _join(weights, decay, mode, init_scale)
+    if norm is None:
+        norm = k.norm(dim=-1, keepdim=True)
+    elif isinstance(norm, Tensor):
+        check_shape("norm", norm, (*k.shape[:2], 1), "(C, H, 1)")
+    elif norm is not False:
+        raise TypeError(f"norm is {norm!r}, expected None, a (C, H, 1) tensor or False")
+    k = k[..., :length]
+    k = k if norm is False else k / norm
+    return F.pad(k, (0, length - k.shape[-1]))
+
+
+def _per_feature(decay: float | Tensor, weight: Tensor) -> Tensor:
+    """The decay as an (H, 1) or (1, 1) tensor beside ``weight`` (C, H, d)."""
+    if not isinstance(decay, Tensor):
+        return weight.new_full((1, 1), check_real("decay", decay, least=0, open_least=True))
+    if decay.ndim:
+        check_shape("decay", decay, (weight.shape[1],), "(H,)")
+    return decay.to(weight).reshape(-1, 1)
+
+
+def _join(weights: Sequence[Tensor], decay: Tensor, mode: str, init_scale: int) -> Tensor:
+    """The whole filter before the norm."""
+    last = len(weights) - 1
+    interpolation = "nearest" if mode == "nearest" else "linear"
+    pieces = []
+    for i, weight in enumerate(weights):
+        doublings = init_scale + (i if mode == "sum" else max(0, i - 1))
+        piece = F.interpolate(weight, scale_factor=float(2**doublings), mode=interpolation)
+        pieces.append(piece if mode == "learnable" else piece * decay ** (last - i))
+    if mode == "sum":
+        total = pieces[-1].shape[-1]
+        return torch.stack([F.pad(piece, (0, total - piece.shape[-1])) for piece in pieces]).sum(0)
+    k = torch.cat(pieces, dim=-1)
+    if mode == "learnable":
+        k = k * torch.arange(1, k.shape[-1] + 1, dtype=k.dtype, device=k.device) ** -decay
+    return k
+
+
+class MultiscaleFilter(Filter):
+    """Trainable multi-scale filter whose norm is fixed at construction.
+
+    Args:
+        d_model: H.
+        channels: C.
+        kernel_dim: d, taps of a sub-filter.
+        l_max: taps from l_max on are zero; S = 1 + ceil(log2(l_max / d)) sub-filters, at least one.
+        decay_min, decay_max: decay over the features, evenly spaced; with mode "learnable" drawn between them
+            and trained.
+        mode: see :func:`multiscale_filter`.
+        init_scale: see :func:`multiscale_filter`; as many sub-filters fewer.
+        filter_lr: see :class:`Filter`.
+
+    References:
+        What Makes Convolutional Models Great on Long Sequence Modeling? (Li, Cai, Zhang, Chen, Dey, arXiv 2210.09298)
+
+    >>> MultiscaleFilter(4, kernel_dim=16, l_max=1000)(100).shape
+    torch.Size([1, 4, 100])
+    """
+
+    filter_parameters = ("weights", "decay")
+    norm: Tensor
+
+    def __init__(
+        self,
+        d_model: int,
+        channels: int = 1,
+        *,
+        kernel_dim: int = 64,
+        l_max: int = 1024,
+        decay_min: float = 2.0,
+        decay_max: float = 2.0,
+        mode: str = "linear",
+        init_scale: int = 0,
+        filter_lr: float | None = None,
+    ) -> None:
+        super().__init__(filter_lr)
+        H, C, d = check_int("d_model", d_model), check_int("channels", channels), check_int("kernel_dim", kernel_dim)
+        self.l_max, self.mode = check_int("l_max", l_max), check_choice("mode", mode, MODES)
+        self.init_scale = check_int("init_scale", init_scale, least=0)
+        least = check_real("decay_min", decay_min, least=0, open_least=True)
+        most = check_real("decay_max", decay_max, least=least)
+        scales = max(1, 1 + math.ceil(math.log2(l_max / d)) - init_scale)
+        draw = _cosines if mode == "cos" else torch.randn
+        self.weights = nn.ParameterList(nn.Parameter(draw(C, H, d)) for _ in range(scales))
+        if mode == "learnable":
+            self.decay = nn.Parameter(least + torch.rand(H) * (most - least))
+        else:
+            self.register_buffer("decay", torch.linspace(least, most, H))
+        with torch.no_grad():
+            whole = _join(list(self.weights), self.decay[:, None], mode, init_scale)
+            self.register_buffer("norm", whole.norm(dim=-1, keepdim=True))
+
+    def forward(self, length: int) -> Tensor:
+        """The first ``length`` taps, (C, H, length)."""
+        check_int("length", length, least=0)
+        taps = min(length, self.l_max)
+        k = multiscale_filter(list(self.weights), taps, self.decay, self.mode, self.norm, init_scale=self.init_scale)
+        return F.pad(k, (0, length - taps))
+
+
+def _cosines(C: int, H: int, d: int) -> Tensor:
+    """cos(i t) over t in [0, 2 pi], the H frequencies i in a random order."""
+    t = torch.linspace(0, 2 * math.pi, d)
+    return torch.cos(torch.randperm(H)[:, None] * t).expand(C, H, d).clone()

@@ -1,0 +1,254 @@
+"""What every mixer is, and what the mixers that convolve with one filter a channel share.
+
+Shapes: B batch, L length, D = H features, C channels a feature, N state size. Sequences are (B, L, D).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor, nn
+
+from longconv._checks import (
+    FLOATS,
+    check_choice,
+    check_device,
+    check_int,
+    check_real,
+    check_shape,
+    check_tensor,
+    describe,
+)
+from longconv.filters import Filter
+from longconv.ops import fft_conv
+
+State = Any
+"""A pytree of tensors; what it holds is the mixer's own business."""
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU, "silu": nn.SiLU, "tanh": nn.Tanh}
+OUTPUTS = ("glu", "linear")
+
+
+class Mixer(nn.Module, ABC):
+    """A module that mixes along the sequence, (B, L, D) -> (B, L, D).
+
+    The streaming law: for a causal mixer without dropout these agree, for every way of cutting u into chunks,
+
+    - ``forward(u)``;
+    - ``prefill`` of one chunk after the other, the state of each handed to the next;
+    - ``step`` of u[:, 0], u[:, 1], ..., the state of each handed to the next.
+
+    State goes in and comes out: no method changes the module or the state that it is given. A mixer that can't stream
+    gives its reason through :meth:`streaming_refusal`, and the streaming methods raise it.
+
+    With ``lengths``, outputs at t >= lengths are zero and inputs there change nothing, whatever they hold.
+
+    Implementers write ``forward``, and for streaming ``streaming_refusal``, ``_init_state``, ``_step`` and, where there
+    is something better than a loop of steps, ``_prefill``; arguments come checked.
+
+    Args:
+        d_model: D.
+    """
+
+    def __init__(self, d_model: int) -> None:
+        super().__init__()
+        self.d_model = check_int("d_model", d_model)
+
+    @abstractmethod
+    def forward(self, u: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Mix a whole sequence.
+
+        Args:
+            u: (B, L, D).
+            lengths: (B,) integers in [0, L], the valid length of each sample; None: all of them L.
+
+        Returns:
+            (B, L, D).
+        """
+
+    def filter(self, length: int) -> Tensor:
+        """The first ``length`` taps of a time-invariant mixer, (C, H, length); bidirectional (2C, H, length)."""
+        raise NotImplementedError(f"{type(self).__name__} has no filter of its own: its taps depend on the input")
+
+    # --- streaming ----------------------------------------------------------------------------------------------------
+
+    def streaming_refusal(self) -> str | None:
+        """None if the mixer can stream, else the reason why not."""
+        return "it has no online form yet"
+
+    def init_state(
+        self, batch_size: int, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> State:
+        """The state before the first sample.
+
+        Args:
+            batch_size: B.
+            device: where the state lives; None: where the parameters are.
+            dtype: real dtype that sets the state's precision, float32 at least; None: that of the parameters.
+
+        Raises:
+            NotImplementedError: the mixer can't stream, with the reason.
+        """
+        self._require_streaming()
+        if dtype is not None and dtype not in FLOATS:
+            raise TypeError(f"dtype is {dtype}, expected one of {', '.join(map(str, FLOATS))}")
+        return self._init_state(check_int("batch_size", batch_size, least=0), device, dtype)
+
+    def step(self, u_t: Tensor, state: State) -> tuple[Tensor, State]:
+        """One sample: u_t (B, D) and the state before it -> y_t (B, D) and the state after it.
+
+        Raises:
+            NotImplementedError: the mixer can't stream, with the reason.
+        """
+        self._require_streaming()
+        check_tensor("u_t", u_t, "(B, D)", ndim=2, dtypes=FLOATS)
+        check_shape("u_t", u_t, (None, self.d_model), "(B, D)")
+        self._check_dtype("u_t", u_t)
+        return self._step(u_t, state)
+
+    def prefill(self, u: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """A chunk of any length: u (B, T, D) and the state before it (None: the first) -> y (B, T, D) and the state after.
+
+        Raises:
+            NotImplementedError: the mixer can't stream, with the reason.
+        """
+        self._require_streaming()
+        self._check_input(u, None)
+        if state is None:
+            state = self.init_state(u.shape[0], device=u.device)
+        return self._prefill(u, state)
+
+    def _init_state(self, batch_size: int, device: torch.device | str | None, dtype: torch.dtype | None) -> State:
+        raise NotImplementedError
+
+    def _step(self, u_t: Tensor, state: State) -> tuple[Tensor, State]:
+        raise NotImplementedError
+
+    def _prefill(self, u: Tensor, state: State) -> tuple[Tensor, State]:
+        outputs = []
+        for u_t in u.unbind(1):
+            y_t, state = self._step(u_t, state)
+            outputs.append(y_t)
+        return (torch.stack(outputs, 1) if outputs else torch.empty_like(u)), state
+
+    def _require_streaming(self) -> None:
+        if reason := self.streaming_refusal():
+            raise NotImplementedError(f"{type(self).__name__} can't stream: {reason}")
+
+    # --- checks -------------------------------------------------------------------------------------------------------
+
+    def _check_input(self, u: Tensor, lengths: Tensor | None) -> None:
+        check_tensor("u", u, f"(B, L, D) with D = {self.d_model}", ndim=3, dtypes=FLOATS)
+        if u.shape[2] != self.d_model:
+            self._refuse_size(u)
+        self._check_dtype("u", u)
+        if lengths is not None:
+            check_tensor("lengths", lengths, "(B,)", ndim=1, dtypes=(torch.int64, torch.int32))
+            check_shape("lengths", lengths, (u.shape[0],), "(B,)")
+            check_device("lengths", lengths, "u", u)
+
+    def _refuse_size(self, u: Tensor) -> NoReturn:
+        swapped = " (it looks like (B, D, L): transpose its last two axes)" if u.shape[1] == self.d_model else ""
+        raise ValueError(f"u is {describe(u)}, expected shape (B, L, D) = (any, any, {self.d_model}){swapped}")
+
+    def _check_dtype(self, name: str, u: Tensor) -> None:
+        """Outside autocast the input's dtype is that of the parameters (filters, which stay in float32, aside)."""
+        dtype = next((p.dtype for p in self.parameters(recurse=False)), u.dtype)
+        if u.dtype != dtype and not torch.is_autocast_enabled(u.device.type):
+            raise TypeError(
+                f"{name} is {describe(u)}, but the mixer's parameters are {str(dtype).removeprefix('torch.')}"
+            )
+
+
+class ConvolutionMixer(Mixer):
+    """y = output(dropout(activation(k * u + D u))) with one filter k a feature and channel.
+
+    k * u is causal; a bidirectional mixer has twice the filters, the second half of them for the future:
+    sum_{s<=t} k[t-s] u[s] + sum_{s>t} k_reverse[s-t-1] u[s]. The C channels of a feature are convolved each with its
+    own filter and joined by the output layer.
+
+    Args:
+        d_model: D.
+        taps: the filter module, giving (C, H, L) taps, or (2C, H, L) if bidirectional.
+        channels: C, filters a feature.
+        bidirectional: whether an output depends on the future too.
+        activation: one of :data:`ACTIVATIONS` ("gelu" is the exact one), or None.
+        output: "glu" (Linear C D -> 2D, then GLU), "linear" (Linear C D -> D) or None (channels = 1 alone).
+        dropout: probability that an activation is dropped in training.
+
+    Attributes:
+        D: (C, H), the skip.
+        taps: the filter module.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        taps: Filter,
+        *,
+        channels: int = 1,
+        bidirectional: bool = False,
+        activation: str | None = "gelu",
+        output: str | None = "glu",
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(d_model)
+        self.channels, self.bidirectional, self.taps = check_int("channels", channels), bidirectional, taps
+        self.D = nn.Parameter(torch.randn(channels, d_model))
+        self.activation = (
+            nn.Identity()
+            if activation is None
+            else ACTIVATIONS[check_choice("activation", activation, tuple(ACTIVATIONS))]()
+        )
+        self.dropout = nn.Dropout(check_real("dropout", dropout, least=0, most=1))
+        self.output = self._output_layer(output)
+
+    def _output_layer(self, output: str | None) -> nn.Module:
+        width = self.channels * self.d_model
+        if output is None:
+            if self.channels > 1:
+                raise ValueError(
+                    f"output is None with channels = {self.channels}, expected 'glu' or 'linear' to join them"
+                )
+            return nn.Identity()
+        if check_choice("output", output, OUTPUTS) == "linear":
+            return nn.Linear(width, self.d_model)
+        return nn.Sequential(nn.Linear(width, 2 * self.d_model), nn.GLU(dim=-1))
+
+    def filter(self, length: int) -> Tensor:
+        """The first ``length`` taps: (C, H, length); if bidirectional (2C, H, length), forward filters first."""
+        check_int("length", length, least=0)
+        with torch.autocast(self.D.device.type, enabled=False):
+            k: Tensor = self.taps(length)
+        return k
+
+    def forward(self, u: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Mix a whole sequence; see :meth:`Mixer.forward`."""
+        self._check_input(u, lengths)
+        k = self.filter(max(u.shape[1], 1)).flatten(0, 1)
+        k, k_reverse = k.chunk(2) if self.bidirectional else (k, None)
+        y = fft_conv(self._features(u), k, k_reverse=k_reverse, skip=self.D.flatten(), lengths=lengths)
+        y = self._mix_features(y.transpose(1, 2))
+        if lengths is not None:
+            t = torch.arange(u.shape[1], device=u.device)
+            y = y.masked_fill((t >= lengths[:, None])[..., None], 0)
+        return y
+
+    def streaming_refusal(self) -> str | None:
+        """Bidirectional filters and those without a recurrence can't stream."""
+        if self.bidirectional:
+            return "it is bidirectional, so that an output depends on inputs still to come"
+        return "its filter has no finite recurrence, and exact online convolution is not there yet"
+
+    def _features(self, u: Tensor) -> Tensor:
+        """(B, L, H) -> (B, C H, L), the input of every filter."""
+        x = u.transpose(1, 2)
+        return x if self.channels == 1 else x.repeat(1, self.channels, 1)
+
+    def _mix_features(self, y: Tensor) -> Tensor:
+        """(..., C H) -> (..., D): what comes after the convolution, sample by sample."""
+        mixed: Tensor = self.output(self.dropout(self.activation(y)))
+        return mixed

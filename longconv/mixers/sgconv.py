@@ -1,0 +1,68 @@
+"""SGConv."""
+
+from __future__ import annotations
+
+from longconv.filters import MultiscaleFilter
+from longconv.mixers.base import ConvolutionMixer
+
+
+class SGConv(ConvolutionMixer):
+    """Mixer with a filter of sub-filters at doubling scales and decaying weights, then GELU and Linear.
+
+    Args:
+        d_model: D.
+        channels: C, filters a feature.
+        bidirectional: whether an output depends on the future too.
+        l_max: sizes the parameters: taps from l_max on are zero. Inputs of any length are taken.
+        kernel_dim: d, taps of a sub-filter.
+        decay_min, decay_max: decay over the features, evenly spaced.
+        mode: "linear", "nearest", "sum", "cos" or "learnable"; see :func:`longconv.filters.multiscale_filter`.
+        init_scale: every scale is stretched by 2^init_scale more.
+        activation, output, dropout: see :class:`~longconv.mixers.base.ConvolutionMixer`.
+        filter_lr: learning rate of the filter's parameters; None takes the optimiser's.
+
+    References:
+        What Makes Convolutional Models Great on Long Sequence Modeling? (Li, Cai, Zhang, Chen, Dey, arXiv 2210.09298)
+
+    >>> import torch
+    >>> SGConv(4, l_max=64)(torch.randn(2, 100, 4)).shape
+    torch.Size([2, 100, 4])
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        *,
+        channels: int = 1,
+        bidirectional: bool = False,
+        l_max: int = 1024,
+        kernel_dim: int = 64,
+        decay_min: float = 2.0,
+        decay_max: float = 2.0,
+        mode: str = "linear",
+        init_scale: int = 0,
+        activation: str | None = "gelu",
+        output: str | None = "linear",
+        dropout: float = 0.0,
+        filter_lr: float | None = None,
+    ) -> None:
+        taps = MultiscaleFilter(
+            d_model,
+            channels * (1 + bidirectional),
+            kernel_dim=kernel_dim,
+            l_max=l_max,
+            decay_min=decay_min,
+            decay_max=decay_max,
+            mode=mode,
+            init_scale=init_scale,
+            filter_lr=filter_lr,
+        )
+        super().__init__(
+            d_model,
+            taps,
+            channels=channels,
+            bidirectional=bidirectional,
+            activation=activation,
+            output=output,
+            dropout=dropout,
+        )
