@@ -1,0 +1,58 @@
+"""Recipes: the settings of a run by task, mixer and preset.
+
+A new task gets a row in :mod:`lra_tasks.recipes.quick` and, where its papers give settings, in
+:mod:`lra_tasks.recipes.paper`.
+"""
+
+from __future__ import annotations
+
+from longconv._checks import check_choice
+from longconv.mixers import mixer_options
+from lra_tasks.data import TASKS
+from lra_tasks.recipes.paper import PAPER
+from lra_tasks.recipes.quick import QUICK
+from lra_tasks.recipes.settings import ModelSettings, OptimizerSettings, Preset, Recipe, TrainerSettings
+
+__all__ = [
+    "DEFAULT_MIXERS",
+    "DEFAULT_PRESET",
+    "ModelSettings",
+    "OptimizerSettings",
+    "Preset",
+    "Recipe",
+    "TrainerSettings",
+    "create_recipe",
+    "list_presets",
+]
+
+DEFAULT_PRESET = "quick"
+DEFAULT_MIXERS = {"smnist": "s4d", "pmnist": "s4d", "listops": "s4d", "pathfinder32": "s4d"}
+_PRESETS = {"quick": QUICK, "paper": PAPER}
+
+
+def list_presets(task: str) -> tuple[str, ...]:
+    """The presets that a task has.
+
+    >>> list_presets("smnist"), list_presets("listops")
+    (('quick',), ('quick', 'paper'))
+    """
+    return tuple(name for name, tasks in _PRESETS.items() if task in tasks)
+
+
+def create_recipe(task: str, mixer: str, preset: str = DEFAULT_PRESET) -> Recipe:
+    """The recipe of a task with a mixer; a mixer's ``l_max`` is the task's length where the preset does not say.
+
+    Raises:
+        ValueError: the task has no such preset, or the preset none for the mixer; it names those that exist.
+
+    >>> create_recipe("pathfinder32", "s4d", "paper").mixer_options["d_state"]
+    64
+    """
+    check_choice("preset", preset, list_presets(task))
+    entry = _PRESETS[preset][task]
+    if entry.only_named:
+        check_choice(f"mixer (preset {preset!r} of {task})", mixer, list(entry.mixers))
+    recipe = entry.recipe(mixer)
+    if "l_max" in mixer_options(mixer) and "l_max" not in recipe.mixer_options:
+        recipe = recipe.override({"mixer_options": {"l_max": TASKS[task].info.length}})
+    return recipe

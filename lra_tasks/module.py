@@ -1,0 +1,108 @@
+"""The training module: a sequence classifier with its loss, metrics, optimiser and schedule."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from lightning import LightningModule
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchmetrics.classification import MulticlassAccuracy
+
+from longconv.models import optimizer_groups
+from lra_tasks.errors import RunError
+from lra_tasks.recipes import OptimizerSettings
+
+Batch = dict[str, Tensor]
+Stage = Literal["train", "val", "test"]
+
+
+def learning_rate_factor(step: int, n_steps: int, warmup: float) -> float:
+    """Share of the highest learning rate at a step: a linear rise over ``warmup n_steps``, then half a cosine to 0.
+
+    >>> [round(learning_rate_factor(step, 10, 0.2), 2) for step in (0, 1, 2, 6, 10)]
+    [0.5, 1.0, 1.0, 0.5, 0.0]
+    """
+    n_warmup = math.ceil(warmup * n_steps)
+    if step < n_warmup:
+        return (step + 1) / n_warmup
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - n_warmup) / max(1, n_steps - n_warmup))))
+
+
+class SequenceModule(LightningModule):
+    """Cross-entropy training of a sequence classifier.
+
+    The random state is set from (seed, epoch) at the first batch of an epoch, so that a resumed run draws the dropout
+    masks that an uninterrupted one draws.
+
+    Args:
+        model: maps inputs (B, L, ...) and lengths (B,) or None to logits (B, n_classes).
+        optimizer: settings of the optimiser and its schedule.
+        n_classes: number of classes.
+        seed: seed of the run.
+    """
+
+    def __init__(self, model: nn.Module, optimizer: OptimizerSettings, *, n_classes: int, seed: int) -> None:
+        super().__init__()
+        self.model = model
+        self.settings = optimizer
+        self.seed = seed
+        self.accuracies = nn.ModuleDict(
+            {f"{stage}_accuracy": MulticlassAccuracy(n_classes, average="micro") for stage in ("train", "val", "test")}
+        )
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits (B, n_classes) of a batch."""
+        return self.model(batch["inputs"], lengths=batch.get("lengths"))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Loss and accuracy of a batch; a loss that is not finite ends the run before it can reach the parameters."""
+        if batch_idx == 0:
+            words = np.random.SeedSequence([self.seed, self.current_epoch, self.global_rank]).generate_state(1)
+            torch.manual_seed(int(words[0]))
+        return self._step(batch, "train")
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Add a batch to the validation metrics."""
+        self._step(batch, "val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Add a batch to the test metrics."""
+        self._step(batch, "test")
+
+    def _step(self, batch: Batch, stage: Stage) -> dict[str, Tensor]:
+        labels = batch["labels"]
+        logits = self(batch)
+        loss = F.cross_entropy(logits.float(), labels)
+        if stage != "test" and not torch.isfinite(loss):
+            raise RunError(
+                f"the {stage} loss is {loss.item()} at step {self.global_step} (epoch {self.current_epoch + 1}); "
+                "the checkpoints of earlier epochs are kept: try a lower --optimizer.lr, a longer --optimizer.warmup "
+                "or --trainer.gradient_clip_val 1"
+            )
+        accuracy = self.accuracies[f"{stage}_accuracy"]
+        batch_accuracy = accuracy(logits, labels)
+        n_samples = len(labels)
+        self.log(f"{stage}/accuracy", accuracy, on_step=False, on_epoch=True, batch_size=n_samples)
+        self.log(f"{stage}/loss", loss, on_step=False, on_epoch=True, batch_size=n_samples, sync_dist=stage != "train")
+        if stage == "train":
+            self.log("train/loss_step", loss, on_step=True, on_epoch=False)
+        return {"loss": loss, "accuracy": batch_accuracy}
+
+    def configure_optimizers(self) -> Any:
+        """AdamW over the parameter groups of the model, and the schedule, a step a batch."""
+        groups = optimizer_groups(
+            self.model,
+            lr=self.settings.lr,
+            weight_decay=self.settings.weight_decay,
+            filter_lr=self.settings.filter_lr,
+        )
+        optimizer = torch.optim.AdamW(groups, lr=self.settings.lr)
+        n_steps, warmup = int(self.trainer.estimated_stepping_batches), self.settings.warmup
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: learning_rate_factor(step, n_steps, warmup)
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -1,0 +1,104 @@
+"""Published test accuracies (%), to stand beside ours in a report.
+
+References:
+    Long Range Arena (Tay et al.), arXiv:2011.04006: Transformer, Performer. S4 (Gu, Goel, Ré), arXiv:2111.00396, v1 and
+    v2. DSS (Gupta, Gu, Berant), arXiv:2203.14343. S4D (Gu, Gupta, Goel, Ré), arXiv:2206.11893. SGConv (Li et al.),
+    arXiv:2210.09298. Liquid-S4 (Hasani et al.), arXiv:2209.12951. S5 (Smith, Warrington, Linderman),
+    arXiv:2208.04933. MEGA (Ma et al.), arXiv:2209.10655. LSSL (Gu et al.), arXiv:2110.13985.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+_LRA_TASKS = ("listops", "text", "retrieval", "image", "pathfinder32", "pathx")
+# None: not published, or a model that stays at chance.
+_LRA: dict[str, tuple[float | None, ...]] = {
+    "Transformer": (36.37, 64.27, 57.46, 42.44, 71.40, None),
+    "Performer": (18.01, 65.40, 53.82, 42.77, 77.05, None),
+    "S4 v1": (58.35, 76.02, 87.09, 87.26, 86.05, 88.10),
+    "S4": (59.60, 86.82, 90.90, 88.65, 94.20, 96.35),
+    "DSS": (60.6, 84.8, 87.8, 85.7, 84.6, 87.8),
+    "S4D-LegS": (60.47, 86.18, 89.46, 88.19, 93.06, 91.95),
+    "S4D-Inv": (60.18, 87.34, 91.09, 87.83, 93.78, 92.80),
+    "SGConv": (61.45, 89.20, 91.11, 87.97, 95.46, 97.83),
+    "Liquid-S4": (62.75, 89.02, 91.20, 89.50, 94.8, 96.66),
+    "S5": (62.15, 89.31, 91.40, 88.00, 95.33, 98.58),
+    "MEGA": (63.14, 90.43, 91.25, 90.44, 96.01, 97.98),
+}
+
+_SEQUENTIAL_TASKS = ("smnist", "pmnist", "scifar")
+_SEQUENTIAL: dict[str, tuple[float | None, ...]] = {
+    "Transformer": (98.9, 97.9, 62.2),
+    "LSSL": (99.53, 98.76, 84.65),
+    "S4": (99.63, 98.70, 91.13),
+}
+
+_SPEECH_TASKS = ("sc10-mfcc", "sc10", "sc10-half")
+_SPEECH: dict[str, tuple[float | None, ...]] = {
+    "Transformer": (90.75, None, None),
+    "Performer": (80.85, 30.77, 30.68),
+    "LSSL": (93.58, None, None),
+    "S4": (93.96, 98.32, 96.30),
+}
+
+_COMMANDS_TASKS = ("sc35", "sc35-8k")
+_COMMANDS: dict[str, tuple[float | None, ...]] = {
+    "S4": (96.08, 91.32),
+    "S4D-LegS": (95.83, 91.08),
+    "S4D-Inv": (96.18, 91.80),
+    "S4D-Lin": (96.25, 91.58),
+    "S5": (96.53, 94.53),
+}
+
+PUBLISHED: dict[str, dict[str, float]] = {
+    task: {model: row[column] for model, row in table.items() if row[column] is not None}  # type: ignore[misc]
+    for tasks, table in (
+        (_LRA_TASKS, _LRA),
+        (_SEQUENTIAL_TASKS, _SEQUENTIAL),
+        (_SPEECH_TASKS, _SPEECH),
+        (_COMMANDS_TASKS, _COMMANDS),
+    )
+    for column, task in enumerate(tasks)
+}
+"""Accuracy by task, then by the name that its paper gives the model."""
+
+_MODELS = {
+    "s4": ("S4",),
+    "s4d": ("S4D-LegS",),
+    "lssl": ("LSSL",),
+    "s5": ("S5",),
+    "dss": ("DSS",),
+    "sgconv": ("SGConv",),
+}
+_S4D_INITS = {"legs": "S4D-LegS", "inv": "S4D-Inv", "lin": "S4D-Lin"}
+_FALLBACK = "S4"
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published test accuracy (%) and the model it belongs to."""
+
+    model: str
+    accuracy: float
+
+
+def find_published(task: str, mixer: str, mixer_options: Mapping[str, Any] | None = None) -> Published | None:
+    """The published accuracy of a mixer's own model on a task, else S4's, else None for an unknown task.
+
+    Args:
+        task: name of the task.
+        mixer: name of the mixer.
+        mixer_options: its options; ``init`` tells the variants of S4D apart.
+
+    >>> find_published("listops", "sgconv"), find_published("smnist", "sgconv")
+    (Published(model='SGConv', accuracy=61.45), Published(model='S4', accuracy=99.63))
+    """
+    accuracies = PUBLISHED.get(task, {})
+    models = _MODELS.get(mixer, ())
+    if mixer == "s4d":
+        models = (_S4D_INITS.get(str((mixer_options or {}).get("init")), models[0]), *models)
+    found = next((model for model in (*models, _FALLBACK) if model in accuracies), None)
+    return None if found is None else Published(found, accuracies[found])

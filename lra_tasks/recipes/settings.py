@@ -1,0 +1,135 @@
+"""A recipe: every setting of a run as typed data, so that each has a default, a place and a checked override."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """The sequence classifier, apart from its mixer.
+
+    Args:
+        d_model: width D of the residual stream.
+        n_layers: number of residual blocks.
+        norm: normalisation of a block.
+        prenorm: normalise the input of a block instead of its output.
+        dropout: probability of dropping a feature.
+        drop_path: probability of skipping a block for a sample.
+        pooling: how the sequence becomes one vector.
+    """
+
+    d_model: int = 128
+    n_layers: int = 6
+    norm: Literal["layer", "batch", "rms"] = "batch"
+    prenorm: bool = False
+    dropout: float = 0.0
+    drop_path: float = 0.0
+    pooling: Literal["mean", "max", "last", "first"] = "mean"
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """AdamW with linear warm-up, then a cosine to zero.
+
+    Args:
+        lr: highest learning rate.
+        weight_decay: decoupled weight decay; SSM parameters and filters have none.
+        filter_lr: learning rate of SSM parameters and filters; null takes the mixer's own filter_lr, else lr.
+        warmup: share of all steps, in [0, 1), in which the learning rate rises from zero.
+    """
+
+    lr: float = 0.01
+    weight_decay: float = 0.05
+    filter_lr: float | None = 0.001
+    warmup: float = 0.1
+
+
+@dataclass(frozen=True)
+class TrainerSettings:
+    """What is handed to Lightning's Trainer under the same names.
+
+    Args:
+        max_epochs: number of passes over the training set.
+        precision: arithmetic, such as 32-true, bf16-mixed or 16-mixed.
+        accelerator: cpu, gpu or auto.
+        devices: number of devices, or auto.
+        strategy: how devices share the work, such as auto, ddp or fsdp.
+        gradient_clip_val: largest norm of the gradient; null does not clip.
+        accumulate_grad_batches: number of batches a step of the optimiser.
+        limit_train_batches: batches of an epoch (an integer) or their share (a float); likewise for val and test.
+        limit_val_batches: see limit_train_batches.
+        limit_test_batches: see limit_train_batches.
+        log_every_n_steps: how often the loss of a step goes to the TensorBoard log.
+        deterministic: refuse operations of the device that are not reproducible.
+    """
+
+    max_epochs: int = 10
+    precision: str = "32-true"
+    accelerator: str = "auto"
+    devices: int | str = 1
+    strategy: str = "auto"
+    gradient_clip_val: float | None = None
+    accumulate_grad_batches: int = 1
+    limit_train_batches: int | float = 1.0
+    limit_val_batches: int | float = 1.0
+    limit_test_batches: int | float = 1.0
+    log_every_n_steps: int = 20
+    deterministic: bool = False
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All settings of a run but its task, mixer, preset, seed and folders.
+
+    Args:
+        data: options of the task, ``batch_size`` among them.
+        model: the classifier.
+        mixer_options: options of the mixer.
+        optimizer: optimiser and schedule.
+        trainer: what goes to Lightning's Trainer.
+    """
+
+    data: Mapping[str, Any] = field(default_factory=dict)
+    model: ModelSettings = field(default_factory=ModelSettings)
+    mixer_options: Mapping[str, Any] = field(default_factory=dict)
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    trainer: TrainerSettings = field(default_factory=TrainerSettings)
+
+    def override(self, changes: Mapping[str, Mapping[str, Any]]) -> Recipe:
+        """The recipe with some fields of some sections changed.
+
+        >>> Recipe().override({"model": {"d_model": 64}, "mixer_options": {"d_state": 4}}).model.d_model
+        64
+        """
+        sections: dict[str, Any] = {}
+        for name, fields in changes.items():
+            section = getattr(self, name)
+            sections[name] = {**section, **fields} if isinstance(section, Mapping) else replace(section, **fields)
+        return replace(self, **sections)
+
+
+Overrides = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A base recipe and what each mixer changes in it.
+
+    Args:
+        base: the recipe of a mixer that is not named.
+        mixers: what a mixer changes, by its name.
+        only_named: whether only the mixers named have the preset (published settings).
+    """
+
+    base: Recipe
+    mixers: Mapping[str, Overrides] = field(default_factory=dict)
+    only_named: bool = False
+
+    def recipe(self, mixer: str) -> Recipe:
+        """The recipe of a mixer; a KeyError where only named mixers have one and it is not among them."""
+        if self.only_named and mixer not in self.mixers:
+            raise KeyError(mixer)
+        return self.base.override(self.mixers.get(mixer, {}))
