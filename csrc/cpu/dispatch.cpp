@@ -32,7 +32,7 @@ struct Isa {
 };
 
 const Isa kIsas[] = {
-    // widest first
+// widest first
 #if defined(__x86_64__)
     {"x86-64-v4", &x86_64_v4::kernels, [] { return __builtin_cpu_supports("x86-64-v4") != 0; }},
     {"x86-64-v3", &x86_64_v3::kernels, [] { return __builtin_cpu_supports("x86-64-v3") != 0; }},

@@ -1,4 +1,4 @@
-// Blocked out-of-place transpose: blocks of N x N elements are transposed in registers by log2(N) rounds of
+// Blocked out-of-place transpose: blocks are transposed in registers by rounds of
 // interleaving, and the blocks are walked a cache line by a cache line, so that every line is read and written once.
 
 #include "kernels.h"
@@ -24,30 +24,36 @@ struct Traits<Bytes16> {
     static constexpr int kGroup = 2;
 };
 
-constexpr int least(int a, int b) {
-    return a < b ? a : b;
-}
-
+// A block of kRows x kCols elements. Every 16-byte lane transposes a square of its own, so that no instruction moves
+// data between lanes; the loads put the squares side by side.
 template <typename Element>
 struct Block {
     using Lane = typename Traits<Element>::Lane;
     static constexpr int kGroup = Traits<Element>::kGroup;
-    static constexpr int N = least(kVectorBytes / sizeof(Element), 16);
-    static constexpr int kLanes = N * kGroup;
-    using V = Vector<Lane, kLanes>;
+    static constexpr int kCols = 16 / sizeof(Element);
+    static constexpr int kRows = kVectorBytes / sizeof(Element);
+    static constexpr int kLaneElements = 16 / sizeof(Lane);
+    static constexpr int N = kVectorBytes / sizeof(Lane);
+    using V = Vector<Lane, N>;
 
-    // out[c * out_stride + r] = in[r * in_stride + c] for r, c < N.
+    // out[c * out_stride + r] = in[r * in_stride + c] for r < kRows, c < kCols.
     static inline void run(Element* out, int64_t out_stride, const Element* in, int64_t in_stride) {
-        V rows[N];
-        for (int r = 0; r < N; ++r) __builtin_memcpy(&rows[r], in + r * in_stride, sizeof(V));
-        for (int round = 1; round < N; round *= 2) {
-            V next[N];
-            for (int r = 0; r < N / 2; ++r)
-                interleave<kGroup, Lane, kLanes>(next[2 * r], next[2 * r + 1], rows[r], rows[r + N / 2],
-                                                 typename MakeIndices<kLanes>::type{});
-            for (int r = 0; r < N; ++r) rows[r] = next[r];
+        V v[kCols];
+#pragma GCC unroll 16
+        for (int r = 0; r < kCols; ++r)
+            v[r] = gather_lanes<Lane, N>(reinterpret_cast<const Lane*>(in + r * in_stride), kCols * in_stride * kGroup);
+#pragma GCC unroll 16
+        for (int round = 1; round < kCols; round *= 2) {
+            V next[kCols];
+#pragma GCC unroll 16
+            for (int r = 0; r < kCols / 2; ++r)
+                interleave<kLaneElements, kGroup, Lane, N>(next[2 * r], next[2 * r + 1], v[r], v[r + kCols / 2],
+                                                           typename MakeIndices<N>::type{});
+#pragma GCC unroll 16
+            for (int r = 0; r < kCols; ++r) v[r] = next[r];
         }
-        for (int c = 0; c < N; ++c) __builtin_memcpy(out + c * out_stride, &rows[c], sizeof(V));
+#pragma GCC unroll 16
+        for (int c = 0; c < kCols; ++c) __builtin_memcpy(out + c * out_stride, &v[c], sizeof(V));
     }
 };
 
@@ -57,15 +63,16 @@ void scalar(Element* out, int64_t out_stride, const Element* in, int64_t in_stri
         for (int64_t r = 0; r < rows; ++r) out[c * out_stride + r] = in[r * in_stride + c];
 }
 
-// One tile. The last block of a row or column that is no multiple of N is moved back and overlaps the one before.
+// One tile. The last block of a row or column that is no multiple of its size is moved back and overlaps the one
+// before.
 template <typename Element>
 void tile(Element* out, int64_t out_stride, const Element* in, int64_t in_stride, int64_t rows, int64_t cols) {
-    constexpr int64_t N = Block<Element>::N;
-    if (rows < N || cols < N) return scalar(out, out_stride, in, in_stride, rows, cols);
-    for (int64_t c0 = 0; c0 < cols; c0 += N) {
-        const int64_t c = c0 + N <= cols ? c0 : cols - N;
-        for (int64_t r0 = 0; r0 < rows; r0 += N) {
-            const int64_t r = r0 + N <= rows ? r0 : rows - N;
+    constexpr int64_t kRows = Block<Element>::kRows, kCols = Block<Element>::kCols;
+    if (rows < kRows || cols < kCols) return scalar(out, out_stride, in, in_stride, rows, cols);
+    for (int64_t r0 = 0; r0 < rows; r0 += kRows) {
+        const int64_t r = r0 + kRows <= rows ? r0 : rows - kRows;
+        for (int64_t c0 = 0; c0 < cols; c0 += kCols) {
+            const int64_t c = c0 + kCols <= cols ? c0 : cols - kCols;
             Block<Element>::run(out + c * out_stride + r, out_stride, in + r * in_stride + c, in_stride);
         }
     }
@@ -74,8 +81,8 @@ void tile(Element* out, int64_t out_stride, const Element* in, int64_t in_stride
 template <typename Element>
 struct Tiles {
     // A tile's columns fill one cache line of the input, and its rows several of the output.
-    static constexpr int64_t kCols = 64 / sizeof(Element) < 16 ? 16 : 64 / sizeof(Element);
-    static constexpr int64_t kRows = 8 * kCols;
+    static constexpr int64_t kCols = 64 / sizeof(Element);
+    static constexpr int64_t kRows = 32 * kCols;
     static constexpr int64_t kGrain = 32768 / (kRows * kCols * sizeof(Element)) + 1;
 
     const Transpose& p;

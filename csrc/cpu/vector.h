@@ -32,18 +32,39 @@ struct MakeIndices<0, I...> {
     using type = Indices<I...>;
 };
 
-// Lane i of the interleaving of a and b in groups of G lanes, from lane `start` of each.
-template <int N, int G>
-constexpr int interleaved(int i, int start) {
-    const int group = i / G;
-    return (group % 2) * N + start + (group / 2) * G + i % G;
+// Element i of the interleaving of a and b (N elements each) within every 16-byte lane of E elements, in groups of G:
+// the low halves of both lanes for high = 0, the high halves for high = 1.
+template <int N, int E, int G>
+constexpr int interleaved(int i, int high) {
+    const int lane = i / E * E, group = i % E / G;
+    return group % 2 * N + lane + high * E / 2 + group / 2 * G + i % G;
 }
 
-template <int G, typename T, int N, int... I>
+template <int E, int G, typename T, int N, int... I>
 inline void interleave(Vector<T, N>& low, Vector<T, N>& high, const Vector<T, N> a, const Vector<T, N> b,
                        Indices<I...>) {
-    low = __builtin_shufflevector(a, b, interleaved<N, G>(I, 0)...);
-    high = __builtin_shufflevector(a, b, interleaved<N, G>(I, N / 2)...);
+    low = __builtin_shufflevector(a, b, interleaved<N, E, G>(I, 0)...);
+    high = __builtin_shufflevector(a, b, interleaved<N, E, G>(I, 1)...);
+}
+
+template <typename T, int N, int... I>
+inline Vector<T, 2 * N> join(const Vector<T, N> a, const Vector<T, N> b, Indices<I...>) {
+    return __builtin_shufflevector(a, b, I...);
+}
+
+// The vector whose 16-byte lanes come from in, in + step, in + 2 step, ...
+template <typename T, int N>
+inline Vector<T, N> gather_lanes(const T* in, int64_t step) {
+    if constexpr (N * sizeof(T) == 16) {
+        Vector<T, N> lane;
+        __builtin_memcpy(&lane, in, sizeof(lane));
+        return lane;
+    } else {
+        constexpr int kHalf = N / 2;
+        return join<T, kHalf>(gather_lanes<T, kHalf>(in, step),
+                              gather_lanes<T, kHalf>(in + kHalf * sizeof(T) / 16 * step, step),
+                              typename MakeIndices<N>::type{});
+    }
 }
 
 }  // namespace LONGCONV_ISA
