@@ -47,7 +47,7 @@ def _legendre_scale(N: int) -> Tensor:
 
 def _legs(N: int) -> tuple[Tensor, Tensor]:
     scale = _legendre_scale(N)
-    A = -torch.outer(scale, scale).tril(-1) - torch.diag(torch.arange(1, N + 1, dtype=torch.float64))
+    A = (-torch.outer(scale, scale)).tril(-1) - torch.diag(torch.arange(1, N + 1, dtype=torch.float64))
     return A, scale
 
 
@@ -130,8 +130,9 @@ def transition(measure: str, N: int, **parameters: float) -> tuple[Tensor, Tenso
         TypeError: a parameter that the measure does not have.
 
     >>> A, B = transition("legs", 2)
-    >>> A.tolist()
-    [[-1.0, 0.0], [-1.7320508075688772, -2.0]]
+    >>> A.float()
+    tensor([[-1.0000,  0.0000],
+            [-1.7321, -2.0000]])
     """
     row = _measure(measure)
     check_options(f"measure {measure!r}", parameters, list(inspect.signature(row.transition).parameters)[1:])

@@ -64,10 +64,10 @@ def create_mixer(name: str, d_model: int, **options: Any) -> Mixer:
 
     >>> create_mixer("s4d", 16, d_state=32).filter(100).shape
     torch.Size([1, 16, 100])
-    >>> create_mixer("s4d", 16, d_stat=32)
+    >>> create_mixer("s4d", 16, d_stat=32)  # doctest: +ELLIPSIS
     Traceback (most recent call last):
         ...
-    TypeError: mixer 's4d' has no option 'd_stat'; did you mean 'd_state'? (its options: d_state, channels, ...)
+    TypeError: mixer 's4d' has no option 'd_stat'; did you mean 'd_state' ...
     """
     known = mixer_options(name)
     check_options(f"mixer {name!r}", options, known)

@@ -110,7 +110,7 @@ class Mixer(nn.Module, ABC):
         return self._step(u_t, state)
 
     def prefill(self, u: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """A chunk of any length: u (B, T, D) and the state before it (None: the first) -> y (B, T, D) and the state after.
+        """A chunk of any length: u (B, T, D) and the state before it (None: the first) -> y (B, T, D), the state after.
 
         Raises:
             NotImplementedError: the mixer can't stream, with the reason.
