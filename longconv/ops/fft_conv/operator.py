@@ -98,10 +98,7 @@ def _save_second(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 
 def _second_gradients(ctx: Any, cotangents: Sequence[Tensor | None]) -> tuple[Any, ...]:
     """The gradient of the gradients: autograd through the torch backend, whichever backend gave the first."""
-
-    def composite(*inputs: Any) -> list[Tensor]:
-        return plain.backward(SpectralConvolution, *inputs, mode=ctx.mode, wanted=ctx.first_wanted)
-
+    composite = functools.partial(plain.backward, SpectralConvolution, mode=ctx.mode, wanted=ctx.first_wanted)
     return (*gradients_of(composite, ctx.saved_tensors, cotangents), None, None, None)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -65,10 +66,7 @@ def _save_second(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 
 def _second_gradients(ctx: Any, cotangents: Sequence[Tensor | None]) -> tuple[Any, ...]:
     """The gradient of the gradients: autograd through the torch backend, whichever backend gave the first."""
-
-    def composite(*inputs: Any) -> list[Tensor]:
-        return torch_blocks.backward(*inputs, real=ctx.real)
-
+    composite = functools.partial(torch_blocks.backward, real=ctx.real)
     return (*gradients_of(composite, ctx.saved_tensors, cotangents), None, None)
 
 

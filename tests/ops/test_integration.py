@@ -1,0 +1,167 @@
+"""Every op under torch's own machinery: opcheck, compile, export, autocast, vmap and torch.func."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.export import Dim
+from torch.func import grad, jacrev, vmap
+
+from longconv.ops import fft_conv, vandermonde_log
+from tests.tolerances import assert_close
+
+B, H, L, K, N = 2, 3, 12, 9, 4
+
+
+def real(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.randn(shape, dtype=dtype, requires_grad=True)
+
+
+def nodes(*shape: int) -> Tensor:
+    return torch.complex(-torch.rand(shape, dtype=torch.float64), real(*shape).detach()).requires_grad_()
+
+
+def operator_calls() -> dict[str, tuple[Any, tuple[Any, ...]]]:
+    ops, lengths = torch.ops.longconv, torch.tensor([L, 7])
+    full = (real(H, K), real(H, 5), real(H), real(B, H, L), real(B, H, L), lengths)
+    bare = (real(B, H, K), None, None, None, None, None)
+    v, log_x = nodes(2, H, N), nodes(H, N)
+    return {
+        "fft_conv-full": (ops.fft_conv, (real(B, H, L), *full, "causal", "auto")),
+        "fft_conv-bare": (ops.fft_conv, (real(B, H, L), *bare, "circular", "auto")),
+        "fft_conv_backward-full": (
+            ops.fft_conv_backward,
+            (real(B, H, L), real(B, H, L), *full, "causal", [True] * 6, "auto"),
+        ),
+        "fft_conv_backward-part": (
+            ops.fft_conv_backward,
+            (real(B, H, L), None, *bare, "causal", [True, *[False] * 5], "auto"),
+        ),
+        "vandermonde_log-complex": (ops.vandermonde_log, (v, log_x, L, False, "auto")),
+        "vandermonde_log-real-part": (ops.vandermonde_log, (v, log_x, L, True, "auto")),
+        "vandermonde_log_backward": (ops.vandermonde_log_backward, (real(2, H, L), v, log_x, True, "auto")),
+    }
+
+
+@pytest.mark.parametrize("name", operator_calls())
+def test_opcheck(name: str) -> None:
+    operator, arguments = operator_calls()[name]
+    torch.library.opcheck(operator.default, arguments)
+
+
+def functions() -> dict[str, tuple[Callable[..., Tensor], list[Tensor]]]:
+    """A differentiable function an op, of tensors alone."""
+    lengths = torch.tensor([L, 7])
+
+    def convolve(u: Tensor, k: Tensor, r: Tensor, skip: Tensor, pre: Tensor, post: Tensor) -> Tensor:
+        return fft_conv(u, k, k_reverse=r, skip=skip, pre_gate=pre, post_gate=post, lengths=lengths)
+
+    return {
+        "fft_conv": (convolve, [real(B, H, L), real(H, K), real(H, 5), real(H), real(B, H, L), real(B, H, L)]),
+        "vandermonde_log": (lambda v, x: vandermonde_log(v, x, L, real=True), [nodes(2, H, N), nodes(H, N)]),
+    }
+
+
+@pytest.mark.parametrize("name", functions())
+@pytest.mark.parametrize("compiler", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_compile_fullgraph(name: str, compiler: str) -> None:
+    function, inputs = functions()[name]
+    compiled = torch.compile(function, fullgraph=True, backend=compiler)
+    y, want = compiled(*inputs), function(*inputs)
+    assert_close(y, want)
+    dy = torch.randn_like(want)
+    for got, expected in zip(torch.autograd.grad(y, inputs, dy), torch.autograd.grad(want, inputs, dy), strict=True):
+        assert_close(got, expected)
+
+
+def test_compile_keeps_one_graph_over_lengths() -> None:
+    compiled = torch.compile(lambda u, k: fft_conv(u, k), fullgraph=True, backend="aot_eager", dynamic=True)
+    for length in (8, 31, 64):
+        u, k = torch.randn(B, H, length), torch.randn(H, length)
+        assert_close(compiled(u, k), fft_conv(u, k))
+
+
+@pytest.mark.parametrize("name", functions())
+def test_vmap_over_each_argument(name: str) -> None:
+    function, inputs = functions()[name]
+    for place, tensor in enumerate(inputs):
+        stack = torch.stack([tensor.detach() * scale for scale in (1.0, -0.5, 0.25)])
+        rest = [t.detach() for t in inputs]
+
+        def one(t: Tensor, place: int = place, rest: list[Tensor] = rest) -> Tensor:
+            return function(*rest[:place], t, *rest[place + 1 :])
+
+        assert_close(vmap(one)(stack), torch.stack([one(t) for t in stack]))
+        assert_close(vmap(one, in_dims=1)(stack.movedim(0, 1)), torch.stack([one(t) for t in stack]))
+
+
+def test_vmap_over_lengths() -> None:
+    u, k, lengths = torch.randn(3, B, H, L), torch.randn(H, K), torch.tensor([[12, 5], [3, 0], [7, 8]])
+    got = vmap(lambda u, n: fft_conv(u, k, lengths=n))(u, lengths)
+    assert_close(got, torch.stack([fft_conv(a, k, lengths=n) for a, n in zip(u, lengths, strict=True)]))
+
+
+@pytest.mark.parametrize("name", functions())
+def test_per_sample_gradients(name: str) -> None:
+    """vmap of grad, and a Jacobian, against a loop over autograd."""
+    function, inputs = functions()[name]
+    first, rest = inputs[0].detach(), [t.detach() for t in inputs[1:]]
+    stack = torch.stack([first, 2 * first])
+
+    def loss(t: Tensor) -> Tensor:
+        return function(t, *rest).square().sum()
+
+    got = vmap(grad(loss))(stack)
+    want = torch.stack(
+        [torch.autograd.grad(loss(leaf), leaf)[0] for leaf in (t.clone().requires_grad_() for t in stack)]
+    )
+    assert_close(got, want)
+
+
+def test_jacobian() -> None:
+    """The map is linear in u, so its Jacobian times u is its value."""
+    function, inputs = functions()["fft_conv"]
+    u, *rest = (t.detach() for t in inputs)
+    jacobian = jacrev(lambda t: function(t, *rest))(u)
+    assert_close(torch.einsum("...bhl,bhl->...", jacobian, u), function(u, *rest))
+
+
+class Layer(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.k = torch.nn.Parameter(torch.randn(H, K))
+
+    def forward(self, u: Tensor) -> Tensor:
+        return fft_conv(u, self.k)
+
+
+def test_export_with_dynamic_shapes() -> None:
+    layer = Layer()
+    program = torch.export.export(
+        layer, (torch.randn(B, H, L),), dynamic_shapes={"u": {0: Dim("b"), 2: Dim("l", min=2)}}
+    )
+    assert any("longconv.fft_conv" in str(node.target) for node in program.graph.nodes)
+    u = torch.randn(5, H, 33)
+    assert_close(program.module()(u), layer(u))
+
+
+def test_autocast_follows_the_input() -> None:
+    """The input's dtype rules: filters stay wide, and gates of another width follow."""
+    u, k, gate = torch.randn(B, H, L), torch.randn(H, K), torch.randn(B, H, L)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = fft_conv(u.bfloat16(), k, pre_gate=gate, skip=torch.ones(H))
+        assert fft_conv(u, k, post_gate=gate.bfloat16()).dtype == torch.float32
+    assert y.dtype == torch.bfloat16
+    with pytest.raises(TypeError, match="pre_gate"):
+        fft_conv(u.bfloat16(), k, pre_gate=gate)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", functions())
+def test_on_the_gpu_as_on_the_cpu(name: str) -> None:
+    function, inputs = functions()[name]
+    assert_close(function(*(t.cuda() for t in inputs)).cpu(), function(*inputs))

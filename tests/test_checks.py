@@ -1,0 +1,44 @@
+"""The wording and the strictness of argument checks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from longconv import _checks
+
+
+@pytest.mark.parametrize(("value", "error"), [(True, TypeError), (1.0, TypeError), ("1", TypeError), (0, ValueError)])
+def test_check_int(value: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match="d_model is .*expected an integer >= 1"):
+        _checks.check_int("d_model", value)
+    assert _checks.check_int("d_model", 3) == 3
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -0.1, 1.1])
+def test_check_real(value: float) -> None:
+    with pytest.raises(ValueError, match=r"dropout is .*in \[0, 1\]"):
+        _checks.check_real("dropout", value, least=0, most=1)
+    with pytest.raises(TypeError, match="dropout"):
+        _checks.check_real("dropout", "0.5", least=0, most=1)
+    with pytest.raises(ValueError, match=r"dt_min is 0.*\(0"):
+        _checks.check_real("dt_min", 0, least=0, open_least=True)
+
+
+def test_check_options_names_the_unknown_and_the_nearest() -> None:
+    with pytest.raises(
+        TypeError, match=r"s4d has no option 'd_stat'; did you mean 'd_state'\? \(its options: d_state, init\)"
+    ):
+        _checks.check_options("s4d", ["init", "d_stat"], ["d_state", "init"])
+
+
+def test_check_choice_names_the_nearest() -> None:
+    with pytest.raises(ValueError, match="norm is 'bacth' .*did you mean 'batch'"):
+        _checks.check_choice("norm", "bacth", ("layer", "batch"))
+
+
+def test_describe_is_short() -> None:
+    assert _checks.describe(torch.zeros(2, 3)) == "a (2, 3) float32 tensor"
+    assert len(_checks.describe("x" * 1000)) < 80
