@@ -1,0 +1,185 @@
+"""The filters against numbers recorded from the original authors' code."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from longconv.filters import (
+    diagonal_filter,
+    diagonal_init,
+    hippo,
+    multiscale_filter,
+    smooth,
+    smooth_frequency,
+    squash,
+)
+from longconv.filters.diagonal import discretise
+from longconv.filters.free import INITS
+from tests.golden import Case, cases
+from tests.tolerances import assert_close
+
+FLOAT32_PI = 2e-7
+"""The recorded inits use pi in float32."""
+FOURIER = 1e-7
+"""The recorded P of the Fourier measure is float32."""
+DSS_FLOAT32 = 1e-5
+"""The recorded dss filters were computed in float32, with cancellation in exp(z) - 1."""
+
+
+@pytest.mark.parametrize("name", cases("s4_hippo_nplr"))
+def test_nplr(name: str) -> None:
+    case = Case("s4_hippo_nplr", name)
+    measure, N, rank = case.meta["measure"], case.meta["N"], case.meta["rank"]
+    A, B = hippo.transition(measure, N)
+    assert_close(A, case["A"])
+    assert_close(B, case["B"])
+    Lambda, P, B, _ = hippo.nplr(measure, N, rank)
+    want_P, want_B = case["noclip/P"], case["noclip/B"]
+    tolerance = FOURIER if measure == "fourier" else 1e-12
+    assert_close(Lambda, case["noclip/Lambda"], tolerance)
+    assert_close(P.abs(), want_P.abs(), tolerance)
+    assert_close(B.abs(), want_B.abs(), tolerance)
+    assert_close(P.conj() * B, want_P.conj() * want_B, tolerance)
+
+
+@pytest.mark.parametrize("measure", ["legs", "legt", "fourier", "fout", "foud", "fourier_diag"])
+@pytest.mark.parametrize("N", [4, 16])
+def test_transition(measure: str, N: int) -> None:
+    if f"{measure}_N{N}" not in cases("lssl_hippo"):
+        pytest.skip(f"lssl_hippo has no case {measure}_N{N} here")
+    case = Case("lssl_hippo", f"{measure}_N{N}")
+    A, B = hippo.transition(measure, N)
+    assert_close(A, case["A"])
+    assert_close(B, case["B"])
+
+
+@pytest.mark.parametrize("init", ["legs", "lin", "inv", "inv2", "quad", "real"])
+@pytest.mark.parametrize("N", [4, 16])
+def test_diagonal_init(init: str, N: int) -> None:
+    case = Case("s4d_init", f"{init}_N{N}")
+    Lambda, B = (part[0] for part in diagonal_init(init, 1, N))
+    assert_close(Lambda, case["Lambda"], FLOAT32_PI)
+    assert_close(torch.where(B.real * case["B"].real < 0, -B, B), case["B"], FLOAT32_PI)  # the sign is free
+
+
+DIAGONAL = [name for name in cases("s4d_kernels") if not name.startswith("opt_")]
+
+
+def complex_arguments(case: Case) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    Lambda, B = case["Lambda"].to(torch.complex128), case["B"].to(torch.complex128)
+    return Lambda, B, case["C"], case["dt"]
+
+
+@pytest.mark.parametrize("discretization", ["zoh", "bilinear", "dss"])
+@pytest.mark.parametrize("name", DIAGONAL)
+def test_diagonal_filter(name: str, discretization: str) -> None:
+    case = Case("s4d_kernels", name)
+    arguments = complex_arguments(case)
+    tolerance = DSS_FLOAT32 if discretization == "dss" else 1e-11
+    for length, stride in ((64, 1), (1000, 1), (16384, 16)):
+        key = f"{discretization}_L{length}{'' if stride == 1 else f'_every{stride}'}/K"
+        k = diagonal_filter(*arguments, length, discretization)[..., ::stride]
+        assert_close(k, case[key].double(), tolerance)
+
+
+@pytest.mark.parametrize("discretization", ["zoh", "bilinear"])
+@pytest.mark.parametrize("name", DIAGONAL)
+def test_discretisation(name: str, discretization: str) -> None:
+    case = Case("s4d_kernels", name)
+    Lambda, B, _, dt = complex_arguments(case)
+    log_A_bar, B_bar = discretise(Lambda, B, dt, discretization, 64)
+    assert_close(log_A_bar.exp(), case[f"{discretization}/dA"])
+    assert_close(B_bar, case[f"{discretization}/dB"])
+
+
+@pytest.mark.parametrize("discretization", ["zoh", "bilinear"])
+@pytest.mark.parametrize("name", DIAGONAL)
+def test_diagonal_filter_twice_the_step(name: str, discretization: str) -> None:
+    case = Case("s4d_kernels", name)
+    Lambda, B, C, dt = complex_arguments(case)
+    k = diagonal_filter(Lambda, B, C, 2 * dt, 64, discretization)
+    assert_close(k, case[f"{discretization}_rate2/K_L64"], 1e-11)
+
+
+@pytest.mark.parametrize("discretization", ["zoh", "bilinear"])
+@pytest.mark.parametrize("name", DIAGONAL)
+def test_diagonal_filter_gradient(name: str, discretization: str) -> None:
+    """With respect to log dt, the real views of B and C, log(-Re Lambda) and -Im Lambda."""
+    case = Case("s4d_kernels", name)
+    Lambda, B, C, dt = complex_arguments(case)
+    recorded = case.group(f"{discretization}_grad")
+    leaves = {
+        "inv_dt": dt.log()[:, None],
+        "A_real": torch.log(-Lambda.real),
+        "A_imag": -Lambda.imag,
+        "B": torch.view_as_real(B)[None],
+        "C": torch.view_as_real(C),
+    }
+    leaves = {key: leaf.clone().requires_grad_() for key, leaf in leaves.items()}
+    k = diagonal_filter(
+        torch.complex(-leaves["A_real"].exp(), -leaves["A_imag"]),
+        torch.view_as_complex(leaves["B"])[0],
+        torch.view_as_complex(leaves["C"]),
+        leaves["inv_dt"].exp(),
+        64,
+        discretization,
+    )
+    (k * recorded["G"]).sum().backward()
+    for key, leaf in leaves.items():
+        assert leaf.grad is not None
+        tolerance = 1e-10 if recorded[key].dtype == torch.float64 else 1e-6
+        assert_close(leaf.grad.reshape(recorded[key].shape), recorded[key].double(), tolerance)
+
+
+@pytest.mark.parametrize("name", [name for name in cases("s4d_kernels") if name.startswith("opt_")])
+def test_diagonal_filter_options(name: str) -> None:
+    case = Case("s4d_kernels", name)
+    k = diagonal_filter(case["eff_Lambda"], case["eff_B"][0], case["eff_C"], case["eff_dt"], case.meta["L"])
+    assert_close(k, case["K"], 1e-11)
+
+
+def multiscale_mode(recorded: str) -> str:
+    found = [mode for mode in ("nearest", "sum", "cos", "learnable") if mode in recorded]
+    return found[0] if found else "linear"
+
+
+@pytest.mark.parametrize("name", cases("sgconv"))
+def test_multiscale_filter(name: str) -> None:
+    case = Case("sgconv", name)
+    before, after = case.group("state_dict_before"), case.group("state_dict_after")
+    weights = [before[f"kernel_list.{i}"] for i in range(case.meta["num_scales"])]
+    decay = before.get("decay", before["multiplier"].flatten())
+    mode = multiscale_mode(case.meta.get("mode", "linear"))
+    tolerance = 1e-6 if weights[0].dtype == torch.float32 else 1e-12
+    for norm in (None, after["kernel_norm"]):
+        k = multiscale_filter(weights, case.meta["L_input"], decay, mode, norm)
+        assert_close(k, case["k"], tolerance)
+
+
+@pytest.mark.parametrize("name", [name for name in cases("longconv_kernel") if not name.startswith("init")])
+def test_free_filter(name: str) -> None:
+    case = Case("longconv_kernel", name)
+    kernel = case["kernel"].requires_grad_()
+    k: Tensor = kernel
+    if case.meta.get("use_ma_smoothing"):
+        smoothing = smooth_frequency if case.meta.get("smooth_freq") else smooth
+        k = smoothing(kernel, case.meta.get("ma_window_len", 7))
+    k = squash(k, case.meta["lam"])
+    (k * case["G"]).sum().backward()
+    assert kernel.grad is not None
+    window_in_float32 = 1e-6 if case.meta.get("smooth_freq") else None
+    assert_close(k, case["K"], window_in_float32)
+    assert_close(kernel.grad, case["grad_kernel"], window_in_float32)
+
+
+def test_free_filter_envelope() -> None:
+    """The double-exponential init is recorded draws times the recorded envelope."""
+    for name in [name for name in cases("longconv_kernel") if name.startswith("init_double_exp")]:
+        case = Case("longconv_kernel", name)
+        C, H, L = case["kernel"].shape
+        torch.manual_seed(0)
+        draws = 0.02 * torch.randn(C, H, L)
+        torch.manual_seed(0)
+        assert_close(INITS["double_exp"](C, H, L) / draws, case["envelope"].expand(C, H, L), 1e-6)

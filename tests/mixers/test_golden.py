@@ -1,0 +1,213 @@
+"""The mixers against layers recorded from the original authors' code: outputs, gradients, steps and states."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import pytest
+import torch
+from torch import Tensor
+
+from longconv import create_mixer
+from longconv.mixers.base import Mixer
+from tests.golden import Case, cases
+from tests.tolerances import assert_close
+
+FORWARD = {torch.float64: 1e-12, torch.float32: 3e-6}
+"""The recorded float32 layers carry the reference's own float32 error."""
+GRADIENT = {torch.float64: 1e-11, torch.float32: 3e-4}
+"""In float32 the recorded gradient of log dt loses three digits to cancellation in exp(z) - 1."""
+
+Names = Mapping[str, tuple[str, Callable[[Tensor], Tensor]]]
+"""Our parameter -> the recorded name, and the map from the recorded tensor to ours."""
+
+
+def same(recorded: Tensor) -> Tensor:
+    return recorded
+
+
+def linear_weight(recorded: Tensor) -> Tensor:
+    return recorded.flatten(1)  # 1x1 convolutions are linear maps
+
+
+S4D_NAMES: Names = {
+    "D": ("layer.D", same),
+    "taps.log_dt": ("layer.kernel.inv_dt", lambda p: p[:, 0]),
+    "taps.log_decay": ("layer.kernel.A_real", same),
+    "taps.frequency": ("layer.kernel.A_imag", torch.neg),
+    "taps.B": ("layer.kernel.B", lambda p: p[0]),
+    "taps.C": ("layer.kernel.C", same),
+    "output.0.weight": ("output_linear.0.weight", linear_weight),
+    "output.0.bias": ("output_linear.0.bias", same),
+}
+MINIMAL_S4D_NAMES: Names = {
+    "D": ("D", lambda p: p[None]),
+    "taps.log_dt": ("kernel.log_dt", same),
+    "taps.log_decay": ("kernel.log_A_real", same),
+    "taps.frequency": ("kernel.A_imag", same),
+    "taps.C": ("kernel.C", lambda p: p[None]),
+    "output.0.weight": ("output_linear.0.weight", linear_weight),
+    "output.0.bias": ("output_linear.0.bias", same),
+}
+SGCONV_NAMES: Names = {
+    "D": ("D", same),
+    "taps.norm": ("kernel_norm", same),
+    "output.weight": ("output_linear.weight", linear_weight),
+    "output.bias": ("output_linear.bias", same),
+    **{f"taps.weights.{i}": (f"kernel_list.{i}", same) for i in range(12)},
+}
+LONG_CONV_NAMES: Names = {
+    "D": ("D", same),
+    "taps.weight": ("kernel.kernel", same),
+    "output.0.weight": ("output_linear.0.weight", linear_weight),
+    "output.0.bias": ("output_linear.0.bias", same),
+}
+
+
+def load(mixer: Mixer, names: Names, recorded: dict[str, Tensor], dtype: torch.dtype) -> None:
+    """Copy the recorded parameters; ones that the reference lacks are left, recorded ones that we lack fail."""
+    mixer.to(dtype)
+    state = mixer.state_dict()
+    for ours, (theirs, convert) in names.items():
+        if ours in state and theirs in recorded:
+            state[ours] = convert(recorded[theirs])
+    mixer.load_state_dict(state)
+
+
+def check_layer(mixer: Mixer, case: Case, names: Names, *, transposed: bool) -> Tensor:
+    """Output and gradients of the recorded call; returns the input (B, L, D)."""
+
+    def layout(recorded: Tensor) -> Tensor:
+        return recorded.mT if transposed else recorded
+
+    u = layout(case["u"]).clone().requires_grad_()
+    y = mixer(u)
+    assert_close(y, layout(case["y"]), FORWARD[u.dtype])
+    if "grad_y" in case:
+        y.backward(layout(case["grad_y"]))
+        assert u.grad is not None
+        assert_close(u.grad, layout(case["grad_u"]), GRADIENT[u.dtype])
+        recorded, parameters = case.group("grad"), dict(mixer.named_parameters())
+        compared = 0
+        for ours, (theirs, convert) in names.items():
+            if theirs in recorded and ours in parameters:
+                grad = parameters[ours].grad
+                assert grad is not None
+                want = recorded[theirs]
+                assert_close(grad, convert(want), max(GRADIENT[u.dtype], 1e-5 if want.dtype == torch.float32 else 0))
+                compared += 1
+        assert compared == len(recorded), "a recorded gradient was not compared"
+    return u.detach()
+
+
+@pytest.mark.parametrize("name", [name for name in cases("s4d_layer") if not name.startswith("minimal")])
+def test_s4d(name: str) -> None:
+    case = Case("s4d_layer", name)
+    recorded = case.group("state_dict")
+    bidirectional = bool(case.meta.get("bidirectional"))
+    mixer = create_mixer(
+        "s4d",
+        case.meta["d_model"],
+        d_state=2 * recorded["layer.kernel.A_real"].shape[1],
+        channels=recorded["layer.D"].shape[0],
+        bidirectional=bidirectional,
+        discretization=case.meta.get("disc", "zoh"),
+    )
+    dtype = case["u"].dtype
+    load(mixer, S4D_NAMES, recorded, dtype)
+    assert_close(mixer.filter(case["K"].shape[-1]), case["K"], FORWARD[dtype])
+    u = check_layer(mixer, case, S4D_NAMES, transposed=True)
+    if "y_step" in case:
+        state = mixer.init_state(u.shape[0])
+        outputs = []
+        with torch.no_grad():
+            for u_t in u.unbind(1):
+                y_t, state = mixer.step(u_t, state)
+                outputs.append(y_t)
+        assert_close(torch.stack(outputs, 2), case["y_step"], FORWARD[dtype])
+        assert_close(state.x, case["state_final"], FORWARD[dtype])
+
+
+@pytest.mark.parametrize("name", [name for name in cases("s4d_layer") if name.startswith("minimal")])
+def test_minimal_s4d(name: str) -> None:
+    case = Case("s4d_layer", name)
+    mixer = create_mixer("s4d", case.meta["d_model"], d_state=case.meta["d_state"])
+    dtype = case["u"].dtype
+    load(mixer, MINIMAL_S4D_NAMES, case.group("state_dict"), dtype)
+    assert_close(mixer.filter(case["K"].shape[-1])[0], case["K"], FORWARD[dtype])
+    check_layer(mixer, case, MINIMAL_S4D_NAMES, transposed=True)
+
+
+@pytest.mark.parametrize("name", [name for name in cases("s4d_kernels") if not name.startswith("opt_")])
+@pytest.mark.parametrize("discretization", ["zoh", "bilinear"])
+def test_s4d_state(name: str, discretization: str) -> None:
+    """The state after a chunk, and what the state before it adds to the output, step by step and in one."""
+    case = Case("s4d_kernels", name)
+    C, H, P = case["C"].shape
+    mixer = create_mixer(
+        "s4d", H, d_state=2 * P, channels=C, discretization=discretization, activation=None, output=None
+    ).double()
+    recorded = {
+        "layer.D": torch.zeros(C, H),
+        "layer.kernel.inv_dt": case["dt"].log()[:, None],
+        "layer.kernel.A_real": torch.log(-case["Lambda"].real.double()),
+        "layer.kernel.A_imag": -case["Lambda"].imag.double(),
+        "layer.kernel.B": torch.view_as_real(case["B"].to(torch.complex128))[None],
+        "layer.kernel.C": torch.view_as_real(case["C"]),
+    }
+    load(mixer, S4D_NAMES, recorded, torch.float64)
+    u = case["state_u"].mT
+    start = mixer.init_state(u.shape[0])._replace(x=case["state_in"])
+    with torch.no_grad():
+        y, state = mixer.prefill(u, start)
+        assert_close(y - mixer(u), case[f"{discretization}_state/K_state"][:, 0].mT, 1e-11)
+        assert_close(state.x, case[f"{discretization}_state/next_state"], 1e-11)
+        stepped = start
+        for u_t in u.unbind(1):
+            _, stepped = mixer.step(u_t, stepped)
+        assert_close(stepped.x, case[f"{discretization}_state/next_state"], 1e-11)
+
+
+@pytest.mark.parametrize("name", cases("sgconv"))
+def test_sgconv(name: str) -> None:
+    case = Case("sgconv", name)
+    before, after = case.group("state_dict_before"), case.group("state_dict_after")
+    multiplier = before["multiplier"].flatten()
+    mode = case.meta.get("mode", "linear").removeprefix("cat_randn_") if "mode" in case.meta else "linear"
+    mixer = create_mixer(
+        "sgconv",
+        case.meta["d_model"],
+        channels=before["D"].shape[0],
+        l_max=case.meta["l_max"],
+        kernel_dim=case.meta["kernel_dim"],
+        decay_min=float(multiplier[0]),
+        decay_max=float(multiplier[-1]),
+        mode=mode,
+        activation=None if case.meta.get("linear") else "gelu",
+        output=None if case.meta.get("linear") else "linear",
+    )
+    dtype = case["u"].dtype
+    load(mixer, SGCONV_NAMES, before | after, dtype)
+    assert_close(mixer.filter(case["k"].shape[-1]), case["k"], FORWARD[dtype])
+    check_layer(mixer, case, SGCONV_NAMES, transposed=case.meta.get("transposed", True))
+
+
+@pytest.mark.parametrize("name", cases("longconv_layer"))
+def test_long_conv(name: str) -> None:
+    case = Case("longconv_layer", name)
+    plain = "activation" in case.meta
+    mixer = create_mixer(
+        "long_conv",
+        case.meta["d_model"],
+        channels=case.meta["channels"],
+        l_max=case.meta["l_max"],
+        threshold=case.meta["lam"],
+        smoothing="time" if case.meta.get("use_ma_smoothing") else None,
+        smooth_window=case.meta.get("ma_window_len", 7),
+        activation=None if plain else "gelu",
+        output=None if plain else "glu",
+    )
+    dtype = case["u"].dtype
+    load(mixer, LONG_CONV_NAMES, case.group("state_dict"), dtype)
+    assert_close(mixer.filter(case["K"].shape[-1]), case["K"], FORWARD[dtype])
+    check_layer(mixer, case, LONG_CONV_NAMES, transposed=case.meta.get("transposed", True))
