@@ -73,7 +73,7 @@ def cpu() -> Library:
     library = _load("cpu")
     if library.handle is None:
         return library
-    library.handle.longconv_cpu_threads(_torch_parallel_for())
+    library.handle.longconv_cpu_threads(torch_parallel_for())
     wanted = os.environ.get(ISA_VARIABLE)
     if wanted:
         select_isa(library, wanted)
@@ -86,6 +86,15 @@ def cpu() -> Library:
 def cuda() -> Library:
     """The CUDA library; it loads without a driver, so a loaded library says nothing on whether a GPU is there."""
     return _load("cuda")
+
+
+def cuda_reason() -> str | None:
+    """None if the CUDA library is loaded and torch can use a GPU, else the reason why not."""
+    if reason := cuda().reason:
+        return reason
+    if torch.version.cuda is None:
+        return "this torch is built without CUDA"
+    return None if torch.cuda.is_available() else "torch sees no GPU"
 
 
 def isas(library: Library) -> dict[str, bool]:
@@ -113,9 +122,15 @@ def select_isa(library: Library, name: str) -> None:
         raise ValueError(f"{ISA_VARIABLE} is {name!r}: {library.error(status)}; expected one of {fit}")
 
 
-def parallel_for_found() -> bool:
-    """Whether torch's thread pool was found; without it the CPU library runs in the calling thread."""
-    return _torch_parallel_for() is not None
+@functools.cache
+def torch_parallel_for() -> int | None:
+    """Address of torch's thread pool; None where it isn't found, and the CPU library runs in the calling thread."""
+    for name in ("libtorch_cpu.so", "libtorch_cpu.dylib", "torch_cpu.dll"):
+        path = Path(torch.__file__).parent / "lib" / name
+        if path.exists():
+            function = getattr(ctypes.CDLL(str(path)), "torch_parallel_for", None)
+            return ctypes.cast(function, _POINTER).value if function is not None else None
+    return None
 
 
 def _isa_names(library: Library) -> Sequence[str]:
@@ -124,16 +139,6 @@ def _isa_names(library: Library) -> Sequence[str]:
     while name := library.handle.longconv_cpu_isa_name(len(names)):
         names.append(name.decode())
     return names
-
-
-@functools.cache
-def _torch_parallel_for() -> int | None:
-    for name in ("libtorch_cpu.so", "libtorch_cpu.dylib", "torch_cpu.dll"):
-        path = Path(torch.__file__).parent / "lib" / name
-        if path.exists():
-            function = getattr(ctypes.CDLL(str(path)), "torch_parallel_for", None)
-            return ctypes.cast(function, _POINTER).value if function is not None else None
-    return None
 
 
 def _load(name: str) -> Library:

@@ -1,0 +1,41 @@
+"""Backend ``cpu``: csrc/cpu/transpose.cpp."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from longconv import _native
+
+
+def available() -> str | None:
+    """None if the CPU library is loaded, else the reason why not."""
+    return _native.cpu().reason
+
+
+def supports(x: Tensor) -> str | None:
+    """None if the backend can transpose x, else the reason why not."""
+    if x.device.type != "cpu":
+        return f"x is on {x.device}"
+    if x.stride(-1) != 1:
+        return f"the last axis of x has stride {x.stride(-1)}, not 1"
+    return None
+
+
+def forward(x: Tensor) -> Tensor:
+    """y[..., c, r] = x[..., r, c]."""
+    y, x = prepare(x)
+    _native.cpu().call("transpose", *arguments(y, x))
+    return y
+
+
+def prepare(x: Tensor) -> tuple[Tensor, Tensor]:
+    """An empty y (..., C, R), and x as (batch, R, C): a view where the strides of the leading axes allow it."""
+    rows, cols = x.shape[-2:]
+    y = x.new_empty(*x.shape[:-2], cols, rows)
+    return y, x.reshape(x.numel() // max(rows * cols, 1), rows, cols)
+
+
+def arguments(y: Tensor, x: Tensor) -> tuple[int, ...]:
+    """The arguments that the transpose of both libraries begins with."""
+    batch, rows, cols = x.shape
+    return y.data_ptr(), x.data_ptr(), batch, rows, cols, rows * cols, rows, *x.stride()[:2], x.element_size()
