@@ -1,0 +1,31 @@
+"""Whole networks over any mixer: backbone, heads, generation, optimiser groups, saving and loading."""
+
+from longconv.models.backbone import Backbone, BackboneOptions
+from longconv.models.blocks import Block, Residual
+from longconv.models.drop import DropPath, TiedDropout
+from longconv.models.feed_forward import FeedForward
+from longconv.models.generation import generate
+from longconv.models.heads import LanguageModel, SequenceClassifier, SequenceRegressor
+from longconv.models.norms import BatchNorm
+from longconv.models.optim import optimizer_groups
+from longconv.models.pooling import pool
+from longconv.models.trunk import Embedding, Trunk
+
+__all__ = [
+    "Backbone",
+    "BackboneOptions",
+    "BatchNorm",
+    "Block",
+    "DropPath",
+    "Embedding",
+    "FeedForward",
+    "LanguageModel",
+    "Residual",
+    "SequenceClassifier",
+    "SequenceRegressor",
+    "TiedDropout",
+    "Trunk",
+    "generate",
+    "optimizer_groups",
+    "pool",
+]

@@ -1,0 +1,94 @@
+"""Norms over features: LayerNorm and RMSNorm a position, BatchNorm a feature over the valid positions of a batch.
+
+Symbols: B batch, L length, D features.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from longconv._checks import check_choice, check_int
+
+NORMS = ("layer", "batch", "rms")
+"""The names that ``norm=`` accepts."""
+
+
+def create_norm(name: str, d_model: int) -> nn.Module:
+    """The norm ``"layer"``, ``"batch"`` or ``"rms"`` over the last axis of (..., D).
+
+    >>> create_norm("rms", 4)(torch.full((1, 2, 4), 3.0))[0, 0].round()
+    tensor([1., 1., 1., 1.], grad_fn=<RoundBackward0>)
+    """
+    check_choice("norm", name, NORMS)
+    check_int("d_model", d_model)
+    if name == "layer":
+        return nn.LayerNorm(d_model)
+    if name == "rms":
+        return nn.RMSNorm(d_model, eps=1e-6)
+    return BatchNorm(d_model)
+
+
+def apply_norm(norm: nn.Module, x: Tensor, valid: Tensor | None) -> Tensor:
+    """``norm(x)``; only BatchNorm has use for the mask ``valid`` (B, L, 1) of the positions that count."""
+    return norm(x, valid) if isinstance(norm, BatchNorm) else norm(x)
+
+
+class BatchNorm(nn.Module):
+    r"""BatchNorm with the features in the last axis, whose statistics take the valid positions alone.
+
+    .. math:: y = \frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}} \gamma + \beta
+
+    While training, mean and variance of a feature run over all positions (b, t) with ``valid[b, t]``, so that padding
+    neither enters them nor the running statistics; in evaluation the running statistics serve. Values at padded
+    positions come out finite where they went in finite; the caller sets them to zero.
+
+    Args:
+        d_model: the number of features D.
+
+    References:
+        Batch Normalization: Accelerating Deep Network Training by Reducing Internal Covariate Shift,
+        S. Ioffe and C. Szegedy, arXiv:1502.03167.
+
+    >>> norm = BatchNorm(1)
+    >>> x, valid = torch.tensor([[1.0, 3.0, 99.0]])[..., None], torch.tensor([[True, True, False]])[..., None]
+    >>> norm(x, valid)[0, :2, 0].round(), norm.norm.running_mean
+    (tensor([-1.,  1.], grad_fn=<RoundBackward0>), tensor([0.2000]))
+    """
+
+    def __init__(self, d_model: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(d_model)
+
+    def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Normalise.
+
+        Args:
+            x: (..., D); (B, L, D) where ``valid`` is given.
+            valid: (B, L, 1), True at the positions that count; None: all of them.
+
+        Raises:
+            NotImplementedError: ``valid`` while training with the inner norm converted to ``SyncBatchNorm``, whose
+                statistics can't leave positions out.
+        """
+        if valid is None or not self.norm.training:
+            return self.norm(x.flatten(0, -2)).view_as(x)
+        if isinstance(self.norm, nn.SyncBatchNorm):
+            raise NotImplementedError("SyncBatchNorm can't leave padded positions out: use norm='layer' or 'rms'")
+        return self._train_masked(x, valid)
+
+    def _train_masked(self, x: Tensor, valid: Tensor) -> Tensor:
+        norm = self.norm
+        wide = x.to(norm.weight.dtype).masked_fill(~valid, 0.0)
+        count = valid.sum().to(wide.dtype).clamp(min=1.0)
+        mean = wide.sum((0, 1)) / count
+        centred = (wide - mean).masked_fill(~valid, 0.0)
+        variance = centred.square().sum((0, 1)) / count
+        unbiased = variance * (count / (count - 1.0).clamp(min=1.0))
+        with torch.no_grad():
+            cast(Tensor, norm.num_batches_tracked).add_(1)
+            cast(Tensor, norm.running_mean).lerp_(mean, cast(float, norm.momentum))
+            cast(Tensor, norm.running_var).lerp_(unbiased, cast(float, norm.momentum))
+        return (centred * (variance + norm.eps).rsqrt() * norm.weight + norm.bias).to(x.dtype)

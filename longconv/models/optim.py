@@ -1,0 +1,83 @@
+"""Parameter groups for an optimiser: filters learn at their own rate and without weight decay."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from longconv._checks import check_real
+
+
+def optimizer_groups(
+    model: nn.Module, *, lr: float, weight_decay: float = 0.0, filter_lr: float | None = None
+) -> list[dict[str, Any]]:
+    """The parameters of ``model`` in groups by learning rate and weight decay, for ``torch.optim``.
+
+    A module may declare ``filter_parameters``, the names of its parameters (or parameter lists) that make up a filter
+    or a state space, and ``filter_lr``, their learning rate. These parameters get no weight decay and the first given
+    of: the argument ``filter_lr``, the module's ``filter_lr``, ``lr``. All other parameters get ``lr`` and
+    ``weight_decay``. Every parameter is in exactly one group, a shared one too; it is a filter's where any module
+    declares it.
+
+    Args:
+        model: any module; filters are looked for in all its submodules.
+        lr: the learning rate.
+        weight_decay: the weight decay.
+        filter_lr: the learning rate of every filter parameter, in place of the modules' own; None: theirs.
+
+    Returns:
+        Groups with the keys ``params``, ``lr`` and ``weight_decay``, the plain one first; no two of them have equal
+        settings.
+
+    Raises:
+        ValueError: a rate is negative or not finite, a declared name doesn't exist, or two modules declare one
+            parameter with different learning rates.
+
+    References:
+        Efficiently Modeling Long Sequences with Structured State Spaces, A. Gu, K. Goel and C. Ré, arXiv:2111.00396.
+
+    >>> from longconv.models import Backbone
+    >>> groups = optimizer_groups(Backbone(8, 2), lr=0.01, weight_decay=0.05, filter_lr=0.001)
+    >>> [(group["lr"], group["weight_decay"]) for group in groups]
+    [(0.01, 0.05), (0.001, 0.0)]
+    """
+    check_real("lr", lr, least=0.0)
+    check_real("weight_decay", weight_decay, least=0.0)
+    if filter_lr is not None:
+        check_real("filter_lr", filter_lr, least=0.0)
+    rates = _filter_rates(model, lr, filter_lr)
+    groups: dict[tuple[float, float], dict[str, Any]] = {}
+    for parameter in sorted(model.parameters(), key=lambda p: id(p) in rates):
+        settings = (rates[id(parameter)], 0.0) if id(parameter) in rates else (lr, weight_decay)
+        new = {"params": [], "lr": settings[0], "weight_decay": settings[1]}
+        groups.setdefault(settings, new)["params"].append(parameter)
+    return list(groups.values())
+
+
+def _filter_rates(model: nn.Module, lr: float, filter_lr: float | None) -> dict[int, float]:
+    """The learning rate of every declared filter parameter, by the parameter's id."""
+    rates: dict[int, float] = {}
+    for path, module in model.named_modules():
+        own_lr = getattr(module, "filter_lr", None)
+        if own_lr is not None:
+            check_real(f"{path}.filter_lr", own_lr, least=0.0)
+        rate = next(float(given) for given in (filter_lr, own_lr, lr) if given is not None)
+        for name in getattr(module, "filter_parameters", ()):
+            for parameter in _parameters_of(module, name, path):
+                if rates.setdefault(id(parameter), rate) != rate:
+                    raise ValueError(
+                        f"{path}.{name} is shared, with learning rate {rate:g} here and {rates[id(parameter)]:g} "
+                        "elsewhere: expected one filter_lr"
+                    )
+    return rates
+
+
+def _parameters_of(module: nn.Module, name: str, path: str) -> list[nn.Parameter]:
+    """The parameters behind an attribute: itself, those of a ParameterList, or none where it is fixed or None."""
+    if not hasattr(module, name):
+        raise ValueError(f"{path or type(module).__name__} declares the filter parameter {name!r}, but has none of it")
+    value = getattr(module, name)
+    if isinstance(value, nn.Module):
+        return list(value.parameters())
+    return [value] if isinstance(value, nn.Parameter) else []

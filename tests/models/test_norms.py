@@ -1,0 +1,80 @@
+"""Norms against their formulas, and BatchNorm's statistics over valid positions alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from longconv.models.norms import BatchNorm, create_norm
+from longconv.models.padding import valid_positions
+from tests.tolerances import assert_close
+
+
+@pytest.fixture
+def x() -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(3, 7, 4, generator=generator, dtype=torch.float64) * 2 + 1
+
+
+def test_layer_norm_standardises_each_position(x: Tensor) -> None:
+    y = create_norm("layer", 4).double()(x)
+    centred = x - x.mean(-1, keepdim=True)
+    assert_close(y, centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt())
+
+
+def test_rms_norm_divides_by_the_root_mean_square(x: Tensor) -> None:
+    assert_close(create_norm("rms", 4).double()(x), x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt())
+
+
+def test_batch_norm_standardises_each_feature(x: Tensor) -> None:
+    y = create_norm("batch", 4).double()(x)
+    centred = x - x.mean((0, 1))
+    assert_close(y, centred / (centred.square().mean((0, 1)) + 1e-5).sqrt())
+
+
+def test_masked_batch_norm_is_batch_norm_of_the_valid_positions(x: Tensor) -> None:
+    valid = valid_positions(torch.tensor([7, 2, 4]), 7)
+    masked, plain = BatchNorm(4).double(), nn.BatchNorm1d(4).double()
+    for norm in (masked.norm, plain):
+        nn.init.constant_(norm.weight, 1.5)
+        nn.init.constant_(norm.bias, 0.25)
+    ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
+    weights = torch.linspace(-1, 2, 13 * 4, dtype=torch.float64).reshape(13, 4)
+    for _ in range(2):
+        got = masked(ours, valid)[valid[..., 0]]
+        want = plain(theirs[valid[..., 0]])
+        assert_close(got, want)
+    (got * weights).sum().backward()
+    (want * weights).sum().backward()
+    assert ours.grad is not None
+    assert theirs.grad is not None
+    assert_close(ours.grad, theirs.grad)
+    for name in ("weight", "bias"):
+        assert_close(getattr(masked.norm, name).grad, getattr(plain, name).grad)
+    for name in ("running_mean", "running_var"):
+        assert_close(getattr(masked.norm, name), getattr(plain, name))
+    assert masked.norm.num_batches_tracked == plain.num_batches_tracked == 2
+
+
+def test_masked_batch_norm_in_evaluation_uses_the_running_statistics(x: Tensor) -> None:
+    norm = BatchNorm(4).double().eval()
+    valid = valid_positions(torch.tensor([7, 2, 4]), 7)
+    assert_close(norm(x, valid), x / (1 + 1e-5) ** 0.5)
+    assert torch.equal(norm.norm.state_dict()["running_mean"], torch.zeros(4, dtype=torch.float64))
+
+
+def test_unmasked_and_all_valid_agree(x: Tensor) -> None:
+    norm = BatchNorm(4).double()
+    assert_close(norm(x, torch.ones(3, 7, 1, dtype=torch.bool)), norm(x))
+
+
+def test_converted_batch_norm_refuses_padding(x: Tensor) -> None:
+    norm = nn.SyncBatchNorm.convert_sync_batchnorm(BatchNorm(4).double())
+    with pytest.raises(NotImplementedError, match="SyncBatchNorm.*norm='layer'"):
+        norm(x, torch.ones(3, 7, 1, dtype=torch.bool))
+
+
+def test_unknown_norm_names_the_nearest() -> None:
+    with pytest.raises(ValueError, match="norm is 'layers'.*did you mean 'layer'"):
+        create_norm("layers", 4)
