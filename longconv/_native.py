@@ -11,6 +11,7 @@ import ctypes
 import functools
 import importlib.metadata
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -167,10 +168,8 @@ def _load(name: str) -> Library:
 
 def _candidates(name: str) -> Iterator[Path]:
     """The library's files, in a normal install, an editable one, or a checkout beside an install, in this order."""
-    import longconv
-
     file_names = [f"{prefix}longconv_{name}{suffix}" for prefix in ("lib", "") for suffix in (".so", ".dylib", ".dll")]
-    folders = [Path(folder) / "lib" for folder in longconv.__path__]
+    folders = [Path(folder) / "lib" for folder in sys.modules[__package__].__path__]
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         folders.append(Path(str(importlib.metadata.distribution("longconv").locate_file("longconv/lib"))))
     for folder in dict.fromkeys(folders):
