@@ -1,0 +1,1 @@
+"""Pathfinder: pictures of dashed contours as sequences of pixels."""
