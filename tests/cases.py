@@ -1,0 +1,95 @@
+"""One row for every mixer: a row puts it through the whole contract (tests/mixers/test_contract.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from longconv import create_mixer
+from longconv.mixers import Mixer
+
+D_MODEL = 5
+
+
+@dataclass(frozen=True)
+class Row:
+    """A mixer in the sizes that tests use.
+
+    Attributes:
+        options: options of every variant.
+        variants: further options by the variant's name; a variant without any is always there.
+        streams: whether the causal variants stream.
+    """
+
+    options: Mapping[str, Any]
+    variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    streams: bool = False
+
+
+BOTH_WAYS = {"bidirectional": {"bidirectional": True, "channels": 2}}
+L_MAX = 16
+
+MIXERS: dict[str, Row] = {
+    "s4d": Row(
+        {"d_state": 8, "dt_min": 0.01, "l_max": L_MAX},
+        {
+            "legs-bilinear": {"init": "legs", "discretization": "bilinear"},
+            "inv-dss-2": {"init": "inv", "discretization": "dss", "channels": 2},
+            "untied-linear": {"dt_tied": False, "activation": "silu", "output": "linear"},
+            **BOTH_WAYS,
+        },
+        streams=True,
+    ),
+    "sgconv": Row(
+        {"l_max": L_MAX, "kernel_dim": 4},
+        {"learnable": {"mode": "learnable", "decay_min": 0.5, "decay_max": 1.0}, "sum": {"mode": "sum"}, **BOTH_WAYS},
+    ),
+    "long_conv": Row(
+        {"l_max": L_MAX, "init": "double_exp"},
+        {
+            "smooth": {"smoothing": "time", "smooth_window": 3, "channels": 2},
+            "frequency": {"smoothing": "frequency", "output": None},
+            **BOTH_WAYS,
+        },
+    ),
+}
+"""By the name that ``create_mixer`` takes."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One variant of a mixer."""
+
+    mixer: str
+    variant: str
+    options: Mapping[str, Any]
+    streams: bool
+
+    def __str__(self) -> str:
+        return f"{self.mixer}-{self.variant}"
+
+    @property
+    def bidirectional(self) -> bool:
+        return bool(self.options.get("bidirectional", False))
+
+    def build(self, dtype: torch.dtype = torch.float64, *, d_model: int = D_MODEL, seed: int = 0) -> Mixer:
+        """A new mixer with parameters that depend on the seed alone."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return create_mixer(self.mixer, d_model, **self.options).to(dtype)
+
+
+def _cases() -> list[Case]:
+    return [
+        Case(mixer, variant, options, row.streams and not options.get("bidirectional", False))
+        for mixer, row in MIXERS.items()
+        for variant, more in {"default": {}, **row.variants}.items()
+        for options in [{**row.options, **more}]
+    ]
+
+
+MIXER_CASES = _cases()
+"""Every variant of every mixer."""

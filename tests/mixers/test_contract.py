@@ -1,0 +1,381 @@
+"""The contract of every mixer (longconv.mixers.base.Mixer): each row of tests/cases.py goes through all of it."""
+
+from __future__ import annotations
+
+import copy
+import re
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from longconv import create_mixer, list_mixers
+from longconv.mixers import ConvolutionMixer, Mixer
+from tests.cases import D_MODEL, L_MAX, MIXER_CASES, MIXERS, Case
+from tests.tolerances import assert_close, relative_l2
+
+LENGTH = 2 * L_MAX + 5
+"""Longer than the l_max of every row, and odd."""
+CHAIN = 1e-11
+"""Relative L2 error in float64 of a whole mixer, computed two ways."""
+
+every_mixer = pytest.mark.parametrize("case", MIXER_CASES, ids=str)
+streaming_mixers = pytest.mark.parametrize("case", [case for case in MIXER_CASES if case.streams], ids=str)
+other_mixers = pytest.mark.parametrize("case", [case for case in MIXER_CASES if not case.streams], ids=str)
+
+
+def sequence(
+    batch: int = 3, length: int = LENGTH, *, dtype: torch.dtype = torch.float64, d_model: int = D_MODEL
+) -> Tensor:
+    return torch.randn(batch, length, d_model, generator=torch.Generator().manual_seed(1), dtype=torch.float64).to(
+        dtype
+    )
+
+
+def step_through(mixer: Mixer, u: Tensor) -> tuple[Tensor, Any]:
+    state, outputs = mixer.init_state(u.shape[0]), []
+    for u_t in u.unbind(1):
+        y_t, state = mixer.step(u_t, state)
+        outputs.append(y_t)
+    return torch.stack(outputs, 1), state
+
+
+# --- registration -----------------------------------------------------------------------------------------------------
+
+
+def test_every_mixer_has_a_row() -> None:
+    assert sorted(MIXERS) == sorted(list_mixers()), "add a row to tests/cases.py for every registered mixer"
+
+
+def test_unknown_mixer_and_option() -> None:
+    with pytest.raises(ValueError, match=r"'s4dd'.*did you mean.*'s4d'"):
+        create_mixer("s4dd", 4)
+    with pytest.raises(TypeError, match=r"'d_stat'; did you mean 'd_state'"):
+        create_mixer("s4d", 4, d_stat=8)
+
+
+@pytest.mark.parametrize("name", list_mixers())
+def test_every_mixer_refuses_unknown_options_and_sizes(name: str) -> None:
+    with pytest.raises(TypeError, match="no_such_option"):
+        create_mixer(name, 4, no_such_option=1)
+    with pytest.raises(ValueError, match="d_model is 0"):
+        create_mixer(name, 0)
+    with pytest.raises(TypeError, match=r"d_model is 4\.0"):
+        create_mixer(name, 4.0)  # type: ignore[arg-type]
+
+
+# --- streaming --------------------------------------------------------------------------------------------------------
+
+
+@streaming_mixers
+@settings(max_examples=12, deadline=None, derandomize=True)
+@given(sizes=st.lists(st.sampled_from([0, 1, 2, 7, 19, 40]), min_size=1, max_size=6))
+def test_prefill_in_any_chunks_is_forward(case: Case, sizes: list[int]) -> None:
+    mixer, u = case.build(), sequence(length=sum(sizes))
+    with torch.no_grad():
+        state, outputs = mixer.init_state(u.shape[0]), []
+        for chunk in u.split(sizes, dim=1):
+            y, state = mixer.prefill(chunk, state)
+            outputs.append(y)
+        whole = mixer(u)
+        _, whole_state = mixer.prefill(u)
+    assert torch.cat(outputs, 1).shape == whole.shape
+    if u.shape[1]:
+        assert_close(torch.cat(outputs, 1), whole, CHAIN)
+        for got, want in zip(pytree.tree_leaves(state), pytree.tree_leaves(whole_state), strict=True):
+            assert_close(got, want, CHAIN)
+
+
+@streaming_mixers
+def test_looped_step_is_forward(case: Case) -> None:
+    mixer, u = case.build(), sequence()
+    y, state = step_through(mixer, u)
+    assert_close(y, mixer(u), CHAIN)
+    for got, want in zip(pytree.tree_leaves(state), pytree.tree_leaves(mixer.prefill(u)[1]), strict=True):
+        assert_close(got, want, CHAIN)
+
+
+@streaming_mixers
+def test_prefill_and_steps_alternate(case: Case) -> None:
+    mixer, u = case.build(), sequence()
+    y0, state = mixer.prefill(u[:, :11])
+    y1, state = mixer.step(u[:, 11], state)
+    y2, state = mixer.prefill(u[:, 12:13], state)
+    y3, state = mixer.prefill(u[:, 13:], state)
+    assert_close(torch.cat([y0, y1[:, None], y2, y3], 1), mixer(u), CHAIN)
+
+
+@streaming_mixers
+def test_float32_stream_does_not_drift(case: Case) -> None:
+    mixer, u = case.build(torch.float32), sequence(1, 1000, dtype=torch.float32)
+    with torch.no_grad():
+        y, state = step_through(mixer, u)
+        assert_close(y, case.build()(u.double()), 5e-6)
+    assert all(leaf.dtype in (torch.complex64, torch.complex128) for leaf in pytree.tree_leaves(state))
+
+
+@streaming_mixers
+def test_streaming_changes_no_state_that_it_is_given(case: Case) -> None:
+    mixer, u = case.build(), sequence()
+    _, state = mixer.prefill(u)
+    before = copy.deepcopy(pytree.tree_map(torch.Tensor.detach, state))
+    mixer.step(u[:, 0], state)
+    mixer.prefill(u, state)
+    for got, want in zip(pytree.tree_leaves(state), pytree.tree_leaves(before), strict=True):
+        assert torch.equal(got, want)
+
+
+@streaming_mixers
+def test_gradients_through_chunks_are_those_of_forward(case: Case) -> None:
+    mixer, weight = case.build(), torch.randn(3, LENGTH, D_MODEL, dtype=torch.float64)
+    gradients = []
+    for chunks in ([LENGTH], [9, LENGTH - 9]):
+        u = sequence().requires_grad_()
+        state, outputs = mixer.init_state(3), []
+        for chunk in u.split(chunks, dim=1):
+            y, state = mixer.prefill(chunk, state)
+            outputs.append(y)
+        gradients.append(torch.autograd.grad((torch.cat(outputs, 1) * weight).sum(), [u, *mixer.parameters()]))
+    u = sequence().requires_grad_()
+    whole = torch.autograd.grad((mixer(u) * weight).sum(), [u, *mixer.parameters()])
+    for one, two, want in zip(*gradients, whole, strict=True):
+        assert_close(one, want, 1e-10)
+        assert_close(two, want, 1e-10)
+
+
+@streaming_mixers
+def test_streaming_refuses_bad_input(case: Case) -> None:
+    mixer = case.build()
+    state = mixer.init_state(2)
+    with pytest.raises(ValueError, match=r"u_t is a \(2, 1, 5\)"):
+        mixer.step(torch.zeros(2, 1, D_MODEL, dtype=torch.float64), state)
+    with pytest.raises(ValueError, match=r"u_t is a \(2, 4\)"):
+        mixer.step(torch.zeros(2, 4, dtype=torch.float64), state)
+    with pytest.raises(ValueError, match="state"):
+        mixer.step(torch.zeros(3, D_MODEL, dtype=torch.float64), state)
+    with pytest.raises(ValueError, match="state"):
+        mixer.prefill(torch.zeros(1, 4, D_MODEL, dtype=torch.float64), state)
+    with pytest.raises(TypeError, match="dtype"):
+        mixer.init_state(2, dtype=torch.int64)
+
+
+@other_mixers
+def test_streaming_is_refused_with_the_reason(case: Case) -> None:
+    mixer, u = case.build(), sequence()
+    reason = mixer.streaming_refusal()
+    assert isinstance(reason, str)
+    for call in (lambda: mixer.init_state(3), lambda: mixer.prefill(u), lambda: mixer.step(u[:, 0], None)):
+        with pytest.raises(NotImplementedError, match=f"{type(mixer).__name__} can't stream: {re.escape(reason)}"):
+            call()
+
+
+# --- what an output depends on ----------------------------------------------------------------------------------------
+
+
+@every_mixer
+def test_dependence_in_time(case: Case) -> None:
+    """By gradient: a causal output depends on no later input, a bidirectional one on both sides."""
+    mixer, t = case.build(), 7
+    u = sequence(1, L_MAX).requires_grad_()
+    (gradient,) = torch.autograd.grad(mixer(u)[:, t].square().sum(), u)
+    size = gradient.abs().amax((0, 2))
+    assert size[t] > 0 and size[:t].max() > 1e-6 * size.max()
+    if case.bidirectional:
+        assert size[t + 1 :].max() > 1e-6 * size.max()
+    else:
+        assert size[t + 1 :].max() <= 1e-13 * size.max()  # what is left is the rounding of the FFT
+
+
+@every_mixer
+@pytest.mark.parametrize("padding", [0.0, 1e6, float("nan")])
+def test_lengths(case: Case, padding: float) -> None:
+    mixer, u, lengths = case.build(), sequence(4), torch.tensor([LENGTH, 8, 1, 0])
+    valid = (torch.arange(LENGTH) < lengths[:, None])[..., None]
+    u = torch.where(valid, u, padding).requires_grad_()
+    y = mixer(u, lengths)
+    assert (y.masked_select(~valid) == 0).all()
+    for sample, length in enumerate(lengths.tolist()[:3]):
+        assert_close(y[sample : sample + 1, :length], mixer(u[sample : sample + 1, :length]), CHAIN)
+    gradients = torch.autograd.grad(y.square().sum(), [u, *mixer.parameters()])
+    assert all(gradient.isfinite().all() for gradient in gradients)
+    assert (gradients[0].masked_select(~valid) == 0).all()
+
+
+@every_mixer
+def test_nan_stays_in_its_sample(case: Case) -> None:
+    mixer, u = case.build(), sequence()
+    clean = mixer(u)
+    u[1, 3] = torch.nan
+    y = mixer(u)
+    assert y[1].isnan().any()
+    assert torch.equal(y[[0, 2]], clean[[0, 2]])
+
+
+# --- the filter -------------------------------------------------------------------------------------------------------
+
+
+@every_mixer
+def test_filter_of_fewer_taps_is_a_prefix(case: Case) -> None:
+    mixer = case.build()
+    long = mixer.filter(LENGTH)
+    for length in (1, 7, L_MAX, L_MAX + 1):
+        assert_close(mixer.filter(length), long[..., :length], CHAIN)
+    assert mixer.filter(0).shape == (*long.shape[:2], 0)
+
+
+@every_mixer
+def test_forward_is_the_convolution_with_the_filter(case: Case) -> None:
+    """The definition, lag by lag, with the mixer's own output layer behind it."""
+    mixer, u = case.build(), sequence()
+    assert isinstance(mixer, ConvolutionMixer)
+    k = mixer.filter(LENGTH)
+    lag = torch.arange(LENGTH)[:, None] - torch.arange(LENGTH)
+    forward, reverse = k.chunk(2) if case.bidirectional else (k, None)
+    matrix = torch.where(lag >= 0, forward[..., lag.clamp(min=0)], 0)
+    if reverse is not None:
+        matrix = matrix + torch.where(lag < 0, reverse[..., (-lag - 1).clamp(min=0)], 0)
+    y = torch.einsum("chts,bsh->btch", matrix, u) + mixer.D * u[:, :, None]
+    assert_close(mixer(u), mixer.output(mixer.activation(y.flatten(2))), CHAIN)
+
+
+# --- a well-behaved module --------------------------------------------------------------------------------------------
+
+
+@every_mixer
+def test_every_parameter_gets_a_gradient(case: Case) -> None:
+    mixer = case.build()
+    mixer(sequence()).square().sum().backward()
+    for name, parameter in mixer.named_parameters():
+        assert parameter.grad is not None and parameter.grad.norm() > 0, name
+
+
+@every_mixer
+def test_state_dict_round_trip(case: Case) -> None:
+    mixer, other, u = case.build(), case.build(seed=1), sequence()
+    assert not torch.equal(mixer(u), other(u))
+    other.load_state_dict(mixer.state_dict())
+    assert torch.equal(mixer(u), other(u))
+
+
+@every_mixer
+def test_forward_changes_nothing(case: Case) -> None:
+    mixer, u = case.build(), sequence()
+    before, u_before = copy.deepcopy(mixer.state_dict()), u.clone()
+    first = mixer(u)
+    assert torch.equal(first, mixer(u))
+    assert torch.equal(u, u_before)
+    assert all(torch.equal(value, before[name]) for name, value in mixer.state_dict().items())
+
+
+@every_mixer
+def test_deepcopy_is_equal_and_apart(case: Case) -> None:
+    mixer, u = case.build(), sequence()
+    expected = mixer(u)
+    twin = copy.deepcopy(mixer)
+    assert torch.equal(twin(u), expected)
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            parameter.add_(1)
+    assert torch.equal(mixer(u), expected)
+
+
+@every_mixer
+@pytest.mark.parametrize("shape", [(2, 1, 1), (1, 1, D_MODEL), (2, 0, D_MODEL), (0, 9, D_MODEL)], ids=str)
+def test_smallest_sizes(case: Case, shape: tuple[int, int, int]) -> None:
+    mixer = case.build(d_model=shape[2])
+    u = sequence(*shape[:2], d_model=shape[2]).requires_grad_()
+    y = mixer(u)
+    assert y.shape == u.shape and y.isfinite().all()
+    y.sum().backward()
+
+
+@every_mixer
+def test_filter_parameters_are_declared(case: Case) -> None:
+    """Every parameter of the filter is named for the optimiser, with its learning rate."""
+    options = {**case.options, "filter_lr": 1e-4}
+    mixer = create_mixer(case.mixer, D_MODEL, **options)
+    assert isinstance(mixer, ConvolutionMixer)
+    assert mixer.taps.filter_lr == 1e-4
+    declared = {name.split(".")[0] for name, _ in mixer.taps.named_parameters()}
+    assert declared <= set(mixer.taps.filter_parameters)
+    assert all(hasattr(mixer.taps, name) for name in mixer.taps.filter_parameters)
+
+
+# --- compilation and precision ----------------------------------------------------------------------------------------
+
+
+def check_compiled(case: Case, backend: str) -> None:
+    torch._dynamo.reset()
+    mixer, u, lengths = case.build(), sequence(), torch.tensor([LENGTH, 8, 1])
+    compiled = torch.compile(mixer, fullgraph=True, backend=backend)
+    y, expected = compiled(u, lengths), mixer(u, lengths)
+    assert_close(y, expected, CHAIN)
+    parameters = list(mixer.parameters())
+    got = torch.autograd.grad(y.square().sum(), parameters)
+    for gradient, want in zip(got, torch.autograd.grad(expected.square().sum(), parameters), strict=True):
+        assert_close(gradient, want, 1e-10)
+
+
+@every_mixer
+def test_compile_takes_the_whole_graph(case: Case) -> None:
+    check_compiled(case, "aot_eager")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [case for case in MIXER_CASES if case.variant == "default"], ids=str)
+def test_compile_with_inductor(case: Case) -> None:
+    check_compiled(case, "inductor")
+
+
+@every_mixer
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_low_precision(case: Case, dtype: torch.dtype) -> None:
+    """Of the module, with filters that stay in float32, and by autocast."""
+    u = sequence(dtype=torch.float32)
+    expected = case.build(torch.float32)(u)
+    mixer = case.build(dtype)
+    y = mixer(u.to(dtype))
+    assert y.dtype == dtype
+    bound = 2e-2 if dtype == torch.bfloat16 else 3e-3
+    assert relative_l2(y, expected) < bound
+    assert mixer.filter(LENGTH).dtype == torch.float32
+    assert_close(mixer.filter(LENGTH), case.build(torch.float32).filter(LENGTH))
+    with torch.autocast("cpu", dtype):
+        assert relative_l2(case.build(torch.float32)(u), expected) < bound
+
+
+# --- bad input --------------------------------------------------------------------------------------------------------
+
+
+@every_mixer
+def test_bad_input_is_refused(case: Case) -> None:
+    mixer = case.build(torch.float32)
+    good = torch.zeros(2, 9, D_MODEL)
+    for bad, message in [
+        (torch.zeros(2, D_MODEL), r"u is a \(2, 5\) float32 tensor, expected shape \(B, L, D\) with D = 5"),
+        (torch.zeros(2, 3, D_MODEL, 8, 8), r"u is a \(2, 3, 5, 8, 8\).*expected shape \(B, L, D\)"),
+        (torch.zeros(2, D_MODEL, 9), r"u is a \(2, 5, 9\).*transpose"),
+        (torch.zeros(2, 9, D_MODEL + 1), r"u is a \(2, 9, 6\).*\(any, any, 5\)"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            mixer(bad)
+    for wrong in (good.long(), good.double(), good.tolist()):
+        with pytest.raises(TypeError, match="u is"):
+            mixer(wrong)
+    for lengths, error in [
+        (torch.tensor([9]), ValueError),
+        (torch.tensor([9, 10]), ValueError),
+        (torch.tensor([9, -1]), ValueError),
+        (torch.tensor([9.0, 1.0]), TypeError),
+        ([9, 1], TypeError),
+    ]:
+        with pytest.raises(error, match="lengths"):
+            mixer(good, lengths)
+    with pytest.raises(ValueError, match="length is -1"):
+        mixer.filter(-1)
+    with pytest.raises(TypeError, match=r"length is 3\.5"):
+        mixer.filter(3.5)  # type: ignore[arg-type]
