@@ -23,7 +23,7 @@ from longconv._checks import (
     describe,
 )
 from longconv.filters import Filter
-from longconv.ops import fft_conv
+from longconv.ops import fft_conv, transpose
 
 State = Any
 """A pytree of tensors; what it holds is the mixer's own business."""
@@ -231,7 +231,7 @@ class ConvolutionMixer(Mixer):
         k = self.filter(max(u.shape[1], 1)).flatten(0, 1)
         k, k_reverse = k.chunk(2) if self.bidirectional else (k, None)
         y = fft_conv(self._features(u), k, k_reverse=k_reverse, skip=self.D.flatten(), lengths=lengths)
-        y = self._mix_features(y.transpose(1, 2))
+        y = self._mix_features(transpose(y))
         if lengths is not None:
             t = torch.arange(u.shape[1], device=u.device)
             y = y.masked_fill((t >= lengths[:, None])[..., None], 0)
@@ -245,7 +245,7 @@ class ConvolutionMixer(Mixer):
 
     def _features(self, u: Tensor) -> Tensor:
         """(B, L, H) -> (B, C H, L), the input of every filter."""
-        x = u.transpose(1, 2)
+        x = transpose(u)
         return x if self.channels == 1 else x.repeat(1, self.channels, 1)
 
     def _mix_features(self, y: Tensor) -> Tensor:

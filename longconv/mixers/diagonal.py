@@ -10,7 +10,7 @@ from torch import Tensor
 from longconv._checks import check_shape
 from longconv.filters import DiagonalFilter
 from longconv.mixers.base import ConvolutionMixer
-from longconv.ops import fft_conv, vandermonde_log
+from longconv.ops import fft_conv, transpose, vandermonde_log
 
 BLOCK_NUMBERS = 2**21
 """Bound on the numbers held at once while a chunk is folded into the state."""
@@ -72,7 +72,7 @@ class DiagonalMixer(ConvolutionMixer):
             y = fft_conv(self._features(u), k.flatten(0, 1), skip=self.D.flatten())
             y = (y + past.flatten(1, 2)).to(u.dtype)
             x = advance(x, log_A_bar, B_bar, u.transpose(1, 2)).to(x.dtype)
-        return self._mix_features(y.transpose(1, 2)), state._replace(x=x)
+        return self._mix_features(transpose(y)), state._replace(x=x)
 
     def _check_state(self, u: Tensor, state: DiagonalState) -> None:
         check_shape("state.x", state.x, (u.shape[0], *state.A_bar.shape), "(B, H, N/2)")
