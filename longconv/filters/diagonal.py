@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from longconv._checks import COMPLEX, check_choice, check_int, check_real, check_tensor
+from longconv._checks import COMPLEX, check_choice, check_int, check_real, check_tensor, describe
 from longconv.filters import hippo
 from longconv.filters.base import Filter
 from longconv.ops import vandermonde_log
@@ -76,27 +76,31 @@ def diagonal_filter(
     >>> diagonal_filter(Lambda, one[0], one, torch.tensor([0.5]), 3).squeeze()  # 2 (1 - e^-.5) e^(-.5 l)
     tensor([0.7869, 0.4773, 0.2895])
     """
-    check_tensor("C", C, "(C, H, N/2)", ndim=3, dtypes=COMPLEX)
+    check_choice("discretization", discretization, DISCRETIZATIONS)
     check_int("length", length, least=0)
+    _check_system(Lambda, B, C, dt)
     log_A_bar, B_bar = discretise(Lambda, B, dt, discretization, length if l_max is None else l_max)
-    try:
-        shape = torch.broadcast_shapes(C.shape[1:], log_A_bar.shape, B_bar.shape)
-    except RuntimeError:
-        shape = torch.Size()
-    if shape != C.shape[1:]:
-        raise ValueError(
-            f"Lambda {tuple(Lambda.shape)}, B {tuple(B.shape)} and dt {tuple(dt.shape)} do not broadcast to"
-            f" (H, N/2) = {tuple(C.shape[1:])} of C"
-        )
     return vandermonde_log((2 * C * B_bar).to(C.dtype), log_A_bar, length, real=True)
+
+
+def _check_system(Lambda: Tensor, B: Tensor, C: Tensor, dt: Tensor) -> None:
+    check_tensor("Lambda", Lambda, "(H, N/2)", ndim=(1, 2), dtypes=COMPLEX)
+    check_tensor("B", B, "(H, N/2)", ndim=(1, 2), dtypes=COMPLEX)
+    check_tensor("C", C, "(C, H, N/2)", ndim=3, dtypes=COMPLEX)
+    check_tensor("dt", dt, "(H,) or (H, N/2)", ndim=(1, 2), dtypes=REALS)
+    modes = C.shape[1:]
+    for name, part, shape in [
+        ("Lambda", Lambda, Lambda.shape),
+        ("B", B, B.shape),
+        ("dt", dt, dt.shape if dt.ndim == 2 else (*dt.shape, 1)),
+    ]:
+        sizes = (1,) * (2 - len(shape)) + tuple(shape)
+        if any(size not in (1, mode) for size, mode in zip(sizes, modes, strict=True)):
+            raise ValueError(f"{name} is {describe(part)}, expected to broadcast to (H, N/2) = {tuple(modes)} of C")
 
 
 def discretise(Lambda: Tensor, B: Tensor, dt: Tensor, discretization: str, l_max: int) -> tuple[Tensor, Tensor]:
     """The logarithm of A_bar, and B_bar, of :func:`diagonal_filter`'s table, (H, N/2) complex128."""
-    check_choice("discretization", discretization, DISCRETIZATIONS)
-    check_tensor("Lambda", Lambda, "(H, N/2)", ndim=(1, 2), dtypes=COMPLEX)
-    check_tensor("B", B, "(H, N/2)", ndim=(1, 2), dtypes=COMPLEX)
-    check_tensor("dt", dt, "(H,) or (H, N/2)", ndim=(1, 2), dtypes=REALS)
     step = (dt[:, None] if dt.ndim == 1 else dt).to(torch.float64)
     Lambda, B = Lambda.to(torch.complex128), B.to(torch.complex128)
     z = step * Lambda
