@@ -16,6 +16,7 @@ from longconv.ops import fft_conv
 from longconv.ops.fft_conv import torch_fft
 from longconv.ops.fft_conv.operator import BACKENDS
 from longconv.ops.fft_conv.plain import Filter
+from longconv.ops.fft_conv.reference import MatrixConvolution
 from tests.tolerances import RELATIVE_L2, assert_close
 
 B, H = 2, 3
@@ -137,23 +138,23 @@ def test_precision(backend: str, length: int, dtype: torch.dtype) -> None:
             assert_close(grad, want_grads[name], RELATIVE_L2[dtype])
 
 
-@pytest.mark.parametrize("ring", [torch_fft.Padded, torch_fft.Twisted])
 @pytest.mark.parametrize("length", [1, 2, 3, 64, 97])
-def test_both_rings(monkeypatch: pytest.MonkeyPatch, ring: type, length: int) -> None:
+@pytest.mark.parametrize("reverse", [False, True])
+def test_both_rings(length: int, reverse: bool) -> None:
     """The ring is a matter of speed: each gives the convolution, one- and two-sided, and its gradients."""
-    monkeypatch.setattr(
-        torch_fft,
-        "choose_ring",
-        lambda n, reach, device: ring(torch_fft.next_fast_length(n + (reach if ring is torch_fft.Padded else 0))),
-    )
-    for reverse in (0, length):
-        call, dy = make(length, length, reverse=reverse), torch.randn(B, H, length, dtype=torch.float64)
-        y, grads = run(call, dy, backend="torch")
-        want, want_grads = run(call, dy, backend="reference")
-        assert_close(y, want)
-        for name in call:
-            if want_grads[name].count_nonzero():
-                assert_close(grads[name], want_grads[name])
+    x, g = torch.randn(2, B, H, length, dtype=torch.float64)
+    k, k_reverse = torch.randn(H, length, dtype=torch.float64), torch.randn(H, max(length - 1, 1), dtype=torch.float64)
+    taps = Filter(k, k_reverse if reverse and length > 1 else None, length, "causal", None)
+    want = MatrixConvolution(taps)
+    for ring in (torch_fft.Padded(2 * length), torch_fft.Twisted(length), torch_fft.Twisted(length + 5)):
+        got = torch_fft.SpectralConvolution(taps, ring)
+        assert_close(got.apply(x), want.apply(x))
+        assert_close(got.adjoint(g), want.adjoint(g))
+        wanted = (True, taps.k_reverse is not None)
+        for a, b in zip(got.filter_gradients(x, g, wanted), want.filter_gradients(x, g, wanted), strict=True):
+            assert (a is None) == (b is None)
+            if a is not None and b is not None:
+                assert_close(a, b)
 
 
 def test_twisted_ring_has_the_tail_in_its_imaginary_part() -> None:

@@ -100,13 +100,13 @@ def choose_ring(length: int, reach: int, device: torch.device) -> Ring:
 
 
 class SpectralConvolution:
-    """C as a product with a spectrum.
+    """C as a product with a spectrum, in the ring that is given or else the faster one.
 
     In circular mode with ``lengths`` n_b, sample b has a period of its own: the taps from n_b on are dropped, the
     linear convolution is taken whole (2L samples), and y[t] = z[t] + z[t + n_b]. The adjoint of that fold repeats dy.
     """
 
-    def __init__(self, taps: Filter) -> None:
+    def __init__(self, taps: Filter, ring: Ring | None = None) -> None:
         k, k_reverse, length, mode, lengths = taps
         self.filter = taps
         self.periods = lengths if mode == "circular" else None
@@ -117,7 +117,7 @@ class SpectralConvolution:
             self.ring = Padded(length)
         else:
             reach = max(k.shape[-1] - 1, 0 if k_reverse is None else k_reverse.shape[-1])
-            self.ring = choose_ring(length, int(reach), k.device)
+            self.ring = ring or choose_ring(length, int(reach), k.device)
         self.spectrum = self.ring.transform(k)
         if k_reverse is not None:
             delayed = torch.nn.functional.pad(k_reverse, (1, 0))
