@@ -1,7 +1,7 @@
 """Tasks: each a Lightning data module that prepares, caches and loads one data set.
 
 >>> sorted(TASKS)
-['pmnist', 'smnist']
+['listops', 'pathfinder32', 'pmnist', 'smnist']
 """
 
 from __future__ import annotations
@@ -12,9 +12,12 @@ from typing import Any
 from longconv._checks import check_choice, check_options
 from lra_tasks.data.base import Batch, Task, TaskInfo
 from lra_tasks.data.errors import DataError
+from lra_tasks.data.listops.task import ListOps
 from lra_tasks.data.mnist import PermutedMNIST, SequentialMNIST
+from lra_tasks.data.pathfinder.task import Pathfinder32
 
-TASKS: dict[str, type[Task]] = {task.info.name: task for task in (SequentialMNIST, PermutedMNIST)}
+_ALL: tuple[type[Task], ...] = (SequentialMNIST, PermutedMNIST, ListOps, Pathfinder32)
+TASKS: dict[str, type[Task]] = {task.info.name: task for task in _ALL}
 """Every task by name; a new one enters here."""
 
 

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 from filelock import AcquireReturnProxy, FileLock, Timeout
+from numpy.typing import DTypeLike
 
 from lra_tasks.data.errors import DataError
 
@@ -91,32 +92,47 @@ def find_fault(folder: Path, parameters: Mapping[str, Any], *, checksums: bool =
 
 
 class ArrayWriter:
-    """Writes a ``.npy`` file of known shape row by row through plain file writes.
+    """Writes a ``.npy`` file row by row through plain file writes; the number of rows is filled in at the end.
 
-    A full disk is an OSError here; through a memory map it would end the process.
+    A full disk is an OSError that says so; through a memory map it would end the process.
+
+    Args:
+        path: the file.
+        row: shape of a row.
+        dtype: of the array.
     """
 
-    def __init__(self, path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> None:
-        self.path, self.shape, self.dtype = path, shape, np.dtype(dtype)
-        self.rows = 0
+    def __init__(self, path: Path, row: tuple[int, ...], dtype: DTypeLike) -> None:
+        self.row, self.dtype, self.rows = row, np.dtype(dtype), 0
         self._file = path.open("wb")
-        header = {"descr": np.lib.format.dtype_to_descr(self.dtype), "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(self._file, header)
+        self._write_header()
 
     def append(self, rows: np.ndarray) -> None:
-        """Add rows of shape ``(n, *shape[1:])``."""
-        if rows.shape[1:] != self.shape[1:] or self.rows + len(rows) > self.shape[0]:
-            raise ValueError(f"rows is {rows.shape} after {self.rows} rows, expected to fit in {self.shape}")
+        """Add rows of shape ``(n, *row)``."""
+        if rows.shape[1:] != self.row:
+            raise ValueError(f"rows is {rows.shape}, expected (n, {', '.join(map(str, self.row))})")
         self._file.write(np.ascontiguousarray(rows, dtype=self.dtype).tobytes())
         self.rows += len(rows)
+
+    def _write_header(self) -> None:
+        """Numpy pads headers so that the first axis can grow in place."""
+        header = {"descr": self.dtype.str, "fortran_order": False, "shape": (self.rows, *self.row)}
+        np.lib.format.write_array_header_1_0(self._file, header)
 
     def __enter__(self) -> ArrayWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self._file.close()
-        if kind is None and self.rows != self.shape[0]:
-            raise ValueError(f"{self.path.name} got {self.rows} rows, expected {self.shape[0]}")
+        with self._file:
+            if kind is None:
+                self._file.seek(0)
+                self._write_header()
+
+
+def save_array(path: Path, array: np.ndarray) -> None:
+    """Write a whole ``.npy`` file; unlike ``numpy.save`` an OSError of it tells a full disk."""
+    with ArrayWriter(path, array.shape[1:], array.dtype) as writer:
+        writer.append(array)
 
 
 def _lock(folder: Path) -> AcquireReturnProxy:
@@ -174,7 +190,9 @@ def _explain(error: OSError, folder: Path) -> DataError:
             f"no space left while preparing {folder} ({error}): nothing of it was kept; free some space or choose "
             "another place with --data-dir or $LONGCONV_DATA"
         )
-    if error.errno in _UNWRITABLE:
+    culprit = folder.parent if error.filename is None else Path(os.fsdecode(error.filename))
+    ours = culprit in folder.parents or culprit.is_relative_to(folder.parent)
+    if error.errno in _UNWRITABLE and ours:
         return DataError(
             f"cannot write to {folder.parent} ({error}): choose another place with --data-dir or $LONGCONV_DATA"
         )

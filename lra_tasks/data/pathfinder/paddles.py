@@ -16,8 +16,6 @@ from PIL import Image, ImageDraw
 from lra_tasks.data.pathfinder.settings import SETTINGS, Settings
 
 N_SEEDS = 360
-_ORIGIN = 16.0
-"""Offsets are rounded as coordinates of about this size, so that 1e-16 above a whole number does not round up."""
 
 
 class Paddles:
@@ -27,12 +25,12 @@ class Paddles:
         radius: R.
         lines: uint8 (360+K, 2R+1, 2R+1), the picture of a paddle around the pixel that it is placed by.
         masks: uint8 likewise, the room that it and its margin take (255: fully).
-        next_pivot: (360+K, 2), from the pivot of one paddle to that of its successor.
+        next_pivot: float (360+K, 2), from the pivot of one paddle to that of its successor; see ``move``.
         choices: (360+K, M), the directions 0..K-1 that a successor can take, filled up to the greatest number M.
         turns: float (360+K, M), their weights; 0 where filled up.
         reach: (K, 2), from a pivot to the far end of the paddle in each of the K directions.
-        seed_head: (360, 2), from a first paddle's origin to its head.
-        seed_pivot: (360, 2), from a first paddle's origin to its pivot.
+        seed_head: float (360, 2), from a first paddle's origin to its head.
+        seed_pivot: float (360, 2), from a first paddle's head to its pivot.
         seed_room: (360, M, 2), the pixels around a first paddle's origin that have to be free (some repeated).
         disc: (n, 2), the pixels within the margin.
         marker: uint8, the picture of a marker around its centre.
@@ -55,13 +53,18 @@ class Paddles:
         difference = np.minimum(difference, 2 * np.pi - difference)
         self.choices, self.turns = _pack(np.cos(np.minimum(difference * settings.continuity, np.pi / 2)) ** 2)
         self.seed_head = _step(seeds, length)
-        self.seed_pivot = self.seed_head + _step(np.where(seeds < 0, seeds + np.pi, seeds - np.pi), length + margin)
+        self.seed_pivot = _step(np.where(seeds < 0, seeds + np.pi, seeds - np.pi), length + margin)
         self.seed_room = _stack([_full(mask, length + margin) for mask in self.masks[:N_SEEDS]])
         self._origins = _origins(settings, self.seed_room)
         self.disc = np.argwhere(_disc(margin)) - margin
         self.marker = _shrink(
             _disc(settings.marker_radius * scale, math.ceil(settings.marker_radius + 3) * scale), scale
         )
+
+    def seed_points(self, directions: np.ndarray, origins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Heads and pivots (n, 2) of first paddles from their origins."""
+        heads = move(origins, self.seed_head[directions])
+        return heads, move(heads, self.seed_pivot[directions])
 
     def draw_origins(self, directions: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Uniform places (n, 2) for the first snake's origin, and whether (n,) its direction has any."""
@@ -79,17 +82,24 @@ def paddles(size: int, margin: int) -> Paddles:
     return Paddles(SETTINGS[size], margin)
 
 
+def move(pixels: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """Pixels (n, 2) moved by float steps (n, 2) and rounded up.
+
+    A step of 4 cos(-90 degrees) = 2.4e-16 counts as a pixel near the upper and left border and as nothing elsewhere.
+    The published pictures are like that, so the sum is rounded and not the step.
+    """
+    return np.ceil(pixels + steps).astype(np.int64)
+
+
 def _step(angles: np.ndarray, distance: float) -> np.ndarray:
-    """Displacements (n, 2) by ``distance`` along each angle, rounded up."""
-    exact = distance * np.stack([np.sin(angles), np.cos(angles)], axis=1)
-    return (np.ceil(_ORIGIN + exact) - _ORIGIN).astype(np.int64)
+    """Displacements (n, 2) by ``distance`` along each angle."""
+    return distance * np.stack([np.sin(angles), np.cos(angles)], axis=1)
 
 
 def _circle(radius: float) -> np.ndarray:
     """The distinct pixels (K, 2) on a circle that is walked in steps of one pixel."""
     angles = np.deg2rad(np.arange(0, 360, 360 / (2 * radius * np.pi)))
-    exact = radius * np.stack([np.sin(angles), np.cos(angles)], axis=1)
-    return np.unique((np.floor(_ORIGIN + exact) - _ORIGIN).astype(np.int64), axis=0)
+    return np.unique(np.floor(_step(angles, radius)).astype(np.int64), axis=0)
 
 
 def _disc(radius: float, half: int | None = None) -> np.ndarray:
@@ -103,7 +113,7 @@ def _draw(settings: Settings, margin: int, radius: int, angle: float) -> tuple[n
     """Picture and mask (2R+1, 2R+1) of a paddle that starts in the centre and points along ``angle``."""
     scale = settings.antialias
     centre = radius * scale
-    head = _step(np.array([angle]), settings.paddle_length * scale)[0] + centre
+    head = move(np.array([centre, centre]), _step(np.array([angle]), settings.paddle_length * scale)[0])
     side = 2 * radius * scale + 1
     canvas = Image.new("L", (side, side), 0)
     width = round(settings.thickness * scale)

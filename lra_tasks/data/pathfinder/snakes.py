@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lra_tasks.data.pathfinder.paddles import N_SEEDS, Paddles, free_places, paddles
+from lra_tasks.data.pathfinder.paddles import N_SEEDS, Paddles, free_places, move, paddles
 from lra_tasks.data.pathfinder.settings import SETTINGS, Settings
 
 _TRIES = 3
@@ -202,9 +202,9 @@ class _Board:
 
     def _seed_inside(self, direction: np.ndarray, place: np.ndarray) -> np.ndarray:
         """Whether head and pivot of first paddles lie in the picture."""
-        head, pivot = place + self.tables.seed_head[direction], place + self.tables.seed_pivot[direction]
-        both = np.concatenate([head, pivot], axis=1)
-        return np.logical_and(both >= 0, both < self.settings.size).all(axis=1)
+        both = np.concatenate(self.tables.seed_points(direction, place), axis=1)
+        inside: np.ndarray = np.all((both >= 0) & (both < self.settings.size), axis=1)
+        return inside
 
     def _grow_distractor(self, pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """One attempt at a snake in every picture: chains (n, distractor_length, 3) and whether each is whole.
@@ -265,7 +265,7 @@ class _Snakes:
     def __init__(self, board: _Board, seeds: np.ndarray) -> None:
         self.board = board
         self.newest = seeds
-        self.pivot = seeds[:, 1:] + board.tables.seed_pivot[seeds[:, 0]]
+        _, self.pivot = board.tables.seed_points(seeds[:, 0], seeds[:, 1:])
 
     def keep(self, which: np.ndarray) -> None:
         """Forget all but these pictures."""
@@ -274,7 +274,7 @@ class _Snakes:
     def extend(self, pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Add a paddle to every snake: the paddles (n, 3) and whether each fits; the snakes that fail are dropped."""
         board, tables = self.board, self.board.tables
-        pivot = self.pivot + tables.next_pivot[self.newest[:, 0]]
+        pivot = move(self.pivot, tables.next_pivot[self.newest[:, 0]])
         chances = board.successors(pictures, self.newest[:, 0], pivot)
         placed = np.full((len(pictures), 3), -1)
         fits = np.zeros(len(pictures), bool)

@@ -1,0 +1,1 @@
+"""ListOps: the value of a nested list of operations on digits."""

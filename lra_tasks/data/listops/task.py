@@ -1,0 +1,211 @@
+"""The ListOps task.
+
+========= =============================================================================================================
+source    generated here with the Long Range Arena's semantics (``trees``), or its official files (``official_dir``)
+length    501 to 1999 tokens (mean about 1035) and ``<eos>``, padded to the longest of a batch, cut at ``l_max`` 2048
+input     tokens, vocabulary of 18: padding, unknown, ``<eos>``, ten digits, four operators, the closing ``X``
+classes   10 values; about 17 % of the labels are 0, so that always answering 0 scores 17 % (uniform guess 10 %)
+sizes     96,000 / 2,000 / 2,000 distinct expressions
+metric    accuracy
+protocol  S4's: no parentheses, ``]`` as ``X``, ``<eos>`` appended, at most 2048 tokens
+========= =============================================================================================================
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from longconv._checks import check_int
+from lra_tasks.data.base import Sample, Task, TaskInfo
+from lra_tasks.data.cache import save_array
+from lra_tasks.data.errors import DataError
+from lra_tasks.data.listops.official import SPLITS, find_release, read_tsv, write_tsv
+from lra_tasks.data.listops.trees import EOS, VOCABULARY, random_expressions
+from lra_tasks.data.parallel import in_order, progress_bar
+
+log = logging.getLogger(__name__)
+
+_CHUNK = 8192
+"""Random expressions a chunk; about one in twelve has the right length."""
+_FRUITLESS = 50
+"""Chunks without a new expression after which generation gives up."""
+
+Rows = list[tuple[np.ndarray, int]]
+
+
+class Expressions(Dataset[Sample]):
+    """Rows of a split: tokens lie one after the other in ``tokens.npy``, row i from offsets[i] to offsets[i + 1]."""
+
+    def __init__(self, folder: Path, split: str, l_max: int, append_eos: bool) -> None:
+        self.tokens = np.load(folder / f"{split}_tokens.npy")
+        self.offsets = np.load(folder / f"{split}_offsets.npy")
+        self.labels = np.load(folder / f"{split}_labels.npy")
+        self.l_max, self.append_eos = l_max, append_eos
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> Sample:
+        start, stop = self.offsets[index : index + 2]
+        tokens = torch.from_numpy(self.tokens[start : min(stop, start + self.l_max - self.append_eos)].astype(np.int64))
+        if self.append_eos:
+            tokens = torch.cat([tokens, tokens.new_tensor([EOS])])
+        return {"inputs": tokens, "label": int(self.labels[index])}
+
+
+class ListOps(Task):
+    """Long ListOps: the value 0..9 of a nested expression of MIN, MAX, MED and SM (sum modulo 10) on digits.
+
+    Args:
+        data_dir: see ``Task``.
+        batch_size: see ``Task``.
+        num_workers: see ``Task``.
+        seed: see ``Task``.
+        official_dir: read the official ``basic_*.tsv`` here instead of generating; the options below but ``l_max`` and
+            ``append_eos`` then have no meaning.
+        n_train: expressions to train on.
+        n_val: expressions to validate on.
+        n_test: expressions to test on.
+        min_length: expressions are longer than this ...
+        max_length: ... and shorter than this.
+        max_depth: greatest depth of a tree (the root has depth 1).
+        max_args: most arguments of an operator (the least is 2).
+        data_seed: of the generated expressions.
+        processes: that generate; None for all cores. The data does not depend on it.
+        l_max: longer inputs are cut, ``<eos>`` included.
+        append_eos: end every input with ``<eos>``.
+        write_official: also write the generated rows as the release's files, in ``listops-1000`` of ``folder``.
+    """
+
+    cache_name = "listops"
+    variable_length = True
+    info: ClassVar[TaskInfo] = TaskInfo(
+        name="listops",
+        title="ListOps, nested operations on digits",
+        source="generated with the semantics of the Long Range Arena, or its official tsv files",
+        length=2048,
+        n_classes=10,
+        d_input=None,
+        n_tokens=len(VOCABULARY),
+        sizes=(96000, 2000, 2000),
+        split="the first 96,000, next 2,000 and last 2,000 distinct expressions of one random stream",
+        chance=0.17,
+        protocol="S4 (arXiv:2111.00396): no parentheses, <eos> appended, at most 2048 tokens, padded per batch",
+    )
+
+    def __init__(
+        self,
+        data_dir: str | Path | None = None,
+        batch_size: int = 50,
+        num_workers: int = 0,
+        seed: int = 0,
+        *,
+        official_dir: str | Path | None = None,
+        n_train: int = 96000,
+        n_val: int = 2000,
+        n_test: int = 2000,
+        min_length: int = 500,
+        max_length: int = 2000,
+        max_depth: int = 10,
+        max_args: int = 10,
+        data_seed: int = 0,
+        processes: int | None = None,
+        l_max: int = 2048,
+        append_eos: bool = True,
+        write_official: bool = False,
+    ) -> None:
+        super().__init__(data_dir, batch_size, num_workers, seed)
+        self.official_dir = None if official_dir is None else Path(official_dir).expanduser()
+        counts = {"n_train": n_train, "n_val": n_val, "n_test": n_test}
+        self.counts = {name.removeprefix("n_"): check_int(name, count) for name, count in counts.items()}
+        self.data_seed = check_int("data_seed", data_seed, least=0)
+        self.processes = None if processes is None else check_int("processes", processes)
+        self.l_max = check_int("l_max", l_max, least=2)
+        self.append_eos, self.write_official = bool(append_eos), bool(write_official)
+        self.shape = {
+            "min_length": check_int("min_length", min_length, least=0),
+            "max_length": check_int("max_length", max_length),
+            "max_depth": check_int("max_depth", max_depth),
+            "max_args": check_int("max_args", max_args, least=2),
+        }
+        if max_length < min_length + 2:
+            raise ValueError(f"max_length is {max_length}, expected at least min_length + 2 = {min_length + 2}")
+
+    def parameters(self) -> dict[str, Any]:
+        """The generator's options and seed, or the official files' sizes and times."""
+        if self.official_dir is not None:
+            files = {split: path.resolve() for split, path in find_release(self.official_dir).items()}
+            stats = {split: path.stat() for split, path in files.items()}
+            marks = {split: [str(files[split]), stat.st_size, stat.st_mtime_ns] for split, stat in stats.items()}
+            return {"version": 1, "official": marks}
+        generated = {"counts": self.counts, **self.shape, "seed": self.data_seed, "tsv": self.write_official}
+        return {"version": 1, "generated": generated}
+
+    def build(self, folder: Path) -> None:
+        """Generate or read, and write tokens, offsets and labels of every split."""
+        for split, rows in (self._generate() if self.official_dir is None else self._read()).items():
+            lengths = [len(tokens) for tokens, _ in rows]
+            save_array(folder / f"{split}_tokens.npy", np.concatenate([tokens for tokens, _ in rows]))
+            save_array(folder / f"{split}_offsets.npy", np.cumsum([0, *lengths], dtype=np.int64))
+            save_array(folder / f"{split}_labels.npy", np.array([value for _, value in rows], np.uint8))
+            if self.write_official and self.official_dir is None:
+                (folder / "listops-1000").mkdir(exist_ok=True)
+                write_tsv(folder / "listops-1000" / f"basic_{split}.tsv", iter(rows))
+
+    def load(self, folder: Path) -> dict[str, Dataset[Sample]]:
+        """The three splits; tokens are held in memory, a byte each (104 MB)."""
+        return {split: Expressions(folder, split, self.l_max, self.append_eos) for split in SPLITS}
+
+    def _read(self) -> dict[str, Rows]:
+        assert self.official_dir is not None
+        result: dict[str, Rows] = {}
+        for (split, path), expected in zip(find_release(self.official_dir).items(), self.info.sizes, strict=True):
+            result[split] = list(read_tsv(path))
+            if not result[split]:
+                raise DataError(f"{path} has a header and no rows")
+            if len(result[split]) != expected:
+                log.warning("%s has %d rows, the official file has %d", path, len(result[split]), expected)
+        return result
+
+    def _generate(self) -> dict[str, Rows]:
+        """Distinct expressions in the order of their chunks, whatever the number of processes."""
+        total = sum(self.counts.values())
+        rows: dict[bytes, int] = {}
+        fruitless = 0
+        chunks = in_order(partial(generate_chunk, self.data_seed, **self.shape), self.processes)
+        with closing(chunks), progress_bar("listops: generating", total) as advance:
+            for chunk in chunks:
+                before = len(rows)
+                for tokens, value in chunk:
+                    rows.setdefault(tokens, value)
+                fruitless = 0 if len(rows) > before else fruitless + 1
+                advance(min(len(rows), total) - min(before, total))
+                if len(rows) >= total:
+                    break
+                if fruitless == _FRUITLESS:
+                    raise DataError(
+                        f"only {len(rows)} distinct expressions of {total} were found with {self.shape}: ask for fewer "
+                        "or widen the lengths"
+                    )
+        listed = [(np.frombuffer(tokens, np.uint8), value) for tokens, value in rows.items()]
+        stops = np.cumsum([0, *self.counts.values()])
+        return {split: listed[a:b] for split, a, b in zip(self.counts, stops, stops[1:], strict=False)}
+
+
+def generate_chunk(
+    seed: int, chunk: int, *, max_depth: int, max_args: int, min_length: int, max_length: int
+) -> list[tuple[bytes, int]]:
+    """Tokens and values of the expressions of the right length in one chunk of the random stream of ``seed``."""
+    random = np.random.default_rng([seed, chunk])
+    rows = random_expressions(
+        random, _CHUNK, max_depth=max_depth, max_args=max_args, min_length=min_length, max_length=max_length
+    )
+    return [(tokens.tobytes(), value) for tokens, value in rows]

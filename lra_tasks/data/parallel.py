@@ -1,0 +1,78 @@
+"""Work cut into numbered chunks, done by several processes, given back in order."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+T = TypeVar("T")
+
+
+def available_processes() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def in_order(function: Callable[[int], T], processes: int | None = None) -> Generator[T, None, None]:
+    """``function(0)``, ``function(1)``, ... without end, a few chunks ahead in ``processes`` processes.
+
+    The results do not depend on the number of processes. Close the iterator (``contextlib.closing``) to stop them; an
+    interrupt or an error of ``function`` stops them too.
+
+    Args:
+        function: picklable, and a function of the chunk's number alone.
+        processes: None for all available cores; 1 works in this process.
+    """
+    processes = available_processes() if processes is None else processes
+    if processes == 1:
+        chunk = 0
+        while True:
+            yield function(chunk)
+            chunk += 1
+    # Forking spares every worker the import of torch; workers use neither threads nor a GPU. macOS cannot fork safely.
+    context = multiprocessing.get_context("fork" if sys.platform.startswith("linux") else "spawn")
+    pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_start_worker)
+    try:
+        pending: deque[Future[T]] = deque(pool.submit(function, chunk) for chunk in range(2 * processes))
+        chunk = len(pending)
+        while True:
+            yield pending.popleft().result()
+            pending.append(pool.submit(function, chunk))
+            chunk += 1
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def progress_bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar with count, elapsed and remaining time on standard error; gives the function that advances it."""
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
+    )  # fmt: skip
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task(title, total=total)
+        yield lambda count: progress.advance(task, count)
+
+
+def _start_worker() -> None:
+    """Leave interrupts to the parent, and end with it however it ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+
+        def follow() -> None:
+            parent.join()
+            os._exit(1)
+
+        threading.Thread(target=follow, daemon=True).start()

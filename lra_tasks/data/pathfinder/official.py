@@ -1,0 +1,88 @@
+"""The folders of the official Pathfinder release.
+
+``<release>/pathfinder32/curv_contour_length_14/`` holds ``imgs/<k>/sample_<i>.png`` and ``metadata/<k>.npy``. Despite
+their name the metadata files are text: a picture a line, fields separated by blanks, of which the first two are the
+folder and the file and field 3 (from 0) is the label.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from lra_tasks.data.errors import DataError
+
+LEVEL = "curv_contour_length_14"
+_PARENTS = ("", "lra_release", "lra_release/lra_release")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the metadata: the picture's file and its label."""
+
+    path: Path
+    label: int
+
+
+def find_release(folder: Path, size: int) -> Path:
+    """The folder ``curv_contour_length_14`` of one size: ``folder`` itself, or within the release's folders below it.
+
+    Raises:
+        DataError: it is not there; the message says what is expected and where to get it.
+    """
+    layouts = [f"{parent}/pathfinder{size}/{LEVEL}" for parent in _PARENTS]
+    for layout in ("", LEVEL, *layouts):
+        found = folder / layout.lstrip("/")
+        if (found / "metadata").is_dir() and (found / "imgs").is_dir():
+            return found
+    raise DataError(
+        f"no pathfinder{size}/{LEVEL} with the folders imgs and metadata in {folder} (or its lra_release): unpack "
+        "lra_release.gz of github.com/google-research/long-range-arena there, or leave official_dir out to generate "
+        "the data"
+    )
+
+
+def read_entries(folder: Path) -> list[Entry]:
+    """All pictures of ``curv_contour_length_14``: metadata files by number, lines in order.
+
+    Raises:
+        DataError: a metadata file is named otherwise, holds something else, or there is none.
+    """
+    files = list((folder / "metadata").glob("*.npy"))
+    wrong = [path for path in files if not path.stem.isdigit()]
+    if wrong or not files:
+        raise DataError(f"{folder / 'metadata'} has {wrong[0].name if wrong else 'no file'}, expected <number>.npy")
+    entries: list[Entry] = []
+    for path in sorted(files, key=lambda path: int(path.stem)):
+        try:
+            lines = path.read_text(encoding="ascii").splitlines()
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path} is not text, as the release's metadata is ({error})") from error
+        entries += [_parse(folder, f"{path}, line {number}", line) for number, line in enumerate(lines, start=1)]
+    return entries
+
+
+def _parse(folder: Path, where: str, line: str) -> Entry:
+    fields = line.split()
+    if len(fields) < 4:
+        raise DataError(f"{where}: {len(fields)} fields, expected at least 4 (folder, file, number, label)")
+    if fields[3] not in ("0", "1"):
+        raise DataError(f"{where}: the label is {fields[3]!r}, expected 0 or 1")
+    return Entry(folder / fields[0] / fields[1], int(fields[3]))
+
+
+def read_picture(path: Path, size: int) -> np.ndarray | str:
+    """The picture uint8 (size, size), or in words why it cannot be used."""
+    try:
+        if path.stat().st_size == 0:
+            return "empty file"
+        with Image.open(path) as image:
+            pixels = np.asarray(image.convert("L"))
+    except FileNotFoundError:
+        return "missing file"
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        return f"corrupt ({error})"
+    return pixels if pixels.shape == (size, size) else f"{pixels.shape[1]} x {pixels.shape[0]} pixels"

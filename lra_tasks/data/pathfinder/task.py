@@ -1,0 +1,190 @@
+"""The Pathfinder task at 32 x 32.
+
+========= =============================================================================================================
+source    generated here with the semantics of the published code (``snakes``), or the official files (``official_dir``)
+length    1024: the 32 x 32 pixels row by row
+input     1 channel in [-1, 1]: pixel / 255, less 0.5, over 0.5
+classes   2: whether the two discs mark the ends of one dashed contour; a fair coin
+sizes     200,000 pictures, 160,000 / 20,000 / 20,000
+metric    accuracy, chance 50 %
+protocol  contours of 14 paddles (the hardest level), as in the Long Range Arena. Its code takes the first 80 %, next 10 %
+          and last 10 % of the files (``split="first"``); S4's takes a random permutation seeded with 42
+          (``split="random"``, the default). The test sets differ, so numbers of the two are not strictly comparable
+========= =============================================================================================================
+
+References:
+    Linsley, Kim, Veerabadran, Windolf, Serre, Learning long-range spatial dependencies with horizontal gated recurrent
+    units, arXiv:1805.08315.
+    Tay et al., Long Range Arena: A Benchmark for Efficient Transformers, arXiv:2011.04006.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from longconv._checks import check_choice, check_int
+from lra_tasks.data.base import Sample, Task, TaskInfo, fractions
+from lra_tasks.data.cache import ArrayWriter
+from lra_tasks.data.errors import DataError
+from lra_tasks.data.parallel import in_order, progress_bar
+from lra_tasks.data.pathfinder.draw import draw_chunk
+from lra_tasks.data.pathfinder.official import Entry, find_release, read_entries, read_picture
+
+log = logging.getLogger(__name__)
+
+SPLIT_SEED = 42
+_CHUNK = 500
+"""Pictures a chunk."""
+
+
+class Pictures(Dataset[Sample]):
+    """Some pictures of one memory-mapped file as sequences of pixels; the file is opened where it is first read."""
+
+    def __init__(self, folder: Path, chosen: np.ndarray) -> None:
+        self.path = folder / "images.npy"
+        self.chosen = chosen
+        self.labels = np.load(folder / "labels.npy")[chosen]
+        self._images: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def __getitem__(self, index: int) -> Sample:
+        if self._images is None:
+            self._images = np.load(self.path, mmap_mode="r")
+        pixels = torch.from_numpy(self._images[self.chosen[index]].reshape(-1, 1).astype(np.float32))
+        return {"inputs": pixels / 127.5 - 1, "label": int(self.labels[index])}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_images": None}
+
+
+class Pathfinder32(Task):
+    """Pathfinder at 32 x 32: do the two discs mark the ends of one dashed contour?
+
+    Args:
+        data_dir: see ``Task``.
+        batch_size: see ``Task``.
+        num_workers: see ``Task``.
+        seed: see ``Task``.
+        official_dir: read the official release here instead of generating.
+        n_samples: pictures to generate; divided 80 / 10 / 10 %.
+        split: "random" (a permutation seeded with 42, as S4) or "first" (in order, as the Long Range Arena's code).
+        data_seed: of the generated pictures.
+        processes: that generate; None for all cores. The data does not depend on it.
+    """
+
+    cache_name = "pathfinder32"
+    size: ClassVar[int] = 32
+    info: ClassVar[TaskInfo] = TaskInfo(
+        name="pathfinder32",
+        title="Pathfinder 32 x 32, are two discs on one dashed contour",
+        source="generated with the semantics of github.com/drewlinsley/pathfinder, or the official pictures",
+        length=1024,
+        n_classes=2,
+        d_input=1,
+        n_tokens=None,
+        sizes=(160000, 20000, 20000),
+        split="80 / 10 / 10 %, random with seed 42 as S4's, or the first, next and last as the LRA code's",
+        chance=0.5,
+        protocol="Long Range Arena (arXiv:2011.04006), contours of 14 paddles; pixels in [-1, 1] as S4",
+    )
+
+    def __init__(
+        self,
+        data_dir: str | Path | None = None,
+        batch_size: int = 64,
+        num_workers: int = 0,
+        seed: int = 0,
+        *,
+        official_dir: str | Path | None = None,
+        n_samples: int = 200000,
+        split: str = "random",
+        data_seed: int = 0,
+        processes: int | None = None,
+    ) -> None:
+        super().__init__(data_dir, batch_size, num_workers, seed)
+        self.official_dir = None if official_dir is None else Path(official_dir).expanduser()
+        self.n_samples = check_int("n_samples", n_samples, least=10)
+        self.split = check_choice("split", split, ("random", "first"))
+        self.data_seed = check_int("data_seed", data_seed, least=0)
+        self.processes = None if processes is None else check_int("processes", processes)
+
+    def parameters(self) -> dict[str, Any]:
+        """The generator's options and seed, or the official metadata's sizes and times; both splits share one cache."""
+        if self.official_dir is None:
+            return {"version": 1, "size": self.size, "generated": {"n": self.n_samples, "seed": self.data_seed}}
+        release = find_release(self.official_dir, self.size).resolve()
+        files = sorted((release / "metadata").glob("*.npy"))
+        marks = [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files]
+        return {"version": 1, "size": self.size, "official": [str(release), marks]}
+
+    def build(self, folder: Path) -> None:
+        """Generate or read, and write one array of pictures and one of labels."""
+        if self.official_dir is None:
+            self._generate(folder)
+        else:
+            self._read(folder, read_entries(find_release(self.official_dir, self.size)))
+
+    def load(self, folder: Path) -> dict[str, Dataset[Sample]]:
+        """The three splits of the memory-mapped pictures."""
+        n = len(np.load(folder / "labels.npy", mmap_mode="r"))
+        order = np.arange(n)
+        if self.split == "random":
+            order = torch.randperm(n, generator=torch.Generator().manual_seed(SPLIT_SEED)).numpy()
+        train, val, _ = fractions(n, 0.1, 0.1)
+        parts = {"train": order[:train], "val": order[train : train + val], "test": order[train + val :]}
+        return {split: Pictures(folder, chosen) for split, chosen in parts.items()}
+
+    def _generate(self, folder: Path) -> None:
+        labels: list[np.ndarray] = []
+        chunks = in_order(partial(draw_chunk, self.size, _CHUNK, self.data_seed), self.processes)
+        shape = (self.n_samples, self.size, self.size)
+        with (
+            ArrayWriter(folder / "images.npy", shape, np.uint8) as images,
+            closing(chunks),  # type: ignore[type-var]
+            progress_bar(f"{self.info.name}: drawing", self.n_samples) as advance,
+        ):
+            for pictures, chunk_labels in chunks:
+                left = self.n_samples - images.rows
+                images.append(pictures[:left])
+                labels.append(chunk_labels[:left])
+                advance(len(labels[-1]))
+                if images.rows == self.n_samples:
+                    break
+        np.save(folder / "labels.npy", np.concatenate(labels))
+
+    def _read(self, folder: Path, entries: list[Entry]) -> None:
+        """Read the pictures; unusable ones are left out, counted and named, and only half of all or more is an error."""
+        pictures: list[np.ndarray] = []
+        labels: list[int] = []
+        skipped: list[str] = []
+        with progress_bar(f"{self.info.name}: reading", len(entries)) as advance:
+            for entry in entries:
+                picture = read_picture(entry.path, self.size)
+                if isinstance(picture, str):
+                    skipped.append(f"{entry.path}: {picture}")
+                else:
+                    pictures.append(picture)
+                    labels.append(entry.label)
+                advance(1)
+        if skipped:
+            listed = "\n  ".join(skipped[:20] + [f"... and {len(skipped) - 20} more"] * (len(skipped) > 20))
+            log.warning("%d of %d pictures were skipped:\n  %s", len(skipped), len(entries), listed)
+        if len(pictures) < 10 or len(skipped) >= len(entries) / 2:
+            first = f" (the first: {skipped[0]})" if skipped else ""
+            raise DataError(
+                f"only {len(pictures)} of {len(entries)} pictures can be read{first}: unpack the release again"
+            )
+        with ArrayWriter(folder / "images.npy", (len(pictures), self.size, self.size), np.uint8) as images:
+            images.append(np.stack(pictures))
+        np.save(folder / "labels.npy", np.array(labels, np.uint8))
+        (folder / "skipped.txt").write_text("".join(line + "\n" for line in skipped))
