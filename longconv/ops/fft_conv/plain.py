@@ -7,8 +7,9 @@ g = post_gate dy the gradient that reaches c:
     d pre_gate  = u dx             dk = the correlation of x and g at the lags of k
     d skip      = sum_{b,t} x g
 
-so a backend gives C, C^T and that correlation: the class :class:`Convolution`. Nothing but the inputs is kept for
-the gradients, and all is differentiable torch code: the second derivative of the operator is autograd through here.
+so a backend gives C, and from g its image under C^T and that correlation: the class :class:`Convolution`. Nothing but
+the inputs is kept for the gradients, and all is differentiable torch code: the second derivative of the operator is
+autograd through here.
 """
 
 from __future__ import annotations
@@ -30,17 +31,17 @@ class Filter(NamedTuple):
     lengths: Tensor | None  # (B,), already used to mask; the periods in circular mode
 
 
+Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
+
+
 class Convolution(Protocol):
     """The linear map C of one filter; x, g and the results are (B, H, L)."""
 
     def apply(self, x: Tensor) -> Tensor:
         """C x."""
 
-    def adjoint(self, g: Tensor) -> Tensor:
-        """C^T g."""
-
-    def filter_gradients(self, x: Tensor, g: Tensor, wanted: tuple[bool, bool]) -> tuple[Tensor | None, Tensor | None]:
-        """The gradients of <g, C x> to k and to k_reverse, in their shapes; None where not wanted."""
+    def gradients(self, x: Tensor | None, g: Tensor, wanted: tuple[bool, bool, bool]) -> Gradients:
+        """The gradients of <g, C x> to x (it is C^T g), k and k_reverse; None where not wanted. C^T g needs no x."""
 
 
 Make = Callable[[Filter], Convolution]
@@ -142,17 +143,15 @@ def backward(
         grads[5] = call.masked(g * call.add_skip(convolution.apply(x), x)).to(post_gate.dtype)
     if call.post_gate is not None:
         g = call.masked(g * call.post_gate)
-    if want_u or want_pre:
-        dx = call.masked(call.add_skip(convolution.adjoint(g), g))
+    dx, *taps = convolution.gradients(x, g, (want_u or want_pre, want_k, want_reverse))
+    if dx is not None:
+        dx = call.masked(call.add_skip(dx, g))
         grads[0] = (dx if call.pre_gate is None else call.masked(dx * call.pre_gate)).to(dy.dtype) if want_u else None
         if want_pre:
             assert wide_u is not None and pre_gate is not None
             grads[4] = call.masked(dx * wide_u).to(pre_gate.dtype)
-    if want_k or want_reverse:
-        assert x is not None
-        taps = convolution.filter_gradients(x, g, (want_k, want_reverse))
-        for place, grad, given in ((1, taps[0], k), (2, taps[1], k_reverse)):
-            grads[place] = _fill(grad, given) if wanted[place] and given is not None else None
+    for place, grad, given in ((1, taps[0], k), (2, taps[1], k_reverse)):
+        grads[place] = _fill(grad, given) if wanted[place] and given is not None else None
     if want_skip:
         assert x is not None and skip is not None
         grads[3] = (x * g).sum((0, 2)).to(skip.dtype)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from longconv.ops.fft_conv.plain import Filter
+from longconv.ops.fft_conv.plain import Filter, Gradients
 
 
 class MatrixConvolution:
@@ -40,17 +40,17 @@ class MatrixConvolution:
     def apply(self, x: Tensor) -> Tensor:
         return (self.matrix @ x[..., None])[..., 0]
 
-    def adjoint(self, g: Tensor) -> Tensor:
-        return (self.matrix.mT @ g[..., None])[..., 0]
-
-    def filter_gradients(self, x: Tensor, g: Tensor, wanted: tuple[bool, bool]) -> tuple[Tensor | None, Tensor | None]:
+    def gradients(self, x: Tensor | None, g: Tensor, wanted: tuple[bool, bool, bool]) -> Gradients:
+        dx = (self.matrix.mT @ g[..., None])[..., 0] if wanted[0] else None
+        if x is None or not any(wanted[1:]):
+            return dx, None, None
         products = g[..., :, None] * x[..., None, :]  # (B, H, L, L)
         vector = products.new_zeros(*products.shape[:2], 2 * self.filter.length - 1)
         vector = vector.scatter_add(-1, self.places.expand_as(products).flatten(2), products.flatten(2))
         if self.filter.k.ndim == 2:
             vector = vector.sum(0)
         k, k_reverse, zero = self.filter.k, self.filter.k_reverse, self.filter.length - 1
-        d_reverse = None
-        if k_reverse is not None and wanted[1]:
-            d_reverse = vector[..., zero - k_reverse.shape[-1] : zero].flip(-1)
-        return (vector[..., zero : zero + k.shape[-1]] if wanted[0] else None), d_reverse
+        dk = vector[..., zero : zero + k.shape[-1]] if wanted[1] else None
+        if k_reverse is None or not wanted[2]:
+            return dx, dk, None
+        return dx, dk, vector[..., zero - k_reverse.shape[-1] : zero].flip(-1)
