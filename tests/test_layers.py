@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,7 @@ MAY_IMPORT = {
     "longconv.models": ("longconv._checks", "longconv.ops", "longconv.filters", "longconv.mixers"),
     "longconv._info": ("longconv._native", "longconv.ops"),
     "lra_tasks": ("longconv",),
+    "bench": ("longconv",),
 }
 """For every layer, lowest first, the layers that it may import besides itself."""
 
@@ -54,7 +56,7 @@ def layer_of(module: str) -> str:
     return found[0]
 
 
-FILES = sorted(path for package in ("longconv", "lra_tasks") for path in (ROOT / package).rglob("*.py"))
+FILES = sorted(path for package in ("longconv", "lra_tasks", "bench") for path in (ROOT / package).rglob("*.py"))
 
 
 @pytest.mark.parametrize("path", FILES, ids=module_name)
@@ -71,3 +73,9 @@ def test_imports_point_down(path: Path) -> None:
 
 def test_every_module_is_looked_at() -> None:
     assert {layer_of(module_name(path)) for path in FILES if module_name(path) not in TOP} == set(MAY_IMPORT)
+
+
+def test_bench_uses_the_public_names_alone() -> None:
+    for path in sorted((ROOT / "bench").rglob("*.py")):
+        for name in imported(ast.parse(path.read_text())):
+            assert not re.match(r"longconv\..*\b_", name), f"{path.name} imports {name}"
