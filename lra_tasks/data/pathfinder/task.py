@@ -7,9 +7,9 @@ input     1 channel in [-1, 1]: pixel / 255, less 0.5, over 0.5
 classes   2: whether the two discs mark the ends of one dashed contour; a fair coin
 sizes     200,000 pictures, 160,000 / 20,000 / 20,000
 metric    accuracy, chance 50 %
-protocol  contours of 14 paddles (the hardest level), as in the Long Range Arena. Its code takes the first 80 %, next 10 %
-          and last 10 % of the files (``split="first"``); S4's takes a random permutation seeded with 42
-          (``split="random"``, the default). The test sets differ, so numbers of the two are not strictly comparable
+protocol  contours of 14 paddles (the hardest level), as in the Long Range Arena. Its code takes the first 80 %, next
+          10 % and last 10 % of the files (``split="first"``); S4's takes a random permutation seeded with 42
+          (``split="random"``, the default). The test sets differ: numbers of the two are not strictly comparable
 ========= =============================================================================================================
 
 References:
@@ -32,7 +32,7 @@ from torch.utils.data import Dataset
 
 from longconv._checks import check_choice, check_int
 from lra_tasks.data.base import Sample, Task, TaskInfo, fractions
-from lra_tasks.data.cache import ArrayWriter
+from lra_tasks.data.cache import ArrayWriter, save_array
 from lra_tasks.data.errors import DataError
 from lra_tasks.data.parallel import in_order, progress_bar
 from lra_tasks.data.pathfinder.draw import draw_chunk
@@ -147,10 +147,9 @@ class Pathfinder32(Task):
     def _generate(self, folder: Path) -> None:
         labels: list[np.ndarray] = []
         chunks = in_order(partial(draw_chunk, self.size, _CHUNK, self.data_seed), self.processes)
-        shape = (self.n_samples, self.size, self.size)
         with (
-            ArrayWriter(folder / "images.npy", shape, np.uint8) as images,
-            closing(chunks),  # type: ignore[type-var]
+            ArrayWriter(folder / "images.npy", (self.size, self.size), np.uint8) as images,
+            closing(chunks),
             progress_bar(f"{self.info.name}: drawing", self.n_samples) as advance,
         ):
             for pictures, chunk_labels in chunks:
@@ -160,31 +159,31 @@ class Pathfinder32(Task):
                 advance(len(labels[-1]))
                 if images.rows == self.n_samples:
                     break
-        np.save(folder / "labels.npy", np.concatenate(labels))
+        save_array(folder / "labels.npy", np.concatenate(labels))
 
     def _read(self, folder: Path, entries: list[Entry]) -> None:
-        """Read the pictures; unusable ones are left out, counted and named, and only half of all or more is an error."""
-        pictures: list[np.ndarray] = []
+        """Read the pictures; unusable ones are left out, counted and named. Half of all or more of them is an error."""
         labels: list[int] = []
         skipped: list[str] = []
-        with progress_bar(f"{self.info.name}: reading", len(entries)) as advance:
+        with (
+            ArrayWriter(folder / "images.npy", (self.size, self.size), np.uint8) as images,
+            progress_bar(f"{self.info.name}: reading", len(entries)) as advance,
+        ):
             for entry in entries:
                 picture = read_picture(entry.path, self.size)
                 if isinstance(picture, str):
                     skipped.append(f"{entry.path}: {picture}")
                 else:
-                    pictures.append(picture)
+                    images.append(picture[None])
                     labels.append(entry.label)
                 advance(1)
         if skipped:
             listed = "\n  ".join(skipped[:20] + [f"... and {len(skipped) - 20} more"] * (len(skipped) > 20))
             log.warning("%d of %d pictures were skipped:\n  %s", len(skipped), len(entries), listed)
-        if len(pictures) < 10 or len(skipped) >= len(entries) / 2:
+        if len(labels) < 10 or len(skipped) >= len(entries) / 2:
             first = f" (the first: {skipped[0]})" if skipped else ""
             raise DataError(
-                f"only {len(pictures)} of {len(entries)} pictures can be read{first}: unpack the release again"
+                f"only {len(labels)} of {len(entries)} pictures can be read{first}: unpack the release again"
             )
-        with ArrayWriter(folder / "images.npy", (len(pictures), self.size, self.size), np.uint8) as images:
-            images.append(np.stack(pictures))
-        np.save(folder / "labels.npy", np.array(labels, np.uint8))
+        save_array(folder / "labels.npy", np.array(labels, np.uint8))
         (folder / "skipped.txt").write_text("".join(line + "\n" for line in skipped))
