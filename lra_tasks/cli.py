@@ -14,11 +14,12 @@ from jsonargparse import Namespace
 from rich.console import Console
 from rich.table import Table
 
+from longconv._checks import nearest
 from longconv.mixers import list_mixers
 from lra_tasks.config import RunConfig
 from lra_tasks.data import TASKS, DataError, create_task
 from lra_tasks.errors import RunError, UsageError
-from lra_tasks.parser import create_parser
+from lra_tasks.parser import COMMANDS, create_parser
 from lra_tasks.recipes import DEFAULT_MIXERS, list_presets
 from lra_tasks.report import report
 from lra_tasks.results import Run, RunFolder, read_run
@@ -44,7 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(arguments: list[str], console: Console) -> int:
-    command = arguments[0] if arguments else None
+    command = next((word for word in arguments[:1] if not word.startswith("-")), None)
+    if command is not None and command not in COMMANDS:
+        raise UsageError(f"there is no command {command!r} (commands: {', '.join(COMMANDS)}){nearest(command, COMMANDS)}")
     selection = select(arguments[1:]) if command in ("prepare", "train") else None
     parser = create_parser(command, selection)
     options = parser.parse_args(arguments)
@@ -59,16 +62,16 @@ def _dispatch(arguments: list[str], console: Console) -> int:
 
 
 def _list(console: Console) -> int:
-    table = Table("task", "what", "length", "classes", "chance", "train / val / test", "mixer", "presets")
+    table = Table("task", "length", "classes", "chance %", "train / val / test", "mixer", "presets")
     for name, task in sorted(TASKS.items()):
         info = task.info
         sizes = " / ".join(f"{size:,}" for size in info.sizes)
-        chance = f"{100 * info.chance:.1f} %"
+        chance = f"{100 * info.chance:.1f}"
         presets = " ".join(list_presets(name))
-        table.add_row(
-            name, info.title, str(info.length), str(info.n_classes), chance, sizes, DEFAULT_MIXERS[name], presets
-        )
+        table.add_row(name, str(info.length), str(info.n_classes), chance, sizes, DEFAULT_MIXERS[name], presets)
     console.print(table)
+    for name, task in sorted(TASKS.items()):
+        console.print(f"{name}: {task.info.title}", highlight=False)
     console.print(f"mixers: {' '.join(list_mixers())}", highlight=False)
     return 0
 

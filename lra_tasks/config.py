@@ -55,8 +55,8 @@ class RunConfig:
             raise UsageError(f"the configuration lacks or does not know: {odd}")
         try:
             sections: dict[str, Any] = {name: kind(**values[name]) for name, kind in _SECTIONS.items()}
-        except TypeError as error:
-            raise UsageError(f"the configuration does not fit this version: {error}") from error
+        except (TypeError, ValueError) as error:
+            raise UsageError(str(error)) from error
         recipe = Recipe(data=dict(values["data"]), mixer_options=dict(values["mixer_options"] or {}), **sections)
         return cls(recipe=recipe, **{name: values[name] for name in _TOP})
 

@@ -22,19 +22,18 @@ _TASK_HELP = f"name of a task: {', '.join(sorted(TASKS))}"
 
 
 class Parser(ArgumentParser):
-    """A parser whose errors are a UsageError with the nearest option names."""
+    """A parser that takes no abbreviations and whose errors are a UsageError with the nearest option names."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, **options)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise a UsageError."""
         raise UsageError(self._explain(str(message).strip())) from ex
 
     def _explain(self, message: str) -> str:
-        found = re.search(r"(?:[Uu]nrecognized arguments|No action for key)\D*?[\"']?(--)?([\w.\-]+)", message)
-        if found is None:
-            return message
-        known = [text.lstrip("-") for text in self.option_names()]
-        hint = nearest(found[2], known)
-        return message + hint.replace("'", "'--") if hint else message
+        found = re.search(r"unrecognized arguments: (--[\w.\-]+)", message)
+        return message + nearest(found[1], self.option_names()) if found else message
 
     def option_names(self) -> list[str]:
         """Every option of this parser, as written on the command line."""

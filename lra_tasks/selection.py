@@ -110,10 +110,17 @@ def _from_recipe(chosen: dict[str, Any]) -> RunConfig:
         mixer = check_choice("--mixer", chosen["mixer"] or DEFAULT_MIXERS[task], list_mixers())
         preset = chosen["preset"] or DEFAULT_PRESET
         recipe = create_recipe(task, mixer, preset)
-        seed = int(chosen["seed"] or 0)
+        seed = _read_seed(chosen["seed"])
     except ValueError as error:
         raise UsageError(str(error)) from error
     return RunConfig(task, mixer, preset, seed, None, recipe)
+
+
+def _read_seed(value: Any) -> int:
+    try:
+        return int(value or 0)
+    except (ValueError, TypeError):
+        raise UsageError(f"--seed is {value!r}, expected an integer >= 0") from None
 
 
 def _read_mapping(path: Path) -> dict[str, Any]:

@@ -62,9 +62,9 @@ def train(config: RunConfig, folder: RunFolder, *, resume: bool, console: Consol
     task, module = build(config)
     checkpoints = EpochCheckpoints(folder, config)
     with quiet_lightning():
+        trainer = _create_trainer(config, folder, checkpoints, console)
         check_writable(folder.path)
         task.prepare_data()
-        trainer = _create_trainer(config, folder, checkpoints, console)
         config.save(folder.config)
         folder.metrics.unlink(missing_ok=True)
         start = folder.last if folder.last.is_file() else None

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from longconv._checks import check_int, check_real
+
 
 @dataclass(frozen=True)
 class ModelSettings:
@@ -46,6 +48,14 @@ class OptimizerSettings:
     filter_lr: float | None = 0.001
     warmup: float = 0.1
 
+    def __post_init__(self) -> None:
+        check_real("optimizer.lr", self.lr, least=0.0, open_least=True)
+        check_real("optimizer.weight_decay", self.weight_decay, least=0.0)
+        if self.filter_lr is not None:
+            check_real("optimizer.filter_lr", self.filter_lr, least=0.0)
+        if check_real("optimizer.warmup", self.warmup, least=0.0, most=1.0) == 1.0:
+            raise ValueError("optimizer.warmup is 1, expected a share in [0, 1)")
+
 
 @dataclass(frozen=True)
 class TrainerSettings:
@@ -78,6 +88,10 @@ class TrainerSettings:
     limit_test_batches: int | float = 1.0
     log_every_n_steps: int = 20
     deterministic: bool = False
+
+    def __post_init__(self) -> None:
+        check_int("trainer.max_epochs", self.max_epochs)
+        check_int("trainer.log_every_n_steps", self.log_every_n_steps)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,108 @@
+"""The command line: what it prints, and that every wrong request is one clear line and exit code 2."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from longconv.mixers import list_mixers
+from lra_tasks.cli import main
+from lra_tasks.data import TASKS
+from tests.lra_tasks.running import run, tiny
+
+
+def test_list_names_every_task_and_mixer(capsys: pytest.CaptureFixture[str]) -> None:
+    run(["list"])
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in (*TASKS, *list_mixers(), "quick", "paper"))
+
+
+def test_prepare_builds_the_data(data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(["prepare", "smnist", "--data-dir", str(data_dir)])
+    assert str(data_dir) in capsys.readouterr().out
+    assert any(data_dir.rglob("*.npy"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        ("trian smnist", ["'trian'", "'train'"]),
+        ("", ["subcommand"]),
+        ("train", ["TASK", "smnist"]),
+        ("train smnits", ["'smnits'", "'smnist'"]),
+        ("prepare smnits", ["'smnits'", "'smnist'"]),
+        ("train smnist --mixer s4dd", ["'s4dd'", "'s4d'"]),
+        ("train smnist --preset quik", ["'quik'", "'quick'"]),
+        ("train smnist --preset paper", ["'paper'", "'quick'"]),
+        ("train smnist --runn-dir x", ["--runn-dir", "'--run-dir'"]),
+        ("train smnist --model.d_modle 8", ["--model.d_modle", "'--model.d_model'"]),
+        ("train smnist --mixer_options.d_stat 8", ["--mixer_options.d_stat", "'--mixer_options.d_state'"]),
+        ("train smnist --mixer long_conv --mixer_options.d_state 8", ["--mixer_options.d_state"]),
+        ("train smnist --data.batch_sise 8", ["--data.batch_sise", "'--data.batch_size'"]),
+        ("train smnist --model.d_model x", ["model.d_model", "int"]),
+        ("train smnist --model.d_model -3", ["d_model is -3"]),
+        ("train smnist --model.norm group", ["model.norm", "batch"]),
+        ("train smnist --model.dropout 1.5", ["dropout is 1.5"]),
+        ("train smnist --data.batch_size 0", ["batch_size is 0"]),
+        ("train smnist --mixer_options.init lines", ["init is 'lines'", "'lin'"]),
+        ("train smnist --optimizer.lr 0", ["optimizer.lr is 0"]),
+        ("train smnist --optimizer.warmup 2", ["optimizer.warmup is 2"]),
+        ("train smnist --trainer.max_epochs 0", ["trainer.max_epochs is 0"]),
+        ("train smnist --trainer.precision 7", ["Precision '7'"]),
+        ("train smnist --seed x", ["seed", "'x'"]),
+        ("train smnist --seed -1", ["seed is -1"]),
+        ("train smnist --config missing.yaml", ["missing.yaml"]),
+        ("train smnist other", ["other"]),
+        ("train smnist --resume", ["no run to resume"]),
+        ("train --resume", ["--run-dir"]),
+        ("evaluate", ["run"]),
+        ("report", ["runs"]),
+        ("report x --format html", ["format", "markdown"]),
+    ],
+)
+def test_wrong_requests_are_refused_by_name(
+    arguments: str, parts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments.split()) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("lra-tasks: error: ")
+    assert all(part in error for part in parts), error
+    assert "Traceback" not in error
+    assert not any(tmp_path.rglob("*.ckpt"))
+
+
+def test_overrides_reach_the_configuration(data_dir: Path, finished: Path) -> None:
+    config = yaml.safe_load((finished / "config.yaml").read_text())
+    assert config["model"]["d_model"] == 8
+    assert config["trainer"]["limit_train_batches"] == 6
+    assert config["data"]["batch_size"] == 10
+    assert config["mixer"] == "s4d" and config["mixer_options"]["l_max"] == 784
+    assert config["data_dir"] == str(data_dir)
+
+
+def test_print_config_is_a_configuration_that_trains(
+    tmp_path: Path, data_dir: Path, finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([*tiny(tmp_path / "unused", data_dir), "--print_config"])
+    assert stopped.value.code == 0
+    printed = yaml.safe_load(capsys.readouterr().out)
+    saved = yaml.safe_load((finished / "config.yaml").read_text())
+    assert {name: printed[name] for name in saved} == saved
+    assert not (tmp_path / "unused").exists()
+
+
+def test_the_configuration_of_a_run_repeats_it(tmp_path: Path, finished: Path) -> None:
+    run(["train", "--config", str(finished / "config.yaml"), "--run-dir", str(tmp_path / "again")])
+    assert (tmp_path / "again" / "config.yaml").read_text() == (finished / "config.yaml").read_text()
+    assert (tmp_path / "again" / "history.csv").read_text().splitlines()[0].startswith("epoch,step")
+
+
+def test_help_shows_the_options_of_task_and_mixer(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["train", "smnist", "--mixer", "sgconv", "--help"])
+    printed = capsys.readouterr().out
+    assert "--mixer_options.kernel_dim" in printed and "--data.num_workers" in printed and "d_state" not in printed

@@ -1,0 +1,50 @@
+"""Every recipe builds: its options exist, and its model takes a batch of the task's shape."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from longconv.mixers import list_mixers
+from lra_tasks.config import RunConfig, differences, flatten
+from lra_tasks.data import TASKS
+from lra_tasks.recipes import DEFAULT_MIXERS, create_recipe, list_presets
+from lra_tasks.train import build
+
+ROWS = [(task, mixer, preset) for task in sorted(TASKS) for preset in list_presets(task) for mixer in list_mixers()]
+
+
+@pytest.mark.parametrize(("task", "mixer", "preset"), ROWS)
+def test_a_recipe_builds_a_model_of_the_task(task: str, mixer: str, preset: str) -> None:
+    info = TASKS[task].info
+    config = RunConfig(task, mixer, preset, 0, None, create_recipe(task, mixer, preset))
+    _, module = build(config)
+    length = 32
+    if info.n_tokens is not None:
+        inputs = torch.randint(info.n_tokens, (2, length))
+    else:
+        inputs = torch.randn(2, length, info.d_input or 0)
+    assert module({"inputs": inputs}).shape == (2, info.n_classes)
+    assert RunConfig.from_dict(config.to_dict()) == config
+
+
+def test_every_task_has_a_quick_preset_and_a_default_mixer() -> None:
+    assert all("quick" in list_presets(task) and DEFAULT_MIXERS[task] in list_mixers() for task in TASKS)
+
+
+def test_paper_recipes_hold_the_published_settings() -> None:
+    recipe = create_recipe("pathfinder32", "s4d", "paper")
+    assert (recipe.model.n_layers, recipe.model.d_model, recipe.mixer_options["d_state"]) == (6, 256, 64)
+    assert (recipe.optimizer.lr, recipe.data["batch_size"], recipe.trainer.max_epochs) == (0.004, 64, 200)
+    recipe = create_recipe("listops", "long_conv", "paper")
+    assert (recipe.model.n_layers, recipe.model.d_model, recipe.optimizer.filter_lr) == (8, 128, 5e-4)
+    assert recipe.mixer_options["threshold"] == 0.002
+
+
+def test_differences_name_both_values_and_leave_out_what_may_change() -> None:
+    recipe = create_recipe("smnist", "s4d")
+    saved = RunConfig("smnist", "s4d", "quick", 0, None, recipe)
+    changes = {"optimizer": {"lr": 0.5}, "trainer": {"max_epochs": 99}}
+    now = RunConfig("smnist", "s4d", "quick", 0, "/elsewhere", recipe.override(changes))
+    assert differences(saved, now) == [f"optimizer.lr is {recipe.optimizer.lr!r} in the run, 0.5 now"]
+    assert flatten(now.to_dict())["trainer.max_epochs"] == 99

@@ -1,0 +1,82 @@
+"""The report: ours beside the published accuracies, in three forms."""
+
+from __future__ import annotations
+
+import csv
+import io
+import shutil
+from pathlib import Path
+
+import pytest
+
+from longconv.mixers import list_mixers
+from lra_tasks.data import TASKS
+from lra_tasks.published import PUBLISHED, find_published
+from tests.lra_tasks.running import main, read_metrics, run
+
+
+def test_csv_has_our_accuracy_and_the_published_one_with_its_model(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(["report", str(finished), "--format", "csv"])
+    (row,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    metrics = read_metrics(finished)
+    assert row["task"] == "smnist" and row["mixer"] == "s4d"
+    assert row["accuracy %"] == f"{100 * metrics['test/accuracy']:.2f}"
+    assert (row["published %"], row["published model"]) == ("99.63", "S4")
+    assert row["parameters"] == str(metrics["parameters"])
+
+
+def test_markdown_is_a_table(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(["report", str(finished), str(finished), "--format", "markdown"])
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    assert len(lines) == 4
+    assert len({line.count("|") for line in lines}) == 1
+    assert set(lines[1]) <= set("|-: ")
+
+
+def test_text_has_every_run(finished: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    run(["report", str(finished)])
+    printed = capsys.readouterr().out
+    assert "finished" in printed and "99.63" in printed and "published model" in printed
+
+
+def test_missing_unfinished_and_damaged_runs_are_named_and_the_others_reported(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("unfinished", "damaged"):
+        shutil.copytree(finished, tmp_path / name)
+    (tmp_path / "unfinished" / "metrics.json").unlink()
+    (tmp_path / "damaged" / "metrics.json").write_text("{")
+    bad = [str(tmp_path / name) for name in ("missing", "unfinished", "damaged")]
+    run(["report", *bad, str(finished), "--format", "csv"])
+    captured = capsys.readouterr()
+    assert len(captured.out.splitlines()) == 2
+    assert all(path in captured.err for path in bad) and "3 of 3 epochs" in captured.err
+    assert main(["report", *bad]) == 1
+
+
+@pytest.mark.parametrize(
+    ("model", "average"),
+    [("S4 v1", 80.48), ("S4", 86.09), ("DSS", 81.88), ("S4D-LegS", 84.89), ("S4D-Inv", 85.50), ("SGConv", 87.17)]
+    + [("Liquid-S4", 87.32), ("S5", 87.46), ("MEGA", 88.21), ("Transformer", 53.66), ("Performer", 51.18)],
+)
+def test_published_accuracies_have_the_published_average(model: str, average: float) -> None:
+    """The papers count a task on which a model fails as 50 %."""
+    tasks = ("listops", "text", "retrieval", "image", "pathfinder32", "pathx")
+    accuracies = [PUBLISHED[task].get(model, 50.0) for task in tasks]
+    assert sum(accuracies) / 6 == pytest.approx(average, abs=0.02)
+
+
+@pytest.mark.parametrize("task", sorted(TASKS))
+@pytest.mark.parametrize("mixer", list_mixers())
+def test_every_task_and_mixer_has_a_published_accuracy_beside_it(task: str, mixer: str) -> None:
+    published = find_published(task, mixer)
+    assert published is not None and PUBLISHED[task][published.model] == published.accuracy
+
+
+def test_the_variant_of_s4d_is_told_by_its_init() -> None:
+    found = [find_published("listops", "s4d", {"init": init}) for init in ("legs", "inv")]
+    assert [entry and entry.model for entry in found] == ["S4D-LegS", "S4D-Inv"]
+    assert find_published("no such task", "s4d") is None

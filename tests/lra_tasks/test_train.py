@@ -1,0 +1,146 @@
+"""What a run leaves behind, and that evaluation gives the number that training gave."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from lra_tasks import cli
+from lra_tasks.module import SequenceModule, learning_rate_factor
+from lra_tasks.train import evaluate
+from tests.lra_tasks.running import main, read_metrics, run, tiny
+
+
+def test_the_folder_of_a_run_is_complete(finished: Path) -> None:
+    metrics = json.loads((finished / "metrics.json").read_text())
+    assert 0 <= metrics["test/accuracy"] <= 1 and 0 <= metrics["val/accuracy"] <= 1
+    assert metrics["epochs"] == 3 and 1 <= metrics["best_epoch"] <= 3
+    assert metrics["parameters"] > 0 and metrics["wall_time_s"] > 0 and metrics["seed"] == 0
+    assert metrics["versions"]["torch"] == torch.__version__
+    for name in ("learning_curve.png", "filters.png"):
+        assert (finished / name).read_bytes().startswith(b"\x89PNG")
+    assert list((finished / "logs").glob("events*"))
+    with (finished / "history.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    best = max(rows, key=lambda row: (float(row["val/accuracy"]), -float(row["val/loss"])))
+    assert int(best["epoch"]) == metrics["best_epoch"]
+
+
+@pytest.mark.parametrize("target", ["", "checkpoints/best.ckpt"])
+def test_evaluate_gives_the_number_of_training(finished: Path, target: str, capsys: pytest.CaptureFixture[str]) -> None:
+    metrics = read_metrics(finished)
+    _, scores = evaluate(finished / target)
+    assert scores == {"test/accuracy": metrics["test/accuracy"], "test/loss": metrics["test/loss"]}
+    _, scores = evaluate(finished / target, split="val")
+    assert scores["val/accuracy"] == metrics["val/accuracy"]
+    run(["evaluate", str(finished / target)])
+    assert f"test accuracy {100 * metrics['test/accuracy']:.2f} %" in capsys.readouterr().out
+
+
+def test_a_lone_checkpoint_is_enough(finished: Path, tmp_path: Path) -> None:
+    shutil.copy(finished / "checkpoints" / "best.ckpt", tmp_path / "moved.ckpt")
+    _, scores = evaluate(tmp_path / "moved.ckpt")
+    assert scores["test/accuracy"] == read_metrics(finished)["test/accuracy"]
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(
+    finished: Path, tmp_path: Path, data_dir: Path
+) -> None:
+    run(tiny(tmp_path / "same", data_dir))
+    run(tiny(tmp_path / "other", data_dir, "--seed", "1"))
+    assert read_metrics(tmp_path / "same") == read_metrics(finished)
+    assert read_metrics(tmp_path / "other")["test/loss"] != read_metrics(finished)["test/loss"]
+
+
+@pytest.mark.parametrize("mixer", ["sgconv", "long_conv"])
+def test_other_mixers_train(mixer: str, tmp_path: Path, data_dir: Path) -> None:
+    run(tiny(tmp_path / "run", data_dir, "--mixer", mixer, "--trainer.max_epochs", "1"))
+    assert read_metrics(tmp_path / "run")["mixer"] == mixer
+
+
+def test_training_lowers_the_loss(tmp_path: Path, data_dir: Path) -> None:
+    steps = ("--trainer.limit_train_batches", "40", "--trainer.max_epochs", "2", "--model.dropout", "0")
+    run(tiny(tmp_path / "run", data_dir, *steps, "--model.d_model", "16"))
+    with (tmp_path / "run" / "history.csv").open(newline="") as file:
+        losses = [float(row["train/loss"]) for row in csv.DictReader(file)]
+    assert losses[1] < losses[0] - 0.02
+
+
+def test_bf16_reaches_the_trainer(tmp_path: Path, data_dir: Path) -> None:
+    run(tiny(tmp_path / "run", data_dir, "--trainer.precision", "bf16-mixed", "--trainer.max_epochs", "1"))
+    assert torch.isfinite(torch.tensor(read_metrics(tmp_path / "run")["test/loss"]))
+
+
+def test_the_progress_bar_shows_loss_accuracy_and_time_left(
+    tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=160)
+    monkeypatch.setattr(cli, "Console", lambda **_: console)
+    run(tiny(tmp_path / "run", data_dir))
+    shown = screen.getvalue()
+    assert all(part in shown for part in ("epoch", "loss", "accuracy", "left", "0:00", "best validation"))
+    assert "test accuracy" in shown and "(best checkpoint, epoch" in shown
+
+
+def test_a_run_is_never_overwritten(finished: Path, data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (finished / "metrics.json").read_bytes()
+    assert main(tiny(finished, data_dir)) == 2
+    assert "--resume" in capsys.readouterr().err
+    assert (finished / "metrics.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("inside", ["", "runs/deep"])
+def test_an_unwritable_run_folder_is_named(
+    inside: str, tmp_path: Path, data_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    assert main(tiny(tmp_path / "file" / inside, data_dir)) == 1
+    error = capsys.readouterr().err
+    assert f"cannot write in the run folder {tmp_path / 'file' / inside}" in error and "Traceback" not in error
+
+
+def test_missing_data_is_named(tmp_path: Path, data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("no folder")
+    assert main(tiny(tmp_path / "run", tmp_path / "file")) == 1
+    error = capsys.readouterr().err
+    assert str(tmp_path / "file") in error and "Traceback" not in error
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 cut short"])
+def test_a_damaged_checkpoint_is_named(content: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "bad.ckpt").write_bytes(content)
+    assert main(["evaluate", str(tmp_path / "bad.ckpt")]) == 1
+    assert str(tmp_path / "bad.ckpt") in capsys.readouterr().err
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(
+    tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = SequenceModule.forward
+
+    def poisoned(self: SequenceModule, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        return plain(self, batch) * (float("nan") if self.training and self.global_step >= 8 else 1.0)
+
+    monkeypatch.setattr(SequenceModule, "forward", poisoned)
+    assert main(tiny(tmp_path / "run", data_dir)) == 1
+    error = capsys.readouterr().err
+    assert "the train loss is nan at step 8 (epoch 2)" in error and "Traceback" not in error
+    monkeypatch.undo()
+    _, scores = evaluate(tmp_path / "run")
+    assert scores["test/loss"] < float("inf")
+
+
+def test_the_learning_rate_rises_linearly_and_ends_at_zero() -> None:
+    factors = [learning_rate_factor(step, 100, 0.1) for step in range(101)]
+    assert factors[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
+    assert factors[10] == 1 and factors[55] == pytest.approx(0.5) and factors[100] == pytest.approx(0, abs=1e-12)
+    assert all(later <= earlier for earlier, later in zip(factors[10:], factors[11:], strict=False))
