@@ -153,5 +153,5 @@ class FreeFilter(Filter):
         k: Tensor = self.weight
         if self.smoothing is not None:
             k = SMOOTHINGS[self.smoothing](k, self.smooth_window)
-        k = self.dropout(squash(k[..., :length], self.threshold))
-        return F.pad(k, (0, length - k.shape[-1]))
+        k = self.dropout(squash(k, self.threshold))
+        return F.pad(k, (0, length))[..., :length]

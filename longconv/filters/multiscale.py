@@ -166,9 +166,10 @@ class MultiscaleFilter(Filter):
     def forward(self, length: int) -> Tensor:
         """The first ``length`` taps, (C, H, length)."""
         check_int("length", length, least=0)
-        taps = min(length, self.l_max)
-        k = multiscale_filter(list(self.weights), taps, self.decay, self.mode, self.norm, init_scale=self.init_scale)
-        return F.pad(k, (0, length - taps))
+        k = multiscale_filter(
+            list(self.weights), self.l_max, self.decay, self.mode, self.norm, init_scale=self.init_scale
+        )
+        return F.pad(k, (0, length))[..., :length]
 
 
 def _cosines(C: int, H: int, d: int) -> Tensor:

@@ -52,9 +52,8 @@ class DiagonalMixer(ConvolutionMixer):
 
     def _step(self, u_t: Tensor, state: DiagonalState) -> tuple[Tensor, DiagonalState]:
         self._check_state(u_t, state)
-        with torch.autocast(u_t.device.type, enabled=False):
-            x = state.A_bar * state.x + state.B_bar * u_t[..., None]
-            y = 2 * torch.einsum("chn,bhn->bch", state.C, x).real + self.D * u_t[:, None]
+        x = state.A_bar * state.x + state.B_bar * u_t[..., None]
+        y = 2 * torch.einsum("chn,bhn->bch", state.C, x).real + self.D * u_t[:, None]
         y_t = self._mix_features(y.to(u_t.dtype).flatten(1))
         return y_t, state._replace(x=x.to(state.x.dtype))
 
@@ -63,15 +62,15 @@ class DiagonalMixer(ConvolutionMixer):
         length = u.shape[1]
         if length == 0:
             return self._mix_features(u.repeat(1, 1, self.channels)), state
+        x, A_bar, B_bar, C = state
+        log_A_bar = torch.log(torch.where(A_bar == 0, torch.finfo(torch.float64).tiny, A_bar))
+        precision = torch.complex128 if u.dtype == torch.float64 else torch.complex64
         with torch.autocast(u.device.type, enabled=False):
-            x, A_bar, B_bar, C = state
-            log_A_bar = torch.log(torch.where(A_bar == 0, torch.finfo(torch.float64).tiny, A_bar))
-            precision = torch.complex128 if u.dtype == torch.float64 else torch.complex64
             k = vandermonde_log((2 * C * B_bar).to(precision), log_A_bar, length, real=True)
             past = vandermonde_log((2 * C * A_bar * x[:, None]).to(precision), log_A_bar, length, real=True)
-            y = fft_conv(self._features(u), k.flatten(0, 1), skip=self.D.flatten())
-            y = (y + past.flatten(1, 2)).to(u.dtype)
-            x = advance(x, log_A_bar, B_bar, u.transpose(1, 2)).to(x.dtype)
+        y = fft_conv(self._features(u), k.flatten(0, 1), skip=self.D.flatten())
+        y = (y + past.flatten(1, 2)).to(u.dtype)
+        x = advance(x, log_A_bar, B_bar, u.transpose(1, 2)).to(x.dtype)
         return self._mix_features(transpose(y)), state._replace(x=x)
 
     def _check_state(self, u: Tensor, state: DiagonalState) -> None:

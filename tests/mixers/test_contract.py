@@ -348,6 +348,22 @@ def test_low_precision(case: Case, dtype: torch.dtype) -> None:
         assert relative_l2(case.build(torch.float32)(u), expected) < bound
 
 
+@streaming_mixers
+def test_streaming_in_low_precision(case: Case) -> None:
+    """Chunks and steps in bfloat16 and under autocast stay as near to the float32 output as forward does."""
+    u = sequence(dtype=torch.float32)
+    expected = case.build(torch.float32)(u)
+    for dtype, autocast in ((torch.bfloat16, False), (torch.float32, True)):
+        mixer = case.build(dtype)
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            head, state = mixer.prefill(u[:, :20].to(dtype))
+            tail = []
+            for u_t in u[:, 20:].to(dtype).unbind(1):
+                y_t, state = mixer.step(u_t, state)
+                tail.append(y_t)
+        assert relative_l2(torch.cat([head, torch.stack(tail, 1)], 1), expected) < 2e-2
+
+
 # --- bad input --------------------------------------------------------------------------------------------------------
 
 
