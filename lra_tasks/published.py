@@ -53,15 +53,20 @@ _COMMANDS: dict[str, tuple[float | None, ...]] = {
     "S5": (96.53, 94.53),
 }
 
+
+def _by_task(tasks: tuple[str, ...], table: dict[str, tuple[float | None, ...]]) -> dict[str, dict[str, float]]:
+    columns = zip(tasks, zip(*table.values(), strict=True), strict=True)
+    return {
+        task: {model: accuracy for model, accuracy in zip(table, column, strict=True) if accuracy is not None}
+        for task, column in columns
+    }
+
+
 PUBLISHED: dict[str, dict[str, float]] = {
-    task: {model: row[column] for model, row in table.items() if row[column] is not None}  # type: ignore[misc]
-    for tasks, table in (
-        (_LRA_TASKS, _LRA),
-        (_SEQUENTIAL_TASKS, _SEQUENTIAL),
-        (_SPEECH_TASKS, _SPEECH),
-        (_COMMANDS_TASKS, _COMMANDS),
-    )
-    for column, task in enumerate(tasks)
+    **_by_task(_LRA_TASKS, _LRA),
+    **_by_task(_SEQUENTIAL_TASKS, _SEQUENTIAL),
+    **_by_task(_SPEECH_TASKS, _SPEECH),
+    **_by_task(_COMMANDS_TASKS, _COMMANDS),
 }
 """Accuracy by task, then by the name that its paper gives the model."""
 
@@ -97,7 +102,7 @@ def find_published(task: str, mixer: str, mixer_options: Mapping[str, Any] | Non
     (Published(model='SGConv', accuracy=61.45), Published(model='S4', accuracy=99.63))
     """
     accuracies = PUBLISHED.get(task, {})
-    models = _MODELS.get(mixer, ())
+    models: tuple[str, ...] = _MODELS.get(mixer, ())
     if mixer == "s4d":
         models = (_S4D_INITS.get(str((mixer_options or {}).get("init")), models[0]), *models)
     found = next((model for model in (*models, _FALLBACK) if model in accuracies), None)
