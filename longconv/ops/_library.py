@@ -13,6 +13,20 @@ LIBRARY = torch.library.Library("longconv", "DEF")
 """Namespace ``torch.ops.longconv``."""
 
 
+_AUTOCAST = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastCPU).add(torch._C.DispatchKey.AutocastCUDA)
+
+
+def _without_autocast(kernel: Callable[..., Any]) -> Callable[..., Any]:
+    """The kernel with autocast off: the precision of its arithmetic is the op's own matter."""
+
+    @functools.wraps(kernel)
+    def run(*args: Any) -> Any:
+        with torch._C._ExcludeDispatchKeyGuard(_AUTOCAST):
+            return kernel(*args)
+
+    return run
+
+
 def define(
     name: str,
     schema: str,
@@ -39,7 +53,7 @@ def define(
     LIBRARY.define(name + schema)
     qualified, operator = f"longconv::{name}", getattr(torch.ops.longconv, name)
     rule = functools.partial(vmap, operator)
-    LIBRARY.impl(name, kernel, "CompositeExplicitAutograd")
+    LIBRARY.impl(name, _without_autocast(kernel), "CompositeExplicitAutograd")
     torch.library.register_fake(qualified, fake, lib=LIBRARY)
     torch.library.register_autograd(qualified, gradients, setup_context=save, lib=LIBRARY)
     torch.library.register_vmap(qualified, rule, lib=LIBRARY)

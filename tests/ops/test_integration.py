@@ -160,6 +160,22 @@ def test_autocast_follows_the_input() -> None:
         fft_conv(u.bfloat16(), k, pre_gate=gate)
 
 
+@pytest.mark.parametrize("backend", ["torch", "reference"])
+def test_autocast_leaves_the_arithmetic_alone(backend: str) -> None:
+    """Matrix products inside a kernel stay in the op's precision, forward and backward."""
+    v, log_x = nodes(2, H, N).detach().requires_grad_(), nodes(H, N).detach()
+    u, k = real(B, H, L, dtype=torch.float32), real(H, K, dtype=torch.float32)
+
+    def values() -> list[Tensor]:
+        powers, y = vandermonde_log(v, log_x, L, real=True, backend=backend), fft_conv(u, k, backend=backend)
+        return [powers, y, *torch.autograd.grad(powers.sum() + y.sum(), (v, u, k))]
+
+    want = values()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got = values()
+    assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", functions())
 def test_on_the_gpu_as_on_the_cpu(name: str) -> None:
