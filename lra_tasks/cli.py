@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from jsonargparse import Namespace
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -47,7 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _dispatch(arguments: list[str], console: Console) -> int:
     command = next((word for word in arguments[:1] if not word.startswith("-")), None)
     if command is not None and command not in COMMANDS:
-        raise UsageError(f"there is no command {command!r} (commands: {', '.join(COMMANDS)}){nearest(command, COMMANDS)}")
+        hint = nearest(command, COMMANDS)
+        raise UsageError(f"there is no command {command!r} (commands: {', '.join(COMMANDS)}){hint}")
     selection = select(arguments[1:]) if command in ("prepare", "train") else None
     parser = create_parser(command, selection)
     options = parser.parse_args(arguments)
@@ -62,16 +64,18 @@ def _dispatch(arguments: list[str], console: Console) -> int:
 
 
 def _list(console: Console) -> int:
-    table = Table("task", "length", "classes", "chance %", "train / val / test", "mixer", "presets")
+    table = Table(box=SIMPLE)
+    for name in ("task", "length", "classes", "chance %", "train/val/test", "presets"):
+        table.add_column(name, no_wrap=True)
     for name, task in sorted(TASKS.items()):
         info = task.info
-        sizes = " / ".join(f"{size:,}" for size in info.sizes)
+        sizes = "/".join(str(size) for size in info.sizes)
         chance = f"{100 * info.chance:.1f}"
         presets = " ".join(list_presets(name))
-        table.add_row(name, str(info.length), str(info.n_classes), chance, sizes, DEFAULT_MIXERS[name], presets)
+        table.add_row(name, str(info.length), str(info.n_classes), chance, sizes, presets)
     console.print(table)
     for name, task in sorted(TASKS.items()):
-        console.print(f"{name}: {task.info.title}", highlight=False)
+        console.print(f"{name}: {task.info.title}; default mixer {DEFAULT_MIXERS[name]}", highlight=False)
     console.print(f"mixers: {' '.join(list_mixers())}", highlight=False)
     return 0
 

@@ -13,7 +13,13 @@ from lra_tasks.errors import RunError, UsageError
 from lra_tasks.files import write_text
 from lra_tasks.recipes import ModelSettings, OptimizerSettings, Recipe, TrainerSettings
 
-RESUME_MAY_CHANGE = ("data_dir", "trainer.max_epochs", "trainer.log_every_n_steps", "data.num_workers")
+RESUME_MAY_CHANGE = (
+    "data_dir",
+    "trainer.max_epochs",
+    "trainer.log_every_n_steps",
+    "data.num_workers",
+    "data.processes",
+)
 """Fields that may differ when a run is resumed. A new max_epochs moves the end of the cosine from there on."""
 
 

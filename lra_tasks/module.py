@@ -50,9 +50,9 @@ class SequenceModule(LightningModule):
         self.model = model
         self.settings = optimizer
         self.seed = seed
-        self.accuracies = nn.ModuleDict(
-            {f"{stage}_accuracy": MulticlassAccuracy(n_classes, average="micro") for stage in ("train", "val", "test")}
-        )
+        self.train_accuracy = MulticlassAccuracy(n_classes, average="micro")
+        self.val_accuracy = MulticlassAccuracy(n_classes, average="micro")
+        self.test_accuracy = MulticlassAccuracy(n_classes, average="micro")
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits (B, n_classes) of a batch."""
@@ -83,7 +83,7 @@ class SequenceModule(LightningModule):
                 "the checkpoints of earlier epochs are kept: try a lower --optimizer.lr, a longer --optimizer.warmup "
                 "or --trainer.gradient_clip_val 1"
             )
-        accuracy = self.accuracies[f"{stage}_accuracy"]
+        accuracy: MulticlassAccuracy = getattr(self, f"{stage}_accuracy")
         batch_accuracy = accuracy(logits, labels)
         n_samples = len(labels)
         self.log(f"{stage}/accuracy", accuracy, on_step=False, on_epoch=True, batch_size=n_samples)

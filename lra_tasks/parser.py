@@ -1,4 +1,4 @@
-"""The parser of `lra-tasks`: typed options, built from the settings and from the task's and the mixer's own arguments."""
+"""The parser of `lra-tasks`: typed options, from the settings and from the arguments of the task and the mixer."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ def save_figure(figure: Figure, path: Path) -> None:
     """Write a figure as PNG, whole or not at all."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
-    write_atomic(path, lambda file: file.write(buffer.getvalue()) and None)
+    write_atomic(path, lambda file: file.write(buffer.getvalue()))
 
 
 def plot_learning_curve(history: Sequence[dict[str, float]], path: Path, *, title: str, chance: float) -> None:
@@ -71,7 +71,7 @@ def plot_filters(model: nn.Module, length: int, path: Path, *, title: str) -> bo
         return False
     shown = filters[:_N_LAYERS]
     figure = Figure(figsize=(9, 1.7 * len(shown) + 0.6), layout="constrained")
-    axes: Sequence[Axes] = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
+    axes: list[Axes] = list(figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0])
     for layer, (axis, kernel) in enumerate(zip(axes, shown, strict=True), start=1):
         features = torch.linspace(0, kernel.shape[1] - 1, min(_N_FEATURES, kernel.shape[1])).long()
         axis.plot(kernel[0, features].T.numpy(), linewidth=0.8)

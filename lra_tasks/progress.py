@@ -90,9 +90,10 @@ class RunProgress(Callback):
             self._printed = len(history)
         for row in history[self._printed :]:
             mark = "  best" if row is self.checkpoints.best else ""
+            train, val = (100 * row[f"{stage}/accuracy"] for stage in ("train", "val"))
             self.console.print(
-                f"epoch {row['epoch']:>3.0f}  loss {row['train/loss']:.4f}  accuracy {100 * row['train/accuracy']:.2f} %"
-                f"  validation {100 * row['val/accuracy']:.2f} %  {row['seconds']:.1f} s{mark}",
+                f"epoch {row['epoch']:>3.0f}  loss {row['train/loss']:.4f}  accuracy {train:.2f} %  "
+                f"validation {val:.2f} %  {row['seconds']:.1f} s{mark}",
                 highlight=False,
             )
         self._printed = len(history)

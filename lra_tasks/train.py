@@ -68,7 +68,7 @@ def train(config: RunConfig, folder: RunFolder, *, resume: bool, console: Consol
         config.save(folder.config)
         folder.metrics.unlink(missing_ok=True)
         start = folder.last if folder.last.is_file() else None
-        console.print(_headline(config, module, folder, start), highlight=False)
+        console.print(_headline(config, module, folder, start), highlight=False, soft_wrap=True)
         try:
             trainer.fit(module, datamodule=task, ckpt_path=start, weights_only=True)
         except OSError as error:
@@ -122,7 +122,6 @@ def score(config: RunConfig, checkpoint: Path, split: Split = "test") -> dict[st
     except (KeyError, RuntimeError) as error:
         raise RunError(f"{checkpoint} does not fit the run's configuration: {error}") from error
     settings = config.recipe.trainer
-    limits = {"limit_val_batches": settings.limit_val_batches, "limit_test_batches": settings.limit_test_batches}
     with quiet_lightning():
         trainer = Trainer(
             accelerator=settings.accelerator,
@@ -133,7 +132,8 @@ def score(config: RunConfig, checkpoint: Path, split: Split = "test") -> dict[st
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
-            **limits,
+            limit_val_batches=settings.limit_val_batches,
+            limit_test_batches=settings.limit_test_batches,
         )
         run = trainer.test if split == "test" else trainer.validate
         (metrics,) = run(module, datamodule=task, verbose=False)
@@ -199,9 +199,7 @@ def _check_folder(config: RunConfig, folder: RunFolder, *, resume: bool) -> None
         )
 
 
-def _create_trainer(
-    config: RunConfig, folder: RunFolder, checkpoints: EpochCheckpoints, console: Console
-) -> Trainer:
+def _create_trainer(config: RunConfig, folder: RunFolder, checkpoints: EpochCheckpoints, console: Console) -> Trainer:
     try:
         return Trainer(
             **asdict(config.recipe.trainer),
@@ -239,7 +237,7 @@ def _finish(config: RunConfig, folder: RunFolder, checkpoints: EpochCheckpoints,
     title = f"{config.mixer} on {config.task}"
     plot_learning_curve(checkpoints.history, folder.learning_curve, title=title, chance=task.info.chance)
     plot_filters(module.model, task.info.length, folder.filters, title=f"filters of {title}, best checkpoint")
-    metrics = {
+    metrics: dict[str, Any] = {
         "task": config.task,
         "mixer": config.mixer,
         "preset": config.preset,
@@ -260,7 +258,7 @@ def _finish(config: RunConfig, folder: RunFolder, checkpoints: EpochCheckpoints,
     }
     write_metrics(folder, metrics)
     console.print(
-        f"test accuracy {100 * metrics['test/accuracy']:.2f} % (best checkpoint, epoch {metrics['best_epoch']})",
+        f"test accuracy {100 * test['test/accuracy']:.2f} % (best checkpoint, epoch {metrics['best_epoch']})",
         highlight=False,
     )
     return metrics

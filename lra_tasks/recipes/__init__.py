@@ -40,7 +40,7 @@ def list_presets(task: str) -> tuple[str, ...]:
 
 
 def create_recipe(task: str, mixer: str, preset: str = DEFAULT_PRESET) -> Recipe:
-    """The recipe of a task with a mixer; a mixer's ``l_max`` is the task's length where the preset does not say.
+    """The recipe of a task with a mixer; a mixer's ``l_max`` is the length of the data where the preset does not say.
 
     Raises:
         ValueError: the task has no such preset, or the preset none for the mixer; it names those that exist.
@@ -54,5 +54,5 @@ def create_recipe(task: str, mixer: str, preset: str = DEFAULT_PRESET) -> Recipe
         check_choice(f"mixer (preset {preset!r} of {task})", mixer, list(entry.mixers))
     recipe = entry.recipe(mixer)
     if "l_max" in mixer_options(mixer) and "l_max" not in recipe.mixer_options:
-        recipe = recipe.override({"mixer_options": {"l_max": TASKS[task].info.length}})
+        recipe = recipe.override({"mixer_options": {"l_max": recipe.data.get("l_max", TASKS[task].info.length)}})
     return recipe

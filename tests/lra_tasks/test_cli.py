@@ -63,7 +63,11 @@ def test_prepare_builds_the_data(data_dir: Path, capsys: pytest.CaptureFixture[s
     ],
 )
 def test_wrong_requests_are_refused_by_name(
-    arguments: str, parts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    arguments: str,
+    parts: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(arguments.split()) == 2

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -44,7 +46,7 @@ def test_paper_recipes_hold_the_published_settings() -> None:
 def test_differences_name_both_values_and_leave_out_what_may_change() -> None:
     recipe = create_recipe("smnist", "s4d")
     saved = RunConfig("smnist", "s4d", "quick", 0, None, recipe)
-    changes = {"optimizer": {"lr": 0.5}, "trainer": {"max_epochs": 99}}
+    changes: dict[str, dict[str, Any]] = {"optimizer": {"lr": 0.5}, "trainer": {"max_epochs": 99}}
     now = RunConfig("smnist", "s4d", "quick", 0, "/elsewhere", recipe.override(changes))
     assert differences(saved, now) == [f"optimizer.lr is {recipe.optimizer.lr!r} in the run, 0.5 now"]
     assert flatten(now.to_dict())["trainer.max_epochs"] == 99

@@ -35,7 +35,9 @@ def test_markdown_is_a_table(finished: Path, capsys: pytest.CaptureFixture[str])
     assert set(lines[1]) <= set("|-: ")
 
 
-def test_text_has_every_run(finished: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_text_has_every_run(
+    finished: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     run(["report", str(finished)])
     printed = capsys.readouterr().out
@@ -59,8 +61,19 @@ def test_missing_unfinished_and_damaged_runs_are_named_and_the_others_reported(
 
 @pytest.mark.parametrize(
     ("model", "average"),
-    [("S4 v1", 80.48), ("S4", 86.09), ("DSS", 81.88), ("S4D-LegS", 84.89), ("S4D-Inv", 85.50), ("SGConv", 87.17)]
-    + [("Liquid-S4", 87.32), ("S5", 87.46), ("MEGA", 88.21), ("Transformer", 53.66), ("Performer", 51.18)],
+    [
+        ("S4 v1", 80.48),
+        ("S4", 86.09),
+        ("DSS", 81.88),
+        ("S4D-LegS", 84.89),
+        ("S4D-Inv", 85.50),
+        ("SGConv", 87.17),
+        ("Liquid-S4", 87.32),
+        ("S5", 87.46),
+        ("MEGA", 88.21),
+        ("Transformer", 53.66),
+        ("Performer", 51.18),
+    ],
 )
 def test_published_accuracies_have_the_published_average(model: str, average: float) -> None:
     """The papers count a task on which a model fails as 50 %."""

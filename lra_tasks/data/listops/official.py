@@ -34,8 +34,8 @@ def find_release(folder: Path) -> dict[str, Path]:
             raise DataError(f"{missing[0]} is missing beside the other splits of the release")
     raise DataError(
         f"no basic_train.tsv, basic_val.tsv and basic_test.tsv in {folder}, its listops-1000 or its lra_release: "
-        "unpack lra_release.gz of github.com/google-research/long-range-arena there, or leave official_dir out to generate "
-        "the data"
+        "unpack lra_release.gz of github.com/google-research/long-range-arena there, or leave official_dir out to "
+        "generate the data"
     )
 
 

@@ -1,0 +1,131 @@
+"""The contract of every task: names, batches, order, resuming."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lra_tasks.data import TASKS, DataError, Task, create_task
+from lra_tasks.data.base import EpochSampler
+
+SMALL: dict[str, dict[str, Any]] = {
+    "smnist": {},
+    "pmnist": {},
+    "listops": {"n_train": 60, "n_val": 20, "n_test": 20, "min_length": 5, "max_length": 60, "processes": 1},
+    "pathfinder32": {"n_samples": 100, "processes": 1},
+}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("data")
+
+
+def prepared(name: str, root: Path, **options: Any) -> Task:
+    task = create_task(name, data_dir=root, **SMALL[name], **{"batch_size": 16, **options})
+    task.prepare_data()
+    task.setup()
+    return task
+
+
+def test_every_task_is_tested() -> None:
+    assert set(SMALL) == set(TASKS)
+
+
+@pytest.mark.parametrize("name", sorted(TASKS))
+def test_facts(name: str) -> None:
+    info, module = TASKS[name].info, inspect.getmodule(TASKS[name])
+    assert info.name == name and info.metric == "accuracy" and 0 < info.chance < 1
+    assert (info.d_input is None) != (info.n_tokens is None)
+    assert module is not None and module.__doc__ is not None
+    for heading in ("source", "length", "classes", "sizes", "metric", "protocol", "chance"):
+        assert heading in module.__doc__, heading
+
+
+@pytest.mark.parametrize("name", sorted(TASKS))
+def test_batches(name: str, root: Path) -> None:
+    task = prepared(name, root)
+    info = task.info
+    for size, loader in zip(
+        task.sizes, (task.train_dataloader(), task.val_dataloader(), task.test_dataloader()), strict=True
+    ):
+        seen = 0
+        for batch in loader:
+            inputs, labels = batch["inputs"], batch["labels"]
+            seen += len(labels)
+            assert labels.dtype == torch.int64 and labels.min() >= 0 and labels.max() < info.n_classes
+            if info.d_input is not None:
+                assert inputs.shape == (len(labels), info.length, info.d_input) and inputs.dtype == torch.float32
+                assert inputs.std() > 0.1 and inputs.abs().max() <= 1
+            else:
+                assert inputs.ndim == 2 and inputs.dtype == torch.int64 and inputs.max() < (info.n_tokens or 0)
+            assert ("lengths" in batch) == task.variable_length
+            if task.variable_length:
+                lengths = batch["lengths"]
+                valid = torch.arange(inputs.shape[1]) < lengths[:, None]
+                assert lengths.max() == inputs.shape[1]
+                assert (inputs[valid] > 0).all() and (inputs[~valid] == 0).all()
+        assert seen == size
+
+
+@pytest.mark.parametrize("name", sorted(TASKS))
+def test_order_depends_on_seed_and_epoch_alone(name: str, root: Path) -> None:
+    def labels(seed: int, epoch: int, workers: int = 0) -> list[int]:
+        loader = prepared(name, root, seed=seed, num_workers=workers).train_dataloader()
+        assert isinstance(loader.sampler, EpochSampler)
+        loader.sampler.set_epoch(epoch)
+        return torch.cat([batch["labels"] for batch in loader]).tolist()
+
+    first = labels(0, 0)
+    assert labels(0, 0) == first == labels(0, 0, workers=2)
+    assert sorted(labels(0, 1)) == sorted(labels(1, 0)) == sorted(first)
+    assert first != labels(0, 1) != labels(1, 0) != first
+
+
+def test_a_loader_resumes_within_an_epoch(root: Path) -> None:
+    def batches(loader: Any) -> list[list[int]]:
+        return [batch["labels"].tolist() for batch in loader]
+
+    task = prepared("listops", root)
+    whole = batches(task.train_dataloader())
+    interrupted = task.train_dataloader()
+    iterator = iter(interrupted)
+    for _ in range(2):
+        next(iterator)
+    state = interrupted.state_dict()  # type: ignore[attr-defined]
+    assert state == {"batches": 2}
+    resumed = task.train_dataloader()
+    resumed.load_state_dict(state)  # type: ignore[attr-defined]
+    assert batches(resumed) == whole[2:]
+    assert resumed.state_dict() == {"batches": 0}  # type: ignore[attr-defined]
+    assert batches(resumed) == whole
+
+
+def test_setup_without_preparation(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="smnist is not prepared .* run `lra-tasks prepare smnist"):
+        create_task("smnist", data_dir=tmp_path).setup()
+
+
+def test_bad_names_and_options(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="name is 'listop'.*did you mean 'listops'"):
+        create_task("listop")
+    with pytest.raises(TypeError, match="no option 'n_trian'; did you mean 'n_train'"):
+        create_task("listops", n_trian=3)
+    for option, value, error in (
+        ("batch_size", 0, ValueError),
+        ("batch_size", 2.5, TypeError),
+        ("num_workers", -1, ValueError),
+        ("seed", "0", TypeError),
+    ):
+        with pytest.raises(error, match=option):
+            create_task("smnist", data_dir=tmp_path, **{option: value})
+
+
+def test_an_unwritable_data_dir_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="cannot write to"):
+        create_task("smnist", data_dir=tmp_path / "file").prepare_data()
