@@ -64,7 +64,7 @@ def _dispatch(arguments: list[str], console: Console) -> int:
 
 
 def _list(console: Console) -> int:
-    table = Table(box=SIMPLE)
+    table = Table(box=SIMPLE, collapse_padding=True, pad_edge=False)
     for name in ("task", "length", "classes", "chance %", "train/val/test", "presets"):
         table.add_column(name, no_wrap=True)
     for name, task in sorted(TASKS.items()):

@@ -71,12 +71,12 @@ PUBLISHED: dict[str, dict[str, float]] = {
 """Accuracy by task, then by the name that its paper gives the model."""
 
 _MODELS = {
-    "s4": ("S4",),
-    "s4d": ("S4D-LegS",),
-    "lssl": ("LSSL",),
-    "s5": ("S5",),
-    "dss": ("DSS",),
-    "sgconv": ("SGConv",),
+    "s4": "S4",
+    "s4d": "S4D-LegS",
+    "lssl": "LSSL",
+    "s5": "S5",
+    "dss": "DSS",
+    "sgconv": "SGConv",
 }
 _S4D_INITS = {"legs": "S4D-LegS", "inv": "S4D-Inv", "lin": "S4D-Lin"}
 _FALLBACK = "S4"
@@ -102,8 +102,7 @@ def find_published(task: str, mixer: str, mixer_options: Mapping[str, Any] | Non
     (Published(model='SGConv', accuracy=61.45), Published(model='S4', accuracy=99.63))
     """
     accuracies = PUBLISHED.get(task, {})
-    models: tuple[str, ...] = _MODELS.get(mixer, ())
-    if mixer == "s4d":
-        models = (_S4D_INITS.get(str((mixer_options or {}).get("init")), models[0]), *models)
-    found = next((model for model in (*models, _FALLBACK) if model in accuracies), None)
+    variant = _S4D_INITS.get(str((mixer_options or {}).get("init"))) if mixer == "s4d" else None
+    models = (variant, _MODELS.get(mixer), _FALLBACK)
+    found = next((model for model in models if model is not None and model in accuracies), None)
     return None if found is None else Published(found, accuracies[found])
