@@ -5,11 +5,12 @@ from __future__ import annotations
 import errno
 import json
 import logging
-import os
+import multiprocessing
+import resource
 import signal
-import subprocess
-import sys
 import time
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
@@ -104,19 +105,21 @@ def test_no_space_names_the_place_and_leaves_nothing(tmp_path: Path) -> None:
     assert leftovers(tmp_path / "key") == []
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs a limit on file sizes")
+def limited(root: Path) -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10000, 10000))
+    try:
+        ensure(root / "key", {}, lambda folder: save_array(folder / "big.npy", np.zeros(10**5)))
+    except DataError as error:
+        (root / "error").write_text(str(error))
+
+
 def test_a_real_write_failure_is_reported(tmp_path: Path) -> None:
     """A file that outgrows the process's limit fails in the write call, as one on a full disk does."""
-    code = (
-        "import resource, numpy as np; from pathlib import Path\n"
-        "from lra_tasks.data.cache import ensure, save_array\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (10000, 10000))\n"
-        f"ensure(Path({str(tmp_path)!r}) / 'key', {{}}, lambda f: save_array(f / 'big.npy', np.zeros(10**5)))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert "DataError: no space left while preparing" in done.stderr
-    assert leftovers(tmp_path / "key") == []
+    process = start(limited, tmp_path)
+    process.join(timeout=60)
+    assert process.exitcode == 0
+    assert (tmp_path / "error").read_text().startswith(f"no space left while preparing {tmp_path / 'key'}")
+    assert leftovers(tmp_path / "key") == ["error"]
 
 
 def test_an_unwritable_place_is_named(tmp_path: Path) -> None:
@@ -133,42 +136,43 @@ def test_a_source_that_cannot_be_read_is_not_taken_for_the_cache(tmp_path: Path)
         ensure(tmp_path / "key", PARAMETERS, failing)
 
 
-SLOW = """
-import sys, time
-from pathlib import Path
-from lra_tasks.data.cache import ensure
-root = Path(sys.argv[1])
-def build(folder):
-    with (root / "builds").open("a") as log:
-        log.write("x")
-    (folder / "half").write_text("half")
-    time.sleep(float(sys.argv[2]))
-    (folder / "whole").write_text("whole")
-ensure(root / "task" / "key", {}, build)
-"""
+def start(target: Callable[..., None], *arguments: object) -> BaseProcess:
+    """Run in another process; a fork spares it the import of torch."""
+    process = multiprocessing.get_context("fork").Process(target=target, args=arguments)
+    process.start()
+    return process
 
 
-def start(root: Path, seconds: float) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-c", SLOW, str(root), str(seconds)], stderr=subprocess.PIPE)
+def prepare_slowly(root: Path, seconds: float) -> None:
+    def slow(folder: Path) -> None:
+        with (root / "builds").open("a") as log:
+            log.write("x")
+        (folder / "half").write_text("half")
+        time.sleep(seconds)
+        (folder / "whole").write_text("whole")
+
+    ensure(root / "task" / "key", {}, slow)
 
 
 def test_two_processes_at_once_build_once(tmp_path: Path) -> None:
-    processes = [start(tmp_path, 1.0) for _ in range(2)]
-    errors = [process.communicate(timeout=120)[1].decode() for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], errors
+    processes = [start(prepare_slowly, tmp_path, 1.0) for _ in range(2)]
+    for process in processes:
+        process.join(timeout=60)
+    assert [process.exitcode for process in processes] == [0, 0]
     assert (tmp_path / "builds").read_text() == "x"
     assert find_fault(tmp_path / "task" / "key", {}, checksums=True) is None
 
 
 def test_a_killed_preparation_is_done_again(tmp_path: Path) -> None:
-    process = start(tmp_path, 600)
-    deadline = time.monotonic() + 120
+    process = start(prepare_slowly, tmp_path, 600.0)
+    deadline = time.monotonic() + 60
     while not list(tmp_path.glob("task/.key.partial/half")) and time.monotonic() < deadline:
         time.sleep(0.05)
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
+    process.kill()
+    process.join(timeout=60)
+    assert process.exitcode == -signal.SIGKILL
     assert find_fault(tmp_path / "task" / "key", {}) is not None
-    assert start(tmp_path, 0).wait(timeout=120) == 0
+    prepare_slowly(tmp_path, 0.0)
     assert find_fault(tmp_path / "task" / "key", {}, checksums=True) is None
     assert leftovers(tmp_path / "task" / "key") == ["key"]
     assert set(json.loads((tmp_path / "task" / "key" / MANIFEST).read_text())["files"]) == {"half", "whole"}
