@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +37,10 @@ def tiny(run_dir: Path, data_dir: Path, *extra: str, task: str = "smnist") -> li
 
 
 def start(arguments: list[str]) -> subprocess.Popen[str]:
-    """Start the command in a process of its own, on one thread."""
+    """Start the command in a process of its own, on one thread; Ctrl-C reaches it even where it would not reach us.
+
+    (A shell starts its background jobs with SIGINT ignored, which children inherit.)
+    """
     return subprocess.Popen(
         [sys.executable, "-m", "lra_tasks", *arguments],
         cwd=ROOT,
@@ -43,6 +48,7 @@ def start(arguments: list[str]) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
 
 
