@@ -44,15 +44,35 @@ def test_nplr(name: str) -> None:
     assert_close(P.conj() * B, want_P.conj() * want_B, tolerance)
 
 
-@pytest.mark.parametrize("measure", ["legs", "legt", "fourier", "fout", "foud", "fourier_diag"])
-@pytest.mark.parametrize("N", [4, 16])
-def test_transition(measure: str, N: int) -> None:
-    if f"{measure}_N{N}" not in cases("lssl_hippo"):
-        pytest.skip(f"lssl_hippo has no case {measure}_N{N} here")
-    case = Case("lssl_hippo", f"{measure}_N{N}")
-    A, B = hippo.transition(measure, N)
+@pytest.mark.parametrize("name", [name for name in cases("lssl_hippo") if not name.startswith("class_")])
+def test_transition(name: str) -> None:
+    case = Case("lssl_hippo", name)
+    measure, N = case.meta["measure"], case.meta["N"]
+    parameters = {key: case.meta[key] for key in ("alpha", "beta") if key in case.meta}
+    A, B = hippo.transition(measure, N, **parameters)
     assert_close(A, case["A"])
     assert_close(B, case["B"])
+    for rank in (1, 2):
+        if f"rank_correction_r{rank}" in case:
+            recorded = case[f"rank_correction_r{rank}"]
+            _, P, _, V = hippo.nplr(measure, N, rank)
+            P0 = 2 * (P @ V.mT).real
+            assert_equal_rank_term(P0.T @ P0, recorded.double().T @ recorded.double())
+
+
+def assert_equal_rank_term(got: Tensor, want: Tensor) -> None:
+    """Both may be zero; the recorded P of the Fourier measures is float32."""
+    assert (got - want).norm() <= 2 * FOURIER * want.norm()
+
+
+@pytest.mark.parametrize("name", [name for name in cases("lssl_hippo") if name.startswith("class_")])
+def test_transition_of_the_recorded_classes(name: str) -> None:
+    """The recorded Toeplitz classes hold -A^T; all are float32."""
+    case = Case("lssl_hippo", name)
+    measure = next(known for known in ("tlagt", "glagt", "lagt") if f"class_{known}" in name.lower())
+    A, B = hippo.transition(measure, case.meta["N"], **({"beta": 0.5} if "beta05" in name else {}))
+    assert_close(-A.T if "Toeplitz" in name else A, case["A"].double(), 1e-7)
+    assert_close(B, case["B"].double(), 1e-7)
 
 
 @pytest.mark.parametrize("init", ["legs", "lin", "inv", "inv2", "quad", "real"])
