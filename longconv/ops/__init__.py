@@ -1,7 +1,8 @@
 """Operators: each is a public function, an operator of ``torch.ops.longconv``, and one or more backends."""
 
+from longconv.ops.cauchy import cauchy
 from longconv.ops.fft_conv import fft_conv
 from longconv.ops.transpose import transpose
 from longconv.ops.vandermonde import vandermonde_log
 
-__all__ = ["fft_conv", "transpose", "vandermonde_log"]
+__all__ = ["cauchy", "fft_conv", "transpose", "vandermonde_log"]

@@ -86,3 +86,19 @@ def gradients_of(
         outputs, seeds = zip(*pairs, strict=True)
         grads = iter(torch.autograd.grad(outputs, asked, seeds, allow_unused=True, create_graph=True))
     return [None if t is None or not t.requires_grad else next(grads) for t in leaves]
+
+
+def align_mapped(info: Any, in_dims: Sequence[Any], args: Sequence[Any]) -> list[Any]:
+    """The arguments of a ``vmap`` rule for tensors whose leading axes broadcast from the right.
+
+    Every tensor has the mapped axis in front, expanded if it was not mapped, so that each sample has its own gradient,
+    and then as many leading axes as the longest one.
+    """
+    tensors = [(a, d) for a, d in zip(args, in_dims, strict=True) if isinstance(a, Tensor)]
+    rank = max(a.ndim - (d is not None) for a, d in tensors)
+
+    def align(tensor: Tensor, dim: int | None) -> Tensor:
+        tensor = tensor.unsqueeze(0).expand(info.batch_size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+        return tensor.reshape(tensor.shape[0], *(1,) * (rank + 1 - tensor.ndim), *tensor.shape[1:])
+
+    return [align(a, d) if isinstance(a, Tensor) else a for a, d in zip(args, in_dims, strict=True)]

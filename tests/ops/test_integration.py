@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.export import Dim
 from torch.func import grad, jacrev, vmap
 
-from longconv.ops import fft_conv, vandermonde_log
+from longconv.ops import cauchy, fft_conv, vandermonde_log
 from tests.tolerances import assert_close
 
 B, H, L, K, N = 2, 3, 12, 9, 4
@@ -23,6 +23,11 @@ def real(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
 
 def nodes(*shape: int) -> Tensor:
     return torch.complex(-torch.rand(shape, dtype=torch.float64), real(*shape).detach()).requires_grad_()
+
+
+def points(length: int) -> Tensor:
+    """Points to the right of the nodes."""
+    return torch.complex(torch.ones(length), torch.randn(length)).to(torch.complex128).requires_grad_()
 
 
 def operator_calls() -> dict[str, tuple[Any, tuple[Any, ...]]]:
@@ -40,6 +45,12 @@ def operator_calls() -> dict[str, tuple[Any, tuple[Any, ...]]]:
         "fft_conv_backward-part": (
             ops.fft_conv_backward,
             (real(B, H, L), None, *bare, "causal", [True, *[False] * 5], "auto"),
+        ),
+        "cauchy": (ops.cauchy, (v, points(L), log_x, "auto")),
+        "cauchy-real": (ops.cauchy, (real(2, H, N), real(L), real(H, N), "auto")),
+        "cauchy_backward": (
+            ops.cauchy_backward,
+            (v.new_ones(2, H, L), v, points(L), log_x, [True, False, True], "auto"),
         ),
         "vandermonde_log-complex": (ops.vandermonde_log, (v, log_x, L, False, "auto")),
         "vandermonde_log-real-part": (ops.vandermonde_log, (v, log_x, L, True, "auto")),
@@ -62,6 +73,7 @@ def functions() -> dict[str, tuple[Callable[..., Tensor], list[Tensor]]]:
 
     return {
         "fft_conv": (convolve, [real(B, H, L), real(H, K), real(H, 5), real(H), real(B, H, L), real(B, H, L)]),
+        "cauchy": (lambda v, z, w: cauchy(v, z, w).real, [nodes(2, H, N), points(L), nodes(H, N)]),
         "vandermonde_log": (lambda v, x: vandermonde_log(v, x, L, real=True), [nodes(2, H, N), nodes(H, N)]),
     }
 
@@ -174,6 +186,31 @@ def test_autocast_leaves_the_arithmetic_alone(backend: str) -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         got = values()
     assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))
+
+
+@pytest.mark.parametrize("name", functions())
+def test_autocast_changes_nothing(name: str) -> None:
+    function, inputs = functions()[name]
+    want = function(*inputs)
+    grads = torch.autograd.grad(want.square().sum(), inputs)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got = function(*inputs)
+        assert torch.equal(got, want)
+        again = torch.autograd.grad(got.square().sum(), inputs)
+    assert all(torch.equal(a, b) for a, b in zip(again, grads, strict=True))
+
+
+@pytest.mark.parametrize("name", functions())
+def test_export(name: str) -> None:
+    function, inputs = functions()[name]
+
+    class Function(torch.nn.Module):
+        def forward(self, *tensors: Tensor) -> Tensor:
+            return function(*tensors)
+
+    program = torch.export.export(Function(), tuple(t.detach() for t in inputs))
+    assert any("longconv." in str(node.target) for node in program.graph.nodes)
+    assert_close(program.module()(*inputs), function(*inputs))
 
 
 @pytest.mark.gpu

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from longconv.ops._library import define, gradients_of
+from longconv.ops._library import align_mapped, define, gradients_of
 from longconv.ops._registry import Backend, Backends
 from longconv.ops.vandermonde import reference, torch_blocks
 
@@ -71,15 +71,8 @@ def _second_gradients(ctx: Any, cotangents: Sequence[Tensor | None]) -> tuple[An
 
 
 def _vmap(operator: Callable[..., Any], info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Any, Any]:
-    """Put the mapped axis in front of as many leading axes as the longest input has: they broadcast from the right."""
     tensors = [(a, d) for a, d in zip(args, in_dims, strict=True) if isinstance(a, Tensor)]
-    rank = max(a.ndim - (d is not None) for a, d in tensors)
-
-    def align(tensor: Tensor, dim: int | None) -> Tensor:
-        tensor = tensor.unsqueeze(0).expand(info.batch_size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
-        return tensor.reshape(tensor.shape[0], *(1,) * (rank + 1 - tensor.ndim), *tensor.shape[1:])
-
-    result = operator(*(align(a, d) if isinstance(a, Tensor) else a for a, d in zip(args, in_dims, strict=True)))
+    result = operator(*align_mapped(info, in_dims, args))
     if isinstance(result, Tensor):
         return result, 0
     ranks = [a.ndim - (d is not None) for a, d in tensors[-2:]]  # of v and log_x, whose shapes the gradients have
