@@ -25,7 +25,7 @@ def describe(value: object) -> str:
     """
     if isinstance(value, Tensor):
         return f"a {tuple(value.shape)} {str(value.dtype).removeprefix('torch.')} tensor"
-    text = repr(value)
+    text = " ".join(repr(value).split())
     return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"
 
 
@@ -119,3 +119,59 @@ def check_device(name: str, value: Tensor, other_name: str, other: Tensor) -> No
     """Raise a ValueError unless both tensors are on one device."""
     if value.device != other.device:
         raise ValueError(f"{name} is on {value.device}, but {other_name} is on {other.device}: move one of them")
+
+
+def check_values(name: str, value: Tensor, *, positive: bool = False, because: str = "") -> None:
+    """Raise a ValueError that names the first value that is NaN or infinite, or isn't positive where ``positive``.
+
+    It looks at tensors on the CPU alone, where looking costs no synchronisation, and not under ``torch.compile`` or the
+    transforms of ``torch.func``, where there are no values to look at.
+
+    Args:
+        name: the argument's name.
+        value: a real or complex tensor.
+        positive: whether the values, then real, have to be greater than zero.
+        because: what makes such values, and how to mend it; for the message alone.
+    """
+    if value.device.type != "cpu" or torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        return
+    good = value.detach().isfinite()
+    if positive:
+        good = good & (value > 0)
+    if not good.all():
+        first = (~good).nonzero()[0].tolist()
+        index = f"[{', '.join(map(str, first))}]" if first else ""
+        wanted = "finite, positive values" if positive else "finite values"
+        raise ValueError(
+            f"{name}{index} is {value[tuple(first)].item():g}, expected {wanted}" + (f": {because}" if because else "")
+        )
+
+
+def check_state(
+    state: object, kind: type, u: Tensor, shape: Sequence[int], symbols: str, dtypes: Sequence[torch.dtype]
+) -> None:
+    """Raise an error unless ``state`` is a ``kind`` whose ``x`` fits a chunk or a sample ``u``.
+
+    Args:
+        state: what came.
+        kind: the class of the mixer's states.
+        u: the input that the state meets, (B, ...).
+        shape: the sizes of ``state.x``.
+        symbols: the same in symbols.
+        dtypes: dtypes of ``state.x``, the double precision one first; it alone serves a float64 ``u``.
+    """
+    if not isinstance(state, kind):
+        raise TypeError(f"state is {describe(state)}, expected the {kind.__name__} that init_state returns")
+    x = check_tensor("state.x", state.x, symbols, ndim=len(shape), dtypes=dtypes)  # type: ignore[attr-defined]
+    if x.shape[0] != u.shape[0]:
+        raise ValueError(
+            f"state.x is {describe(x)}, a state of batch size {x.shape[0]}, but the input is {describe(u)}: "
+            f"init_state({u.shape[0]}) makes one that fits"
+        )
+    check_shape("state.x", x, shape, symbols)
+    check_device("state.x", x, "the input", u)
+    if u.dtype == torch.float64 and x.dtype != dtypes[0]:
+        raise TypeError(
+            f"state.x is {describe(x)}, but the input is {describe(u)}: init_state with dtype=torch.float64 makes a "
+            "state of its precision"
+        )

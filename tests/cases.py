@@ -43,6 +43,15 @@ MIXERS: dict[str, Row] = {
         },
         streams=True,
     ),
+    "lssl": Row(
+        {"d_state": 8, "dt_min": 0.01},
+        {
+            "trained-backward": {"trainable_A": True, "alpha": 1.0, "channels": 2},
+            "fixed-legt": {"trainable_dt": False, "init": "legt", "output": "glu", "activation": "tanh"},
+            **BOTH_WAYS,
+        },
+        streams=True,
+    ),
     "sgconv": Row(
         {"l_max": L_MAX, "kernel_dim": 4},
         {"learnable": {"mode": "learnable", "decay_min": 0.5, "decay_max": 1.0}, "sum": {"mode": "sum"}, **BOTH_WAYS},

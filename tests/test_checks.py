@@ -42,3 +42,17 @@ def test_check_choice_names_the_nearest() -> None:
 def test_describe_is_short() -> None:
     assert _checks.describe(torch.zeros(2, 3)) == "a (2, 3) float32 tensor"
     assert len(_checks.describe("x" * 1000)) < 80
+    assert "\n" not in _checks.describe([torch.zeros(2, 3)])
+
+
+def test_check_values_names_the_first_bad_one() -> None:
+    x = torch.ones(2, 3)
+    _checks.check_values("x", x, positive=True)
+    x[1, 2] = torch.nan
+    with pytest.raises(ValueError, match=r"x\[1, 2\] is nan, expected finite values: A is wrong"):
+        _checks.check_values("x", x, because="A is wrong")
+    x[1, 0] = 0
+    with pytest.raises(ValueError, match=r"x\[1, 0\] is 0, expected finite, positive values"):
+        _checks.check_values("x", x, positive=True)
+    with pytest.raises(ValueError, match=r"z is inf\+0j, expected finite"):
+        _checks.check_values("z", torch.tensor(complex("inf")))

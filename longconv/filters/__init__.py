@@ -2,15 +2,18 @@
 
 from longconv.filters import hippo
 from longconv.filters.base import Filter
+from longconv.filters.dense import DenseFilter, dense_filter
 from longconv.filters.diagonal import DiagonalFilter, diagonal_filter, diagonal_init
 from longconv.filters.free import FreeFilter, smooth, smooth_frequency, squash
 from longconv.filters.multiscale import MultiscaleFilter, multiscale_filter
 
 __all__ = [
+    "DenseFilter",
     "DiagonalFilter",
     "Filter",
     "FreeFilter",
     "MultiscaleFilter",
+    "dense_filter",
     "diagonal_filter",
     "diagonal_init",
     "hippo",

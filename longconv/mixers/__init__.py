@@ -8,10 +8,12 @@ from typing import Any
 from longconv._checks import check_choice, check_options
 from longconv.mixers.base import ConvolutionMixer, Mixer
 from longconv.mixers.long_conv import LongConv
+from longconv.mixers.lssl import LSSL
 from longconv.mixers.s4d import S4D
 from longconv.mixers.sgconv import SGConv
 
 __all__ = [
+    "LSSL",
     "MIXERS",
     "S4D",
     "ConvolutionMixer",
@@ -25,6 +27,7 @@ __all__ = [
 
 MIXERS: dict[str, type[Mixer]] = {
     "s4d": S4D,
+    "lssl": LSSL,
     "sgconv": SGConv,
     "long_conv": LongConv,
 }

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from longconv._checks import check_shape
+from longconv._checks import COMPLEX, check_state
 from longconv.filters import DiagonalFilter
 from longconv.mixers.base import ConvolutionMixer
 from longconv.ops import fft_conv, transpose, vandermonde_log
@@ -74,7 +74,8 @@ class DiagonalMixer(ConvolutionMixer):
         return self._mix_features(transpose(y)), state._replace(x=x)
 
     def _check_state(self, u: Tensor, state: DiagonalState) -> None:
-        check_shape("state.x", state.x, (u.shape[0], *state.A_bar.shape), "(B, H, N/2)")
+        shape = (u.shape[0], *self.taps.C.shape[1:3])
+        check_state(state, DiagonalState, u, shape, "(B, H, N/2)", COMPLEX)
 
 
 def advance(x: Tensor, log_A_bar: Tensor, B_bar: Tensor, u: Tensor) -> Tensor:

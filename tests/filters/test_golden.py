@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from longconv.filters import (
+    dense,
+    dense_filter,
     diagonal_filter,
     diagonal_init,
     hippo,
@@ -158,6 +160,31 @@ def test_diagonal_filter_options(name: str) -> None:
     case = Case("s4d_kernels", name)
     k = diagonal_filter(case["eff_Lambda"], case["eff_B"][0], case["eff_C"], case["eff_dt"], case.meta["L"])
     assert_close(k, case["K"], 1e-11)
+
+
+DENSE = {"bilinear": 0.5, "forward_euler": 0.0, "backward_euler": 1.0}
+
+
+@pytest.mark.parametrize("rule", DENSE)
+@pytest.mark.parametrize("name", [name for name in cases("lssl_kernel") if not str(name).startswith("s4_vs")])
+def test_dense_filter(name: str, rule: str) -> None:
+    case, alpha = Case("lssl_kernel", name), DENSE[rule]
+    A_bar, B_bar = dense.discretise(case["A"], case["B"], case["dt"], alpha)
+    assert_close(A_bar, case[f"{rule}/dA"])
+    assert_close(B_bar, case[f"{rule}/dB"])
+    if f"{rule}/K" in case:  # not recorded where it diverges
+        k = dense_filter(case["A"], case["B"], case["C"], case["dt"], case.meta["L"], alpha)
+        assert_close(k, case[f"{rule}/K"], 1e-11)
+
+
+@pytest.mark.parametrize("name", [name for name in cases("lssl_kernel") if str(name).startswith("s4_vs")])
+def test_dense_filter_is_the_recorded_s4_filter(name: str) -> None:
+    """With the same real system; the recorded fout filters moved its zero eigenvalue to 1e-4."""
+    case = Case("lssl_kernel", name)
+    for length in (64, 1024):
+        k = dense_filter(case["A"], case["B"], case["C_real"].transpose(0, 1), case["dt"], length)
+        assert_close(k.transpose(0, 1), case[f"L{length}/K_dense"], 1e-11)
+        assert_close(k.transpose(0, 1), case[f"L{length}/K_s4"], 1e-4 if "fout" in name else 1e-9)
 
 
 def multiscale_mode(recorded: str) -> str:

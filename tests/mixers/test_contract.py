@@ -115,7 +115,8 @@ def test_float32_stream_does_not_drift(case: Case) -> None:
     with torch.no_grad():
         y, state = step_through(mixer, u)
         assert_close(y, case.build()(u.double()), 5e-6)
-    assert all(leaf.dtype in (torch.complex64, torch.complex128) for leaf in pytree.tree_leaves(state))
+    precise = (torch.float32, torch.float64, torch.complex64, torch.complex128)
+    assert all(leaf.dtype in precise for leaf in pytree.tree_leaves(state))
 
 
 @streaming_mixers
@@ -161,6 +162,12 @@ def test_streaming_refuses_bad_input(case: Case) -> None:
         mixer.prefill(torch.zeros(1, 4, D_MODEL, dtype=torch.float64), state)
     with pytest.raises(TypeError, match="dtype"):
         mixer.init_state(2, dtype=torch.int64)
+    low = mixer.init_state(2, dtype=torch.float32)
+    for wrong, message in [(low, "state.x is .*dtype=torch.float64"), (tuple(state), "state is .*init_state")]:
+        with pytest.raises(TypeError, match=message):
+            mixer.step(torch.zeros(2, D_MODEL, dtype=torch.float64), wrong)
+        with pytest.raises(TypeError, match=message):
+            mixer.prefill(torch.zeros(2, 4, D_MODEL, dtype=torch.float64), wrong)
 
 
 @other_mixers

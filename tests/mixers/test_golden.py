@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from longconv import create_mixer
+from longconv.mixers import LSSL
 from longconv.mixers.base import Mixer
 from tests.golden import Case, cases
 from tests.tolerances import assert_close
@@ -166,6 +167,37 @@ def test_s4d_state(name: str, discretization: str) -> None:
         for u_t in u.unbind(1):
             _, stepped = mixer.step(u_t, stepped)
         assert_close(stepped.x, case[f"{discretization}_state/next_state"], 1e-11)
+
+
+@pytest.mark.parametrize("name", cases("lssl_layer"))
+def test_lssl(name: str) -> None:
+    case = Case("lssl_layer", name)
+    recorded = case.group("state_dict")
+    H, M, N = recorded["C"].shape
+    mixer = LSSL(H, d_state=N, channels=M)
+    weight = recorded["output_linear.weight"].unflatten(1, (H, M)).transpose(1, 2).flatten(1)  # (h m) -> (m h)
+    state = {
+        "D": recorded["D"].T,
+        "taps.A": case["A"],
+        "taps.B": case["B"],
+        "taps.C": recorded["C"],
+        "taps.log_dt": recorded["log_dt"],
+        "output.weight": weight,
+        "output.bias": recorded["output_linear.bias"],
+    }
+    mixer.load_state_dict(state)
+    A_bar, B_bar, _ = mixer.taps.discretised()
+    assert_close(A_bar, case["dA"].double(), FORWARD[torch.float32])
+    assert_close(B_bar, case["dB"].double(), FORWARD[torch.float32])
+    assert_close(mixer.filter(case.meta["L"]).transpose(0, 1), case["K"], FORWARD[torch.float32])
+    u = case["u"]
+    assert_close(mixer(u), case["y"], FORWARD[torch.float32])
+    with torch.no_grad():
+        start, rest = mixer.prefill(u[:, :40])
+        assert_close(start, case["y"][:, :40], FORWARD[torch.float32])
+        for t in range(40, case.meta["L"]):
+            y_t, rest = mixer.step(u[:, t], rest)
+            assert_close(y_t, case["y"][:, t], FORWARD[torch.float32])
 
 
 @pytest.mark.parametrize("name", cases("sgconv"))

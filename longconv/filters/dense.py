@@ -1,0 +1,230 @@
+"""Filters of dense state space systems (LSSL).
+
+Shapes: H features, M channels a feature, N state size, L taps.
+
+References:
+    Combining Recurrent, Convolutional, and Continuous-time Models with Linear State-Space Layers (Gu, Johnson, Goel,
+    Saab, Dao, Rudra, Ré, arXiv 2110.13985)
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from longconv._checks import check_int, check_real, check_shape, check_tensor, check_values
+from longconv.filters import hippo
+from longconv.filters.base import Filter
+
+REALS = (torch.float64, torch.float32)
+ON_THE_CIRCLE = 1e-6
+"""By how much rounding may carry |A_bar| = 1 beyond 1."""
+
+
+# --- the filter -------------------------------------------------------------------------------------------------------
+
+
+def dense_filter(A: Tensor, B: Tensor, C: Tensor, dt: Tensor, length: int, alpha: float = 0.5) -> Tensor:
+    r"""Impulse response of x' = A x + B u, y = C x, sampled with step dt by the generalised bilinear rule.
+
+        K[h, m, l] = C[h, m] A_bar[h]^l B_bar[h]
+        A_bar[h] = (I - alpha dt[h] A)^-1 (I + (1 - alpha) dt[h] A),    B_bar[h] = (I - alpha dt[h] A)^-1 dt[h] B
+
+    alpha = 0 is the forward Euler rule, 1/2 the bilinear one, 1 the backward Euler rule. The powers come from about
+    log2 L squarings of A_bar: with l = q T + r and T about the square root of L, K is the product of the rows
+    C A_bar^(qT) with the columns A_bar^r B_bar. All of it is done in double precision.
+
+    Args:
+        A: (N, N) real; 1 / time.
+        B: (N,) real.
+        C: (H, M, N) real; its precision is the filter's.
+        dt: (H,) real, positive; time a sample.
+        length: L, number of taps.
+        alpha: weight of the new sample's derivative, in [0, 1].
+
+    Returns:
+        (H, M, L) real, with gradients to A, B, C and dt.
+
+    Raises:
+        ValueError, TypeError: a wrong shape, dtype or alpha; values that are NaN or infinite, a dt that isn't positive
+            (looked at on the CPU outside ``torch.compile`` alone), or a filter that overflows because |A_bar| > 1.
+
+    References:
+        Combining Recurrent, Convolutional, and Continuous-time Models with Linear State-Space Layers (Gu, Johnson,
+        Goel, Saab, Dao, Rudra, Ré, arXiv 2110.13985)
+
+    >>> one = torch.ones(1)
+    >>> dense_filter(-one[:, None], one, one[:, None, None], one / 2, 4)  # A_bar = 3/5, B_bar = 2/5
+    tensor([[[0.4000, 0.2400, 0.1440, 0.0864]]])
+    """
+    check_int("length", length, least=0)
+    _check_system(A, B, C, dt)
+    A_bar, B_bar = discretise(A, B, dt, alpha)
+    k = krylov(A_bar, B_bar, C.double(), length)
+    check_values("the filter", k, because="A_bar is unstable: lower dt, or raise alpha to 0.5 or more")
+    return k.to(C.dtype)
+
+
+def _check_system(A: Tensor, B: Tensor, C: Tensor, dt: Tensor) -> None:
+    check_tensor("A", A, "(N, N)", ndim=2, dtypes=REALS)
+    check_tensor("B", B, "(N,)", ndim=1, dtypes=REALS)
+    check_tensor("C", C, "(H, M, N)", ndim=3, dtypes=REALS)
+    check_tensor("dt", dt, "(H,)", ndim=1, dtypes=REALS)
+    H, _, N = C.shape
+    check_shape("A", A, (N, N), "(N, N) with the N of C")
+    check_shape("B", B, (N,), "(N,) with the N of C")
+    check_shape("dt", dt, (H,), "(H,) with the H of C")
+    for name, part in (("A", A), ("B", B), ("C", C)):
+        check_values(name, part)
+    check_values("dt", dt, positive=True)
+
+
+def discretise(A: Tensor, B: Tensor, dt: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
+    """A_bar (H, N, N) and B_bar (H, N) of :func:`dense_filter`, in double precision."""
+    alpha = check_real("alpha", alpha, least=0, most=1)
+    A, B, step = A.double(), B.double(), dt.double()[:, None, None]
+    identity = torch.eye(A.shape[0], dtype=A.dtype, device=A.device)
+    known = torch.cat([identity + (1 - alpha) * step * A, step * B[:, None]], -1)
+    A_bar, B_bar = torch.linalg.solve(identity - alpha * step * A, known).split([A.shape[0], 1], -1)
+    return A_bar, B_bar[..., 0]
+
+
+# --- powers by repeated squaring --------------------------------------------------------------------------------------
+
+
+def squares(A_bar: Tensor, count: int) -> list[Tensor]:
+    """A_bar^1, A_bar^2, A_bar^4, ...: ``count`` of them, each (H, N, N)."""
+    powers = [A_bar]
+    for _ in range(count - 1):
+        powers.append(powers[-1] @ powers[-1])
+    return powers[:count]
+
+
+def columns(B_bar: Tensor, powers: list[Tensor]) -> Tensor:
+    """A_bar^r B_bar for r < 2^len(powers), (H, N, 2^len), from A_bar^1, A_bar^2, A_bar^4, ...."""
+    x = B_bar[..., None]
+    for power in powers:
+        x = torch.cat([x, power @ x], -1)
+    return x
+
+
+def rows(C: Tensor, powers: list[Tensor]) -> Tensor:
+    """C A^q for q < 2^len(powers), (H, 2^len M, N) with q slowest, from A^1, A^2, A^4, ...."""
+    for power in powers:
+        C = torch.cat([C, C @ power], -2)
+    return C
+
+
+def halves(length: int) -> tuple[int, int]:
+    """The least a >= b >= a - 1 with 2^(a + b) >= length."""
+    doublings = 0
+    while 1 << doublings < length:
+        doublings += 1
+    return doublings - doublings // 2, doublings // 2
+
+
+def krylov(A_bar: Tensor, B_bar: Tensor, C: Tensor, length: int) -> Tensor:
+    """C[h, m] A_bar[h]^l B_bar[h] for l < length, (H, M, length), in the precision of the arguments.
+
+    Args:
+        A_bar: (H, N, N).
+        B_bar: (H, N).
+        C: (H, M, N).
+        length: L >= 0.
+    """
+    fine, coarse = halves(length)
+    powers = squares(A_bar, fine + coarse)
+    k = rows(C, powers[fine:]) @ columns(B_bar, powers[:fine])  # (H, Q M, T)
+    return k.unflatten(1, (1 << coarse, -1)).transpose(1, 2).flatten(2)[..., :length]
+
+
+# --- the module -------------------------------------------------------------------------------------------------------
+
+
+class DenseFilter(Filter):
+    """Filter of a dense state space system that all features share up to their steps dt = exp(log_dt).
+
+    Args:
+        d_model: H.
+        channels: M.
+        d_state: N.
+        init: measure of A and B; see :func:`longconv.filters.hippo.transition`.
+        alpha: see :func:`dense_filter`.
+        dt_min, dt_max: dt is log-uniform in [dt_min, dt_max].
+        trainable_A: whether A and B are trained; else they stay those of the measure, in double precision.
+        trainable_dt: whether dt is trained.
+        filter_lr: see :class:`Filter`.
+
+    Raises:
+        ValueError: a bad option, or a system that is unstable with these dt and alpha.
+
+    References:
+        Combining Recurrent, Convolutional, and Continuous-time Models with Linear State-Space Layers (Gu, Johnson,
+        Goel, Saab, Dao, Rudra, Ré, arXiv 2110.13985)
+
+    >>> DenseFilter(4, channels=2, d_state=8)(100).shape
+    torch.Size([2, 4, 100])
+    """
+
+    filter_parameters = ("A", "B", "C", "log_dt")
+    A: Tensor
+    B: Tensor
+    log_dt: Tensor
+
+    def __init__(
+        self,
+        d_model: int,
+        channels: int = 1,
+        d_state: int = 64,
+        *,
+        init: str = "legs",
+        alpha: float = 0.5,
+        dt_min: float = 1e-3,
+        dt_max: float = 1e-1,
+        trainable_A: bool = False,
+        trainable_dt: bool = True,
+        filter_lr: float | None = None,
+    ) -> None:
+        super().__init__(filter_lr)
+        A, B = hippo.transition(init, check_int("d_state", d_state))
+        self.alpha = check_real("alpha", alpha, least=0, most=1)
+        least = check_real("dt_min", dt_min, least=0, open_least=True)
+        most = check_real("dt_max", dt_max, least=least)
+        _require_stable(A, least, most, self.alpha)
+        log_dt = math.log(least) + torch.rand(check_int("d_model", d_model)) * math.log(most / least)
+        self._keep("A", A, trainable_A)
+        self._keep("B", B, trainable_A)
+        self._keep("log_dt", log_dt, trainable_dt)
+        self.C = nn.Parameter(torch.randn(d_model, check_int("channels", channels), d_state))
+
+    def _keep(self, name: str, value: Tensor, trainable: bool) -> None:
+        if trainable:
+            setattr(self, name, nn.Parameter(value.float()))
+        else:
+            self.register_buffer(name, value)
+
+    def discretised(self) -> tuple[Tensor, Tensor, Tensor]:
+        """A_bar (H, N, N), B_bar (H, N), C (H, M, N), float64: x[t] = A_bar x[t-1] + B_bar u[t], y[t] = C x[t]."""
+        dt = self.log_dt.double().exp()
+        _check_system(self.A, self.B, self.C, dt)
+        return *discretise(self.A, self.B, dt, self.alpha), self.C.double()
+
+    def forward(self, length: int) -> Tensor:
+        """The first ``length`` taps, (C, H, length)."""
+        k = dense_filter(self.A, self.B, self.C, self.log_dt.double().exp(), length, self.alpha)
+        return k.transpose(0, 1)
+
+
+def _require_stable(A: Tensor, dt_min: float, dt_max: float, alpha: float) -> None:
+    """Raise a ValueError if an eigenvalue of A_bar lies outside the unit circle for some dt in [dt_min, dt_max]."""
+    eigenvalues = torch.linalg.eigvals(A)
+    for dt in (dt_min, dt_max):
+        z = dt * eigenvalues
+        radius = ((1 + (1 - alpha) * z) / (1 - alpha * z)).abs().max().item()
+        if radius > 1 + ON_THE_CIRCLE:
+            raise ValueError(
+                f"the system is unstable with alpha = {alpha:g} and dt = {dt:g}: A_bar has an eigenvalue of modulus "
+                f"{radius:.6g} > 1; lower dt_max, or raise alpha to 0.5 or more"
+            )
