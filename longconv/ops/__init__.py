@@ -2,7 +2,8 @@
 
 from longconv.ops.cauchy import cauchy
 from longconv.ops.fft_conv import fft_conv
+from longconv.ops.linear_scan import linear_scan
 from longconv.ops.transpose import transpose
 from longconv.ops.vandermonde import vandermonde_log
 
-__all__ = ["cauchy", "fft_conv", "transpose", "vandermonde_log"]
+__all__ = ["cauchy", "fft_conv", "linear_scan", "transpose", "vandermonde_log"]

@@ -102,3 +102,9 @@ def align_mapped(info: Any, in_dims: Sequence[Any], args: Sequence[Any]) -> list
         return tensor.reshape(tensor.shape[0], *(1,) * (rank + 1 - tensor.ndim), *tensor.shape[1:])
 
     return [align(a, d) if isinstance(a, Tensor) else a for a, d in zip(args, in_dims, strict=True)]
+
+
+def reduce_like(gradient: Tensor, tensor: Tensor) -> Tensor:
+    """A gradient summed over the axes along which ``tensor`` was broadcast, in its dtype (real part if real)."""
+    gradient = gradient if tensor.is_complex() or not gradient.is_complex() else gradient.real
+    return gradient.sum_to_size(tensor.shape).to(tensor.dtype)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.export import Dim
 from torch.func import grad, jacrev, vmap
 
-from longconv.ops import cauchy, fft_conv, vandermonde_log
+from longconv.ops import cauchy, fft_conv, linear_scan, vandermonde_log
 from tests.tolerances import assert_close
 
 B, H, L, K, N = 2, 3, 12, 9, 4
@@ -52,6 +52,8 @@ def operator_calls() -> dict[str, tuple[Any, tuple[Any, ...]]]:
             ops.cauchy_backward,
             (v.new_ones(2, H, L), v, points(L), log_x, [True, False, True], "auto"),
         ),
+        "linear_scan": (ops.linear_scan, (v, log_x[None], nodes(2, 1, N), -2, False, "auto")),
+        "linear_scan-real": (ops.linear_scan, (real(1, H), real(L, H), None, -2, True, "auto")),
         "vandermonde_log-complex": (ops.vandermonde_log, (v, log_x, L, False, "auto")),
         "vandermonde_log-real-part": (ops.vandermonde_log, (v, log_x, L, True, "auto")),
         "vandermonde_log_backward": (ops.vandermonde_log_backward, (real(2, H, L), v, log_x, True, "auto")),
@@ -74,6 +76,11 @@ def functions() -> dict[str, tuple[Callable[..., Tensor], list[Tensor]]]:
     return {
         "fft_conv": (convolve, [real(B, H, L), real(H, K), real(H, 5), real(H), real(B, H, L), real(B, H, L)]),
         "cauchy": (lambda v, z, w: cauchy(v, z, w).real, [nodes(2, H, N), points(L), nodes(H, N)]),
+        "linear_scan": (lambda a, b, h: linear_scan(a, b, h).real, [nodes(H), nodes(B, L, H), nodes(B, H)]),
+        "linear_scan-reverse": (
+            lambda a, b: linear_scan(a, b, dim=-1, reverse=True),
+            [real(B, 1, L), real(B, H, L)],
+        ),
         "vandermonde_log": (lambda v, x: vandermonde_log(v, x, L, real=True), [nodes(2, H, N), nodes(H, N)]),
     }
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from longconv.ops._library import reduce_like
+
 
 def resolvent(z: Tensor, w: Tensor) -> Tensor:
     """1 / (z[..., l] - w[..., n]), (..., N, L), in double precision."""
@@ -36,9 +38,3 @@ def backward(g: Tensor, v: Tensor, z: Tensor, w: Tensor, wanted: Sequence[bool])
     slope = v_conj * g * q.square()
     grads = ((g * q).sum(-1), -slope.sum(-2), slope.sum(-1))
     return [reduce_like(grad, t) for grad, t, want in zip(grads, (v, z, w), wanted, strict=True) if want]
-
-
-def reduce_like(gradient: Tensor, tensor: Tensor) -> Tensor:
-    """A gradient summed over the axes along which ``tensor`` was broadcast, in its dtype (real part if real)."""
-    gradient = gradient if tensor.is_complex() or not gradient.is_complex() else gradient.real
-    return gradient.sum_to_size(tensor.shape).to(tensor.dtype)

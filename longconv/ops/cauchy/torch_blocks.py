@@ -19,9 +19,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from longconv.ops._library import gradients_of
+from longconv.ops._library import gradients_of, reduce_like
 from longconv.ops.cauchy import reference
-from longconv.ops.cauchy.reference import reduce_like, result_dtype
+from longconv.ops.cauchy.reference import result_dtype
 
 POINTS = 1024
 """Most points in a block."""

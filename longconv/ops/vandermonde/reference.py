@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from longconv.ops._library import reduce_like
+
 
 def powers(log_x: Tensor, exponents: Tensor) -> Tensor:
     """exp(e log_x[..., n]) for real exponents e, (..., N, E), in double precision."""
@@ -37,9 +39,3 @@ def backward(g: Tensor, v: Tensor, log_x: Tensor, real: bool) -> list[Tensor]:
     dv = (g[..., None, :] * x).sum(-1)
     dlog_x = v.conj_physical() * (g[..., None, :] * l * x).sum(-1)
     return [reduce_like(dv, v), reduce_like(dlog_x, log_x)]
-
-
-def reduce_like(gradient: Tensor, tensor: Tensor) -> Tensor:
-    """A gradient summed over the axes along which ``tensor`` was broadcast, in its dtype (real part if real)."""
-    gradient = gradient if tensor.is_complex() or not gradient.is_complex() else gradient.real
-    return gradient.sum_to_size(tensor.shape).to(tensor.dtype)

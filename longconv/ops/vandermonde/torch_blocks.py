@@ -18,7 +18,8 @@ import math
 import torch
 from torch import Tensor
 
-from longconv.ops.vandermonde.reference import exponents, powers, reduce_like, result_dtype
+from longconv.ops._library import reduce_like
+from longconv.ops.vandermonde.reference import exponents, powers, result_dtype
 
 
 def _block(length: int) -> int:
