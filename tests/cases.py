@@ -52,6 +52,16 @@ MIXERS: dict[str, Row] = {
         },
         streams=True,
     ),
+    "dss": Row(
+        {"d_state": 8, "dt_min": 0.01, "l_max": L_MAX},
+        {
+            "exp": {"variant": "exp", "separate_dt": False},
+            "re-im-2": {"variant": "exp-re-im-no-scale", "init": "quad", "channels": 2, "output": "glu"},
+            "clip-inv": {"variant": "clip", "init": "inv", "activation": "relu"},
+            **BOTH_WAYS,
+        },
+        streams=True,
+    ),
     "sgconv": Row(
         {"l_max": L_MAX, "kernel_dim": 4},
         {"learnable": {"mode": "learnable", "decay_min": 0.5, "decay_max": 1.0}, "sum": {"mode": "sum"}, **BOTH_WAYS},

@@ -53,3 +53,27 @@ def cases(file: str) -> list[Any]:
         return [pytest.param("absent", marks=pytest.mark.skip(reason=reason))]
     with np.load(path) as loaded:
         return list(json.loads(str(loaded["meta_json"]))["cases"])
+
+
+def group(file: str, name: str) -> dict[str, torch.Tensor]:
+    """All arrays of a case but for text, by the rest of their key, of a file without a list of cases."""
+    return {
+        key.removeprefix(f"{name}/"): torch.from_numpy(np.array(value))
+        for key, value in _load(file).items()
+        if key.startswith(f"{name}/") and value.dtype.kind != "U"
+    }
+
+
+def settings(file: str, name: str) -> dict[str, Any]:
+    """The hyperparameters of a case of such a file."""
+    found: dict[str, Any] = json.loads(str(_load(file)[f"{name}/cfg"]))
+    return found
+
+
+def groups(file: str, start: str = "") -> list[Any]:
+    """The names of the cases of such a file that begin with ``start``; see :func:`cases` where the file is absent."""
+    path = ROOT / f"{file}.npz"
+    if not path.exists():
+        return cases(file)
+    with np.load(path) as loaded:
+        return sorted({key.split("/")[0] for key in loaded.files if key.startswith(start) and "/" in key})

@@ -4,10 +4,12 @@ from longconv.filters import hippo
 from longconv.filters.base import Filter
 from longconv.filters.dense import DenseFilter, dense_filter
 from longconv.filters.diagonal import DiagonalFilter, diagonal_filter, diagonal_init
+from longconv.filters.dss import DSSFilter, dss_filter
 from longconv.filters.free import FreeFilter, smooth, smooth_frequency, squash
 from longconv.filters.multiscale import MultiscaleFilter, multiscale_filter
 
 __all__ = [
+    "DSSFilter",
     "DenseFilter",
     "DiagonalFilter",
     "Filter",
@@ -16,6 +18,7 @@ __all__ = [
     "dense_filter",
     "diagonal_filter",
     "diagonal_init",
+    "dss_filter",
     "hippo",
     "multiscale_filter",
     "smooth",

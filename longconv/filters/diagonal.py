@@ -8,6 +8,7 @@ References:
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable
 
 import torch
@@ -105,27 +106,31 @@ def discretise(Lambda: Tensor, B: Tensor, dt: Tensor, discretization: str, l_max
     Lambda, B = Lambda.to(torch.complex128), B.to(torch.complex128)
     z = step * Lambda
     if discretization == "zoh":
-        return z, B * step * _phi(z)
+        return z, B * step * phi(z)
     if discretization == "bilinear":
         half = torch.where(z == -2, -1 + 2**-52, z / 2)  # A_bar = 0 has no logarithm
         return 2 * torch.atanh(half), B * step / (1 - half)
-    normaliser = Lambda * _expm1(z * l_max)
-    inverse = normaliser.conj() / (normaliser.abs().square() + 1e-7)
-    return z, B * _expm1(z) * inverse / 2
+    return z, B * softmax_scale(Lambda, z, l_max) / 2
 
 
-def _expm1(z: Tensor) -> Tensor:
+def softmax_scale(Lambda: Tensor, z: Tensor, l_max: int) -> Tensor:
+    """(exp(z) - 1) r(Lambda (exp(z l_max) - 1)) with r(x) = conj(x) / (|x|^2 + 1e-7), the normaliser of DSS."""
+    normaliser = Lambda * expm1(z * l_max)
+    return expm1(z) * normaliser.conj_physical() / (normaliser.abs().square() + 1e-7)
+
+
+def expm1(z: Tensor) -> Tensor:
     """exp(z) - 1 for complex z without cancellation."""
     real = torch.expm1(z.real) * torch.cos(z.imag) - 2 * torch.sin(z.imag / 2).square()
     return torch.complex(real, torch.exp(z.real) * torch.sin(z.imag))
 
 
-def _phi(z: Tensor) -> Tensor:
+def phi(z: Tensor) -> Tensor:
     """(exp(z) - 1) / z, 1 at z = 0."""
     small = z.abs() < 1e-3
     divisor = torch.where(small, 1, z)
     series = 1 + z / 2 * (1 + z / 3 * (1 + z / 4 * (1 + z / 5 * (1 + z / 6))))
-    return torch.where(small, series, _expm1(divisor) / divisor)
+    return torch.where(small, series, expm1(divisor) / divisor)
 
 
 # --- initialisation ---------------------------------------------------------------------------------------------------
@@ -199,7 +204,25 @@ def diagonal_init(init: str, d_model: int, d_state: int) -> tuple[Tensor, Tensor
 # --- the module -------------------------------------------------------------------------------------------------------
 
 
-class DiagonalFilter(Filter):
+class ModalFilter(Filter):
+    """A filter of N/2 modes a feature: k[c, h, l] = 2 Re sum_n C[c, h, n] B_bar[h, n] A_bar[h, n]^l.
+
+    Attributes:
+        log_dt: logarithms of the steps, in the parameters' precision.
+        modes: (H, N/2).
+        wide: whether the numbers of the system may leave the range of single precision.
+    """
+
+    log_dt: Tensor
+    modes: tuple[int, int]
+    wide = False
+
+    @abstractmethod
+    def discretised(self) -> tuple[Tensor, Tensor, Tensor]:
+        """A_bar, B_bar (H, N/2) and C (C, H, N/2), complex128: x[t] = A_bar x[t-1] + B_bar u[t], y = 2 Re(C x)."""
+
+
+class DiagonalFilter(ModalFilter):
     """Trainable diagonal state space filter.
 
     Lambda = -exp(log_decay) + i frequency and dt = exp(log_dt), so that every mode decays.
@@ -243,6 +266,7 @@ class DiagonalFilter(Filter):
         Lambda, B = diagonal_init(init, d_model, d_state)
         self.discretization = check_choice("discretization", discretization, DISCRETIZATIONS)
         self.l_max = check_int("l_max", l_max)
+        self.modes = (d_model, d_state // 2)
         check_int("channels", channels)
         least = check_real("dt_min", dt_min, least=0, open_least=True)
         most = check_real("dt_max", dt_max, least=least)

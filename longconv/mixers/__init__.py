@@ -7,12 +7,14 @@ from typing import Any
 
 from longconv._checks import check_choice, check_options
 from longconv.mixers.base import ConvolutionMixer, Mixer
+from longconv.mixers.dss import DSS
 from longconv.mixers.long_conv import LongConv
 from longconv.mixers.lssl import LSSL
 from longconv.mixers.s4d import S4D
 from longconv.mixers.sgconv import SGConv
 
 __all__ = [
+    "DSS",
     "LSSL",
     "MIXERS",
     "S4D",
@@ -28,6 +30,7 @@ __all__ = [
 MIXERS: dict[str, type[Mixer]] = {
     "s4d": S4D,
     "lssl": LSSL,
+    "dss": DSS,
     "sgconv": SGConv,
     "long_conv": LongConv,
 }

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from longconv._checks import COMPLEX, check_state
-from longconv.filters import DiagonalFilter
+from longconv.filters.diagonal import ModalFilter
 from longconv.mixers.base import ConvolutionMixer
 from longconv.ops import fft_conv, transpose, vandermonde_log
 
@@ -34,9 +34,9 @@ class DiagonalState(NamedTuple):
 
 
 class DiagonalMixer(ConvolutionMixer):
-    """A convolution mixer with a :class:`DiagonalFilter`: streams with N/2 complex numbers a feature."""
+    """A convolution mixer with a :class:`ModalFilter`: streams with N/2 complex numbers a feature."""
 
-    taps: DiagonalFilter
+    taps: ModalFilter
 
     def streaming_refusal(self) -> str | None:
         """Only bidirectional filters can't stream."""
@@ -46,7 +46,7 @@ class DiagonalMixer(ConvolutionMixer):
         self, batch_size: int, device: torch.device | str | None, dtype: torch.dtype | None
     ) -> DiagonalState:
         A_bar, B_bar, C = (part.to(device) for part in self.taps.discretised())
-        double = (dtype or self.taps.C.dtype) == torch.float64
+        double = self.taps.wide or (dtype or self.taps.log_dt.dtype) == torch.float64
         x = A_bar.new_zeros(batch_size, *A_bar.shape, dtype=torch.complex128 if double else torch.complex64)
         return DiagonalState(x, A_bar, B_bar, C)
 
@@ -64,17 +64,17 @@ class DiagonalMixer(ConvolutionMixer):
             return self._mix_features(u.repeat(1, 1, self.channels)), state
         x, A_bar, B_bar, C = state
         log_A_bar = torch.log(torch.where(A_bar == 0, torch.finfo(torch.float64).tiny, A_bar))
-        precision = torch.complex128 if u.dtype == torch.float64 else torch.complex64
         with torch.autocast(u.device.type, enabled=False):
-            k = vandermonde_log((2 * C * B_bar).to(precision), log_A_bar, length, real=True)
-            past = vandermonde_log((2 * C * A_bar * x[:, None]).to(precision), log_A_bar, length, real=True)
+            k = vandermonde_log((2 * C * B_bar).to(x.dtype), log_A_bar, length, real=True)
+            past = vandermonde_log((2 * C * A_bar * x[:, None]).to(x.dtype), log_A_bar, length, real=True)
+        k = k.to(u.dtype if u.dtype == torch.float64 else torch.float32)
         y = fft_conv(self._features(u), k.flatten(0, 1), skip=self.D.flatten())
         y = (y + past.flatten(1, 2)).to(u.dtype)
         x = advance(x, log_A_bar, B_bar, u.transpose(1, 2)).to(x.dtype)
         return self._mix_features(transpose(y)), state._replace(x=x)
 
     def _check_state(self, u: Tensor, state: DiagonalState) -> None:
-        shape = (u.shape[0], *self.taps.C.shape[1:3])
+        shape = (u.shape[0], *self.taps.modes)
         check_state(state, DiagonalState, u, shape, "(B, H, N/2)", COMPLEX)
 
 

@@ -11,6 +11,7 @@ from longconv.filters import (
     dense_filter,
     diagonal_filter,
     diagonal_init,
+    dss_filter,
     hippo,
     multiscale_filter,
     smooth,
@@ -19,13 +20,15 @@ from longconv.filters import (
 )
 from longconv.filters.diagonal import discretise
 from longconv.filters.free import INITS
-from tests.golden import Case, cases
+from tests.golden import Case, cases, group, groups
 from tests.tolerances import assert_close
 
 FLOAT32_PI = 2e-7
 """The recorded inits use pi in float32."""
 FOURIER = 1e-7
 """The recorded P of the Fourier measure is float32."""
+DSS_CANCELLATION = 1e-4
+"""The recorded filters of DSS were computed in float32: a factor exp(z) - 1 with |z| down to 1e-3."""
 DSS_FLOAT32 = 1e-5
 """The recorded dss filters were computed in float32, with cancellation in exp(z) - 1."""
 
@@ -185,6 +188,27 @@ def test_dense_filter_is_the_recorded_s4_filter(name: str) -> None:
         k = dense_filter(case["A"], case["B"], case["C_real"].transpose(0, 1), case["dt"], length)
         assert_close(k.transpose(0, 1), case[f"L{length}/K_dense"], 1e-11)
         assert_close(k.transpose(0, 1), case[f"L{length}/K_s4"], 1e-4 if "fout" in name else 1e-9)
+
+
+@pytest.mark.parametrize("name", groups("dss", "kernel"))
+def test_dss_filter(name: str) -> None:
+    arrays = group("dss", name)
+    variant = name.split("_")[1]
+    W, log_dt = torch.view_as_complex(arrays["param/W"]), arrays["param/log_dt"]
+    for length, key in ((32, "K"), (65, "K_L65")):
+        k = dss_filter(arrays["Lambda"], W, log_dt, length, variant)
+        assert_close(k, arrays[key], DSS_CANCELLATION)
+    double = dss_filter(arrays["Lambda"].to(torch.complex128), W.to(torch.complex128), log_dt.double(), 32, variant)
+    assert_close(double, arrays["K64"].double(), 2e-7)
+
+
+@pytest.mark.parametrize("name", groups("dss", "hippo"))
+def test_dss_init(name: str) -> None:
+    """The recorded eigenvalues lack the -1/2 of a mode's decay."""
+    for modes, eigenvalues in group("dss", name).items():
+        Lambda, _ = diagonal_init("legs", 1, 2 * int(modes))
+        want = eigenvalues[eigenvalues.imag > 0] - 0.5
+        assert_close(Lambda[0].conj()[Lambda[0].imag.argsort()], want[want.imag.argsort(descending=True)], 1e-6)
 
 
 def multiscale_mode(recorded: str) -> str:

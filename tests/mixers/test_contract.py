@@ -162,7 +162,7 @@ def test_streaming_refuses_bad_input(case: Case) -> None:
         mixer.prefill(torch.zeros(1, 4, D_MODEL, dtype=torch.float64), state)
     with pytest.raises(TypeError, match="dtype"):
         mixer.init_state(2, dtype=torch.int64)
-    low = mixer.init_state(2, dtype=torch.float32)
+    low = state._replace(x=state.x.to(torch.complex64 if state.x.is_complex() else torch.float32))
     for wrong, message in [(low, "state.x is .*dtype=torch.float64"), (tuple(state), "state is .*init_state")]:
         with pytest.raises(TypeError, match=message):
             mixer.step(torch.zeros(2, D_MODEL, dtype=torch.float64), wrong)

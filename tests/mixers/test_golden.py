@@ -11,7 +11,7 @@ from torch import Tensor
 from longconv import create_mixer
 from longconv.mixers import LSSL
 from longconv.mixers.base import Mixer
-from tests.golden import Case, cases
+from tests.golden import Case, cases, group, groups, settings
 from tests.tolerances import assert_close
 
 FORWARD = {torch.float64: 1e-12, torch.float32: 3e-6}
@@ -198,6 +198,33 @@ def test_lssl(name: str) -> None:
         for t in range(40, case.meta["L"]):
             y_t, rest = mixer.step(u[:, t], rest)
             assert_close(y_t, case["y"][:, t], FORWARD[torch.float32])
+
+
+@pytest.mark.parametrize("name", groups("dss", "layer"))
+def test_dss(name: str) -> None:
+    """The recorded layers are in float32, with cancellation in exp(z) - 1."""
+    arrays, given = group("dss", name), settings("dss", name)
+    parameter = {key.removeprefix("param/"): value for key, value in arrays.items() if key.startswith("param/")}
+    C, H = parameter["D"].shape
+    glu = parameter["output_linear.weight" if "output_linear.weight" in parameter else "output_linear.0.weight"]
+    mixer = create_mixer(
+        "dss",
+        H,
+        d_state=2 * parameter["kernel.W"].shape[2],
+        channels=C,
+        bidirectional=given.get("bidirectional", False),
+        l_max=given["L"],
+        output="glu" if glu.shape[0] == 2 * H else "linear",
+    )
+    state = {"D": parameter["D"], **{f"taps.{key}": parameter[f"kernel.{key}"] for key in ("Lambda", "W", "log_dt")}}
+    for key, value in parameter.items():
+        if key.startswith("output_linear"):
+            weight = key.endswith("weight")
+            state[key.replace("output_linear", "output")] = value.flatten(1) if weight else value.flatten()
+    mixer.load_state_dict(state)
+    assert_close(mixer.filter(given["L"]), arrays["K"], 1e-4)
+    u = arrays["u"].mT
+    assert_close(mixer(u), arrays["y"].mT, 1e-5)
 
 
 @pytest.mark.parametrize("name", cases("sgconv"))
