@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Any
 
@@ -65,8 +66,8 @@ def test_definition(variant: str, features: bool, growing: bool) -> None:
 def test_gradients(variant: str, growing: bool) -> None:
     arguments = [part.requires_grad_() for part in system(growing)]
     for length in (5, 12):
-        settings = (length, variant, 8)
-        assert torch.autograd.gradcheck(dss_filter, (*arguments, *settings))
+        function = functools.partial(dss_filter, length=length, variant=variant, l_max=8)
+        assert torch.autograd.gradcheck(function, arguments)
 
 
 def test_without_l_max_the_normaliser_has_the_filter_length() -> None:
