@@ -4,6 +4,6 @@ from longconv.ops.cauchy import cauchy
 from longconv.ops.fft_conv import fft_conv
 from longconv.ops.linear_scan import linear_scan
 from longconv.ops.transpose import transpose
-from longconv.ops.vandermonde import vandermonde_log
+from longconv.ops.vandermonde import vandermonde, vandermonde_log
 
-__all__ = ["cauchy", "fft_conv", "linear_scan", "transpose", "vandermonde_log"]
+__all__ = ["cauchy", "fft_conv", "linear_scan", "transpose", "vandermonde", "vandermonde_log"]

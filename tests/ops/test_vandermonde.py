@@ -1,9 +1,10 @@
-"""``vandermonde_log``: the definition against numpy, the blocks against the definition, precision and memory."""
+"""``vandermonde``, ``vandermonde_log``: the definition against numpy, blocks against it, precision and memory."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,59 +14,112 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from longconv.ops import vandermonde_log
-from longconv.ops.vandermonde.operator import BACKENDS
+from longconv.ops import vandermonde, vandermonde_log
+from longconv.ops.vandermonde.operator import LOGARITHMS, NODES
 from tests.tolerances import assert_close
 
-FAST = [name for name in BACKENDS.names() if name not in ("auto", "reference") and BACKENDS.status()[name] is None]
+OPS: dict[str, Callable[..., Tensor]] = {"vandermonde": vandermonde, "vandermonde_log": vandermonde_log}
+FAST = [
+    (op.backends.op, name)
+    for op in (NODES, LOGARITHMS)
+    for name, reason in op.backends.status().items()
+    if name != "reference" and reason is None
+]
+WIDE = (torch.float64, torch.complex128)
 
 
-def nodes(*shape: int, dtype: torch.dtype, decay: float = 0.1) -> Tensor:
-    """Logarithms of decaying nodes, real or complex."""
+def nodes(*shape: int, dtype: torch.dtype, op: str = "vandermonde_log", decay: float = 0.1) -> Tensor:
+    """Decaying nodes, real (of both signs) or complex; for ``vandermonde_log`` their logarithms (real: positive)."""
     real = -decay * torch.rand(shape, dtype=torch.float64)
-    return (torch.complex(real, torch.randn_like(real)) if dtype.is_complex else real).to(dtype)
+    log_x = torch.complex(real, torch.randn_like(real)) if dtype.is_complex else real
+    if op == "vandermonde_log":
+        return log_x.to(dtype)
+    return (log_x.exp() if dtype.is_complex else log_x.exp() * torch.randn_like(real).sign()).to(dtype)
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
+@pytest.mark.parametrize("op", OPS)
+@pytest.mark.parametrize("dtype", WIDE)
 @pytest.mark.parametrize("length", [1, 5, 40])
-def test_reference_is_the_equation(dtype: torch.dtype, length: int) -> None:
-    v, log_x = torch.randn(3, 6, dtype=dtype), nodes(3, 6, dtype=dtype)
-    matrices = [np.vander(row, length, increasing=True) for row in log_x.exp().numpy()]
+def test_reference_is_the_equation(op: str, dtype: torch.dtype, length: int) -> None:
+    v, x = torch.randn(3, 6, dtype=dtype), nodes(3, 6, dtype=dtype, op=op)
+    matrices = [np.vander(row, length, increasing=True) for row in (x.exp() if op == "vandermonde_log" else x).numpy()]
     want = torch.from_numpy(np.stack([row @ matrix for row, matrix in zip(v.numpy(), matrices, strict=True)]))
-    assert_close(vandermonde_log(v, log_x, length, backend="reference"), want)
+    assert_close(OPS[op](v, x, length, backend="reference"), want)
 
 
-@pytest.mark.parametrize("backend", FAST)
+@pytest.mark.parametrize(("op", "backend"), FAST)
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(data=st.data())
-def test_agrees_with_reference(backend: str, data: st.DataObject) -> None:
+def test_agrees_with_reference(op: str, backend: str, data: st.DataObject) -> None:
     """Output and gradients over lengths, real and complex inputs, broadcast shapes."""
-    v_dtype, x_dtype = data.draw(st.tuples(*[st.sampled_from([torch.float64, torch.complex128])] * 2), label="dtypes")
+    v_dtype, x_dtype = data.draw(st.tuples(*[st.sampled_from(WIDE)] * 2), label="dtypes")
     v_shape, x_shape = data.draw(
         st.sampled_from([((3, 5), (3, 5)), ((2, 3, 5), (3, 5)), ((5,), (4, 5)), ((2, 1, 1), (3, 1)), ((5,), (5,))])
     )
     length, real = data.draw(st.integers(1, 200), label="L"), data.draw(st.booleans(), label="real")
-    v, log_x = torch.randn(v_shape, dtype=v_dtype, requires_grad=True), nodes(*x_shape, dtype=x_dtype).requires_grad_()
-    y = vandermonde_log(v, log_x, length, real=real, backend=backend)
-    want = vandermonde_log(v, log_x, length, real=real, backend="reference")
+    v, x = torch.randn(v_shape, dtype=v_dtype), nodes(*x_shape, dtype=x_dtype, op=op)
+    compare(op, v, x, length, real, backend)
+
+
+def compare(op: str, v: Tensor, x: Tensor, length: int, real: bool, backend: str) -> None:
+    """Value and gradients of a backend against the definition."""
+    v, x = v.requires_grad_(), x.requires_grad_()
+    y = OPS[op](v, x, length, real=real, backend=backend)
+    want = OPS[op](v, x, length, real=real, backend="reference")
     assert y.dtype == want.dtype
+    assert y.is_contiguous()
     assert_close(y, want)
     if length > 1:
         g = torch.randn_like(want)
-        for got, expected in zip(
-            torch.autograd.grad(y, (v, log_x), g), torch.autograd.grad(want, (v, log_x), g), strict=True
-        ):
+        for got, expected in zip(torch.autograd.grad(y, (v, x), g), torch.autograd.grad(want, (v, x), g), strict=True):
+            assert got.dtype == expected.dtype
             assert_close(got, expected)
 
 
+@pytest.mark.parametrize(("op", "backend"), FAST)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex64, *WIDE])
+def test_every_dtype(op: str, backend: str, dtype: torch.dtype) -> None:
+    for real in (False, True):
+        compare(op, torch.randn(2, 3, 16, dtype=dtype), nodes(3, 16, dtype=dtype, op=op), 700, real, backend)
+
+
+@pytest.mark.parametrize("backend", [backend for op, backend in FAST if op == "vandermonde"])
+def test_nodes_of_zero(backend: str) -> None:
+    """0^0 is 1, and the derivative of x^1 at 0 is 1."""
+    v = torch.tensor([2.0, 3.0, 5.0], dtype=torch.float64, requires_grad=True)
+    for dtype in WIDE:
+        x = torch.tensor([0.0, -1.0, 0.5], dtype=dtype, requires_grad=True)
+        y = vandermonde(v, x, 40, backend=backend)
+        assert_close(y[:3], torch.tensor([10.0, -0.5, 4.25], dtype=dtype))
+        g = torch.randn(40, dtype=torch.float64).to(dtype)
+        dv, dx = torch.autograd.grad(y, (v, x), g)
+        assert_close(torch.stack((dv[0].to(dtype), dx[0])), torch.stack((g[0], 2 * g[1])))
+
+
+@pytest.mark.parametrize("op", OPS)
 @pytest.mark.parametrize("real", [False, True])
-def test_gradients_numerically(real: bool) -> None:
-    inputs = (
-        torch.randn(2, 3, dtype=torch.complex128, requires_grad=True),
-        nodes(2, 3, dtype=torch.complex128).requires_grad_(),
-    )
-    assert torch.autograd.gradcheck(lambda v, x: vandermonde_log(v, x, 7, real=real), inputs)
-    assert torch.autograd.gradgradcheck(lambda v, x: vandermonde_log(v, x, 5, real=real), inputs)
+def test_gradients_numerically(op: str, real: bool) -> None:
+    inputs = [torch.randn(2, 3, dtype=torch.complex128), nodes(2, 3, dtype=torch.complex128, op=op)]
+    inputs = [t.requires_grad_() for t in inputs]
+    assert torch.autograd.gradcheck(lambda v, x: OPS[op](v, x, 7, real=real), inputs)
+    assert torch.autograd.gradgradcheck(lambda v, x: OPS[op](v, x, 5, real=real), inputs)
+
+
+@pytest.mark.parametrize(("op", "backend"), FAST)
+def test_nan_stays_in_its_sample(op: str, backend: str) -> None:
+    v, x = torch.randn(3, 2, 4, dtype=torch.complex64), nodes(2, 4, dtype=torch.complex64, op=op)
+    clean = OPS[op](v, x, 50, backend=backend)
+    v[1, 0, 2] = torch.nan
+    y = OPS[op](v, x, 50, backend=backend)
+    assert y[1, 0].isnan().all()
+    y[1, 0] = clean[1, 0]
+    assert torch.equal(y, clean)
+
+
+def test_non_contiguous_input() -> None:
+    v, x = torch.randn(5, 3, dtype=torch.complex128).T.conj(), nodes(3, 10, dtype=torch.complex128)[:, ::2]
+    for function in OPS.values():
+        assert_close(function(v, x.conj(), 9), function(v, x.conj(), 9, backend="reference"))
 
 
 @pytest.mark.parametrize("wide_nodes", [False, True])
@@ -87,27 +141,31 @@ def test_float32_stays_exact_over_many_periods(wide_nodes: bool) -> None:
 
 MEMORY = """
 import resource, torch
-from longconv.ops import vandermonde_log
+from longconv.ops import {op} as op
 torch.set_num_threads(1)
 v = torch.randn(256, 64, dtype=torch.complex64, requires_grad=True)
-x = torch.complex(-0.01 * torch.rand(256, 64), torch.randn(256, 64)).requires_grad_()
-vandermonde_log(v, x, 64).real.sum().backward()
+x = torch.complex(-0.01 * torch.rand(256, 64), torch.randn(256, 64))
+x = ({nodes}).requires_grad_()
+op(v, x, 64).real.sum().backward()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-vandermonde_log(v, x, 65536).real.sum().backward()
+op(v, x, 65536).real.sum().backward()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
 
-def test_memory_is_bounded() -> None:
+@pytest.mark.parametrize(("op", "nodes"), [("vandermonde", "x.exp()"), ("vandermonde_log", "x")])
+def test_memory_is_bounded(op: str, nodes: str) -> None:
     """H = 256, N = 64, L = 65536, complex: the whole tensor would be 8.6 GB; forward and backward stay below 1 GB."""
-    result = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True)
+    program = MEMORY.format(op=op, nodes=nodes)
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert int(result.stdout) < 1e6, f"{int(result.stdout) / 1e3:.0f} MB above the start"
 
 
 @pytest.mark.parametrize(("v", "x", "length"), [((2, 3), (2, 3), 0), ((0, 3), (3,), 5), ((2, 0), (2, 0), 5)])
-def test_empty(v: tuple[int, ...], x: tuple[int, ...], length: int) -> None:
+@pytest.mark.parametrize("op", OPS)
+def test_empty(op: str, v: tuple[int, ...], x: tuple[int, ...], length: int) -> None:
     inputs = torch.randn(v, dtype=torch.complex64, requires_grad=True), torch.randn(x, requires_grad=True)
-    y = vandermonde_log(*inputs, length)
+    y = OPS[op](*inputs, length)
     y.real.sum().backward()
     assert y.shape == (v[0], length)
     assert y.count_nonzero() == 0
@@ -131,3 +189,6 @@ def test_bad_input(change: dict[str, Any], error: type[Exception], words: str) -
     call: dict[str, Any] = {"v": torch.ones(3), "log_x": torch.ones(3), "length": 4, **change}
     with pytest.raises(error, match=words):
         vandermonde_log(**call)
+    call["x"] = call.pop("log_x")
+    with pytest.raises(error, match=words.replace("log_x", "x")):
+        vandermonde(**call)

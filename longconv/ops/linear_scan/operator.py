@@ -45,6 +45,11 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     ctx.save_for_backward(a, initial, output)
 
 
+def _conjugate(x: Tensor) -> Tensor:
+    """The conjugate, in a form that ``vmap`` has a rule for, which ``conj_physical`` isn't."""
+    return torch.complex(x.real, -x.imag) if x.is_complex() else x
+
+
 def _gradients(ctx: Any, g: Tensor) -> tuple[Any, ...]:
     a, initial, h = ctx.saved_tensors
     dim, like_b = ctx.dim, g.new_empty(ctx.b[0], dtype=ctx.b[1])
@@ -52,13 +57,13 @@ def _gradients(ctx: Any, g: Tensor) -> tuple[Any, ...]:
         tensors = (a, like_b, initial)
         zeros = [torch.zeros_like(t) if want else None for t, want in zip(tensors, ctx.wanted, strict=True)]
         return (*zeros, None, None, None)
-    a_conj = a.conj_physical()
+    a_conj = _conjugate(a)
     after = a_conj if a.shape[dim] == 1 else a_conj.roll(1 if ctx.reverse else -1, dim)
     l = call(after, g.to(torch.promote_types(g.dtype, torch.float32)), None, dim, not ctx.reverse, ctx.backend)
     da, db, dinitial = None, None, None
     if ctx.wanted[0]:
         previous = reference.shifted(h, initial, dim, ctx.reverse)
-        da = reduce_like(l * previous.conj_physical(), a)
+        da = reduce_like(l * _conjugate(previous), a)
     if ctx.wanted[1]:
         db = reduce_like(l, like_b)
     if ctx.wanted[2]:

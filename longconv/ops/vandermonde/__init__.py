@@ -6,11 +6,46 @@ import torch
 from torch import Tensor
 
 from longconv._checks import COMPLEX, check_choice, check_device, check_int, check_tensor, describe
-from longconv.ops.vandermonde.operator import BACKENDS, call_forward
+from longconv.ops.vandermonde.operator import LOGARITHMS, NODES, VandermondeOperator
 
-__all__ = ["vandermonde_log"]
+__all__ = ["vandermonde", "vandermonde_log"]
 
 _DTYPES = (torch.float64, torch.float32, *COMPLEX)
+
+
+def vandermonde(v: Tensor, x: Tensor, length: int, *, real: bool = False, backend: str = "auto") -> Tensor:
+    r"""Product with a Vandermonde matrix.
+
+        y[..., l] = sum_n v[..., n] x[..., n]^l,    0 <= l < length,    0^0 = 1
+
+    Powers are formed in double precision whatever the dtypes, by repeated squaring: nodes may be 0 or negative. The
+    (..., N, length) tensor is never formed. Where the logarithms of the nodes are known, :func:`vandermonde_log` keeps
+    what rounding exp(log_x) would lose.
+
+    Args:
+        v: coefficients (..., N), real or complex.
+        x: nodes (..., N), real or complex; broadcasts with v over the leading axes. May be of higher precision than v.
+        length: number of powers L >= 0.
+        real: return the real part alone, for half the work.
+        backend: ``"auto"``, or one of the names that ``longconv.info()`` prints.
+
+    Returns:
+        y (..., L) in v's precision; real if ``real`` or if both inputs are. Both inputs have gradients, and the
+        gradients have gradients. Nothing is doubled: conjugate pairs are the caller's.
+
+    Raises:
+        TypeError: an argument is not a tensor, has a wrong dtype, or ``length`` is not an integer.
+        ValueError: shapes that don't broadcast, different N or devices, a negative length, or a backend that can't
+            serve the call.
+
+    References:
+        A. Gu, A. Gupta, K. Goel, C. Ré, "On the Parameterization and Initialization of Diagonal State Space Models",
+        arXiv:2206.11893.
+
+    >>> vandermonde(torch.tensor([1.0, 1.0]), torch.tensor([0.5, -1.0]), 4)
+    tensor([ 2.0000, -0.5000,  1.2500, -0.8750])
+    """
+    return _call(NODES, v, "x", x, length, real, backend)
 
 
 def vandermonde_log(v: Tensor, log_x: Tensor, length: int, *, real: bool = False, backend: str = "auto") -> Tensor:
@@ -45,16 +80,22 @@ def vandermonde_log(v: Tensor, log_x: Tensor, length: int, *, real: bool = False
     >>> vandermonde_log(torch.tensor([1.0, 1.0]), torch.tensor([0.5, 0.25]).log(), 4)
     tensor([2.0000, 0.7500, 0.3125, 0.1406])
     """
+    return _call(LOGARITHMS, v, "log_x", log_x, length, real, backend)
+
+
+def _call(
+    operator: VandermondeOperator, v: Tensor, name: str, x: Tensor, length: int, real: bool, backend: str
+) -> Tensor:
     check_tensor("v", v, "(..., N)", ndim=tuple(range(1, 9)), dtypes=_DTYPES)
-    check_tensor("log_x", log_x, "(..., N)", ndim=tuple(range(1, 9)), dtypes=_DTYPES)
+    check_tensor(name, x, "(..., N)", ndim=tuple(range(1, 9)), dtypes=_DTYPES)
     check_int("length", length, least=0)
-    check_choice("backend", backend, BACKENDS.names())
-    check_device("log_x", log_x, "v", v)
-    if v.shape[-1] != log_x.shape[-1]:
-        raise ValueError(f"log_x is {describe(log_x)}, expected the N = {v.shape[-1]} of v, {describe(v)}")
+    check_choice("backend", backend, operator.backends.names())
+    check_device(name, x, "v", v)
+    if v.shape[-1] != x.shape[-1]:
+        raise ValueError(f"{name} is {describe(x)}, expected the N = {v.shape[-1]} of v, {describe(v)}")
     try:
-        torch.broadcast_shapes(v.shape[:-1], log_x.shape[:-1])
+        torch.broadcast_shapes(v.shape[:-1], x.shape[:-1])
     except RuntimeError:
-        raise ValueError(f"v is {describe(v)} and log_x is {describe(log_x)}: leading axes must broadcast") from None
-    y: Tensor = call_forward(v, log_x, length, real, backend)
+        raise ValueError(f"v is {describe(v)} and {name} is {describe(x)}: leading axes must broadcast") from None
+    y: Tensor = operator.call(v, x, length, real, backend)
     return y

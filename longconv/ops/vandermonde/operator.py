@@ -1,4 +1,4 @@
-"""The operators ``longconv::vandermonde_log`` and its gradients: schema, fake, autograd, vmap."""
+"""The operators of ``vandermonde`` and ``vandermonde_log`` and of their gradients: schema, fake, autograd, vmap."""
 
 from __future__ import annotations
 
@@ -12,51 +12,24 @@ from torch import Tensor
 from longconv.ops._library import align_mapped, define, gradients_of
 from longconv.ops._registry import Backend, Backends
 from longconv.ops.vandermonde import reference, torch_blocks
-
-BACKENDS = Backends(
-    "vandermonde_log",
-    [
-        Backend("torch", torch_blocks.forward, torch_blocks.backward),
-        Backend("reference", reference.forward, reference.backward, auto=False),
-    ],
-)
+from longconv.ops.vandermonde.reference import Powers
 
 
-def _shape(v: Tensor, log_x: Tensor, length: int) -> tuple[int, ...]:
-    return (*torch.broadcast_shapes(v.shape[:-1], log_x.shape[:-1]), length)
+def _shape(v: Tensor, x: Tensor, length: int) -> tuple[int, ...]:
+    return (*torch.broadcast_shapes(v.shape[:-1], x.shape[:-1]), length)
 
 
-def _forward(v: Tensor, log_x: Tensor, length: int, real: bool, backend: str) -> Tensor:
-    shape = _shape(v, log_x, length)
-    if 0 in shape or v.shape[-1] == 0:
-        return v.new_zeros(shape, dtype=reference.result_dtype(v, log_x, real))
-    y: Tensor = BACKENDS.choose(backend, v, log_x, length, real).forward(v, log_x, length, real)
-    return y
+def _fake_forward(v: Tensor, x: Tensor, length: int, real: bool, backend: str) -> Tensor:
+    return v.new_empty(_shape(v, x, length), dtype=reference.result_dtype(v, x, real))
 
 
-def _fake_forward(v: Tensor, log_x: Tensor, length: int, real: bool, backend: str) -> Tensor:
-    return v.new_empty(_shape(v, log_x, length), dtype=reference.result_dtype(v, log_x, real))
-
-
-def _backward(g: Tensor, v: Tensor, log_x: Tensor, real: bool, backend: str) -> list[Tensor]:
-    if g.numel() == 0 or v.shape[-1] == 0:
-        return [torch.zeros_like(v), torch.zeros_like(log_x)]
-    chosen = BACKENDS.choose(backend, v, log_x, g.shape[-1], real)
-    assert chosen.backward is not None
-    return [grad.contiguous() for grad in chosen.backward(g, v, log_x, real)]
-
-
-def _fake_backward(g: Tensor, v: Tensor, log_x: Tensor, real: bool, backend: str) -> list[Tensor]:
-    return [torch.empty_like(t, memory_format=torch.contiguous_format) for t in (v, log_x)]
+def _fake_backward(g: Tensor, v: Tensor, x: Tensor, real: bool, backend: str) -> list[Tensor]:
+    return [torch.empty_like(t, memory_format=torch.contiguous_format) for t in (v, x)]
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    v, log_x, _, ctx.real, ctx.backend = inputs
-    ctx.save_for_backward(v, log_x)
-
-
-def _gradients(ctx: Any, g: Tensor) -> tuple[Any, ...]:
-    return (*call_backward(g, *ctx.saved_tensors, ctx.real, ctx.backend), None, None, None)
+    v, x, _, ctx.real, ctx.backend = inputs
+    ctx.save_for_backward(v, x)
 
 
 def _save_second(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -64,36 +37,75 @@ def _save_second(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     ctx.save_for_backward(*tensors)
 
 
-def _second_gradients(ctx: Any, cotangents: Sequence[Tensor | None]) -> tuple[Any, ...]:
-    """The gradient of the gradients: autograd through the torch backend, whichever backend gave the first."""
-    composite = functools.partial(torch_blocks.backward, real=ctx.real)
-    return (*gradients_of(composite, ctx.saved_tensors, cotangents), None, None)
-
-
 def _vmap(operator: Callable[..., Any], info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Any, Any]:
     tensors = [(a, d) for a, d in zip(args, in_dims, strict=True) if isinstance(a, Tensor)]
     result = operator(*align_mapped(info, in_dims, args))
     if isinstance(result, Tensor):
         return result, 0
-    ranks = [a.ndim - (d is not None) for a, d in tensors[-2:]]  # of v and log_x, whose shapes the gradients have
+    ranks = [a.ndim - (d is not None) for a, d in tensors[-2:]]  # of v and x, whose shapes the gradients have
     return [r.reshape(r.shape[0], *r.shape[r.ndim - n :]) for r, n in zip(result, ranks, strict=True)], [0, 0]
 
 
-call_forward = define(
-    "vandermonde_log",
-    "(Tensor v, Tensor log_x, SymInt length, bool real, str backend) -> Tensor",
-    _forward,
-    _fake_forward,
-    _save,
-    _gradients,
-    _vmap,
-)
-call_backward = define(
-    "vandermonde_log_backward",
-    "(Tensor g, Tensor v, Tensor log_x, bool real, str backend) -> Tensor[]",
-    _backward,
-    _fake_backward,
-    _save_second,
-    _second_gradients,
-    _vmap,
-)
+class VandermondeOperator:
+    """``longconv::<name>`` and ``longconv::<name>_backward``.
+
+    Args:
+        name: the op's name.
+        argument: the name of the argument that tells the nodes.
+        blocks: how the torch backend forms powers.
+        definition: how the definition forms them.
+        further: more backends, best first, before the definition.
+    """
+
+    def __init__(self, name: str, argument: str, blocks: Powers, definition: Powers, *further: Backend) -> None:
+        rows = [("torch", torch_blocks, blocks, True), ("reference", reference, definition, False)]
+        torch_backend, last = (
+            Backend(row, functools.partial(m.forward, powers), functools.partial(m.backward, powers), auto=auto)
+            for row, m, powers, auto in rows
+        )
+        self.backends = Backends(name, [torch_backend, *further, last])
+        self.blocks = blocks
+        self.call = define(
+            name,
+            f"(Tensor v, Tensor {argument}, SymInt length, bool real, str backend) -> Tensor",
+            self._forward,
+            _fake_forward,
+            _save,
+            self._gradients,
+            _vmap,
+        )
+        self.call_backward = define(
+            f"{name}_backward",
+            f"(Tensor g, Tensor v, Tensor {argument}, bool real, str backend) -> Tensor[]",
+            self._backward,
+            _fake_backward,
+            _save_second,
+            self._second_gradients,
+            _vmap,
+        )
+
+    def _forward(self, v: Tensor, x: Tensor, length: int, real: bool, backend: str) -> Tensor:
+        y = _fake_forward(v, x, length, real, backend)
+        if y.numel() == 0 or v.shape[-1] == 0:
+            return y.zero_()
+        y = self.backends.choose(backend, v, x, length, real).forward(v, x, length, real)
+        return y
+
+    def _backward(self, g: Tensor, v: Tensor, x: Tensor, real: bool, backend: str) -> list[Tensor]:
+        if g.numel() == 0 or v.shape[-1] == 0:
+            return [torch.zeros_like(v), torch.zeros_like(x)]
+        chosen = self.backends.choose(backend, v, x, g.shape[-1], real)
+        assert chosen.backward is not None
+        return [grad.contiguous() for grad in chosen.backward(g, v, x, real)]
+
+    def _gradients(self, ctx: Any, g: Tensor) -> tuple[Any, ...]:
+        return (*self.call_backward(g, *ctx.saved_tensors, ctx.real, ctx.backend), None, None, None)
+
+    def _second_gradients(self, ctx: Any, cotangents: Sequence[Tensor | None]) -> tuple[Any, ...]:
+        """The gradient of the gradients: autograd through the torch backend, whichever backend gave the first."""
+        composite = functools.partial(torch_blocks.backward, self.blocks, real=ctx.real)
+        return (*gradients_of(composite, ctx.saved_tensors, cotangents), None, None)
+
+
+NODES = VandermondeOperator("vandermonde", "x", torch_blocks.NODES, reference.NODES)
+LOGARITHMS = VandermondeOperator("vandermonde_log", "log_x", torch_blocks.LOGARITHMS, reference.LOGARITHMS)

@@ -1,6 +1,9 @@
-"""The definition of ``vandermonde_log``, with the (..., N, L) tensor written out in double precision."""
+"""The definition of ``vandermonde`` and ``vandermonde_log``, with the (..., N, L) tensor in double precision."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -8,10 +11,22 @@ from torch import Tensor
 from longconv.ops._library import reduce_like
 
 
-def powers(log_x: Tensor, exponents: Tensor) -> Tensor:
-    """exp(e log_x[..., n]) for real exponents e, (..., N, E), in double precision."""
-    wide = log_x.to(torch.complex128 if log_x.is_complex() else torch.float64)
-    return torch.exp(wide[..., None] * exponents)
+@dataclass(frozen=True)
+class Powers:
+    """How powers are formed from the argument that tells the nodes: the nodes themselves, or their logarithms.
+
+    Attributes:
+        form: ``(x, count, step) -> (..., N, count)``: powers 0, step, 2 step, ... in double precision.
+        slopes: ``(x, powers, step)``: their derivatives with respect to x.
+    """
+
+    form: Callable[[Tensor, int, int], Tensor]
+    slopes: Callable[[Tensor, Tensor, int], Tensor]
+
+
+def widen(x: Tensor) -> Tensor:
+    """The tensor in double precision."""
+    return x.to(torch.complex128 if x.is_complex() else torch.float64)
 
 
 def exponents(count: int, like: Tensor, step: int = 1) -> Tensor:
@@ -19,23 +34,47 @@ def exponents(count: int, like: Tensor, step: int = 1) -> Tensor:
     return torch.arange(count, dtype=torch.float64, device=like.device) * step
 
 
-def result_dtype(v: Tensor, log_x: Tensor, real: bool) -> torch.dtype:
+def log_slopes(log_x: Tensor, powers: Tensor, step: int) -> Tensor:
+    """d/d log_x x^e = e x^e."""
+    return powers * exponents(powers.shape[-1], powers, step)
+
+
+def _products(x: Tensor, count: int, step: int) -> Tensor:
+    first, base = torch.ones_like(x)[..., None], x[..., None] ** step
+    return widen(torch.cat((first, base.expand(*x.shape, count - 1)), -1)).cumprod(-1)
+
+
+def _product_slopes(x: Tensor, powers: Tensor, step: int) -> Tensor:
+    lower = torch.cat((torch.zeros_like(powers[..., :1]), powers[..., :-1]), -1)
+    return exponents(powers.shape[-1], powers, step) * lower * widen(x)[..., None] ** (step - 1)
+
+
+LOGARITHMS = Powers(
+    lambda log_x, count, step: torch.exp(widen(log_x)[..., None] * exponents(count, log_x, step)), log_slopes
+)
+"""Powers of nodes that are given by their logarithms."""
+
+NODES = Powers(_products, _product_slopes)
+"""Powers of the nodes as they are, one product after the other."""
+
+
+def result_dtype(v: Tensor, x: Tensor, real: bool) -> torch.dtype:
     """The dtype of y: v's precision, complex if an input is and not ``real``."""
     precision = v.dtype.to_real() if v.is_complex() else v.dtype
-    return precision.to_complex() if (v.is_complex() or log_x.is_complex()) and not real else precision
+    return precision.to_complex() if (v.is_complex() or x.is_complex()) and not real else precision
 
 
-def forward(v: Tensor, log_x: Tensor, length: int, real: bool) -> Tensor:
+def forward(powers: Powers, v: Tensor, x: Tensor, length: int, real: bool) -> Tensor:
     """The sum over n as it stands."""
-    y = (v[..., None] * powers(log_x, exponents(length, v))).sum(-2)
+    y = (v[..., None] * powers.form(x, length, 1)).sum(-2)
     y = y.real if real and y.is_complex() else y
-    return y.to(result_dtype(v, log_x, real))
+    return y.to(result_dtype(v, x, real))
 
 
-def backward(g: Tensor, v: Tensor, log_x: Tensor, real: bool) -> list[Tensor]:
-    """The gradients to v and to log_x: sum_l g[l] conj(x^l) and conj(v) sum_l g[l] l conj(x^l)."""
-    l = exponents(g.shape[-1], v)
-    x = powers(log_x, l).conj_physical()
-    dv = (g[..., None, :] * x).sum(-1)
-    dlog_x = v.conj_physical() * (g[..., None, :] * l * x).sum(-1)
-    return [reduce_like(dv, v), reduce_like(dlog_x, log_x)]
+def backward(powers: Powers, g: Tensor, v: Tensor, x: Tensor, real: bool) -> list[Tensor]:
+    """The gradients to v and to x: sum_l g[l] conj(x^l) and conj(v) sum_l g[l] conj(d/dx x^l)."""
+    table = powers.form(x, g.shape[-1], 1)
+    g = g[..., None, :]
+    dv = (g * table.conj_physical()).sum(-1)
+    dx = v.conj_physical() * (g * powers.slopes(x, table, 1).conj_physical()).sum(-1)
+    return [reduce_like(dv, v), reduce_like(dx, x)]

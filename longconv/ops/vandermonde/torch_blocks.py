@@ -1,14 +1,15 @@
-"""``vandermonde_log`` by blocks: with l = q T + r, x^l = (x^T)^q x^r, and the sum over n is a matrix product.
+"""Vandermonde products by blocks: with l = q T + r, x^l = (x^T)^q x^r, and the sum over n is a matrix product.
 
     y[q, r] = sum_n (v[n] x[n]^(qT)) x[n]^r            (Q, N) times (N, T),  T about the square root of L
 
 Only N (Q + T) powers are formed, each in double precision, and rounded once. The gradients need the products of the
-cotangent g[q, r] with conj(x^r) and with r conj(x^r), again (Q, T) times (T, N); then
+cotangent g[q, r] with conj(x^r) and with the slopes conj(d/dx x^r), again (Q, T) times (T, N); then
 
-    dv[n]     = sum_q conj(x^(qT)) M1[q, n]                      M1 = g conj(x^r),   M2 = g r conj(x^r)
-    dlog_x[n] = conj(v[n]) sum_q conj(x^(qT)) (qT M1 + M2)[q, n]
+    dv[n] = sum_q conj(x^(qT)) M1[q, n]                         M1 = g conj(x^r),   M2 = g conj(d/dx x^r)
+    dx[n] = conj(v[n]) sum_q (conj(d/dx x^(qT)) M1 + conj(x^(qT)) M2)[q, n]
 
-Where only the real part is wanted, or g is real, complex products are real ones on stacked real and imaginary parts.
+where for nodes that are given by their logarithms d/dx is that with respect to the logarithm. Where only the real part
+is wanted, or g is real, complex products are real ones on stacked real and imaginary parts.
 """
 
 from __future__ import annotations
@@ -19,7 +20,37 @@ import torch
 from torch import Tensor
 
 from longconv.ops._library import reduce_like
-from longconv.ops.vandermonde.reference import exponents, powers, result_dtype
+from longconv.ops.vandermonde.reference import LOGARITHMS, Powers, exponents, result_dtype, widen
+
+__all__ = ["LOGARITHMS", "NODES", "backward", "forward"]
+
+
+def _squares(x: Tensor, step: int) -> list[Tensor]:
+    """x, x^2, x^4, ..., x^step for a step that is a power of two."""
+    squares = [widen(x)]
+    for _ in range(step.bit_length() - 1):
+        squares.append(squares[-1] * squares[-1])
+    return squares
+
+
+def _doubled(x: Tensor, count: int, step: int) -> Tensor:
+    """Powers 0, step, ..., (count - 1) step of the nodes, twice as many with every product."""
+    base = _squares(x, step)[-1][..., None]
+    powers = torch.ones_like(base)
+    while powers.shape[-1] < count:
+        powers, base = torch.cat((powers, powers * base), -1), base * base
+    return powers[..., :count]
+
+
+def _doubled_slopes(x: Tensor, powers: Tensor, step: int) -> Tensor:
+    """E x^(E - 1) for E = e step: from the power before it and x^(step - 1), so that nothing is divided by x."""
+    lower = torch.cat((torch.zeros_like(powers[..., :1]), powers[..., :-1]), -1)
+    rest = math.prod(_squares(x, step)[:-1], start=torch.ones_like(powers[..., 0]))
+    return exponents(powers.shape[-1], powers, step) * lower * rest[..., None]
+
+
+NODES = Powers(_doubled, _doubled_slopes)
+"""Powers of the nodes as they are, zeros and negative numbers included, by repeated squaring."""
 
 
 def _block(length: int) -> int:
@@ -36,14 +67,14 @@ def _complex_matmul(a: Tensor, b: Tensor) -> Tensor:
     return torch.view_as_complex((a @ torch.view_as_real(b).flatten(-2)).unflatten(-1, (-1, 2)))
 
 
-def forward(v: Tensor, log_x: Tensor, length: int, real: bool) -> Tensor:
+def forward(powers: Powers, v: Tensor, x: Tensor, length: int, real: bool) -> Tensor:
     """The sum over n as a product of the coarse powers, weighted by v, with the fine powers."""
-    dtype = result_dtype(v, log_x, real)
+    dtype = result_dtype(v, x, real)
     block = _block(length)
     count = -(-length // block)
-    working = dtype if not real or not (v.is_complex() or log_x.is_complex()) else dtype.to_complex()
-    coarse = (v[..., None] * powers(log_x, exponents(count, v, block))).mT.to(working)  # (..., Q, N)
-    fine = powers(log_x, exponents(block, v)).to(working if log_x.is_complex() else working.to_real())  # (..., N, T)
+    working = dtype if not real or not (v.is_complex() or x.is_complex()) else dtype.to_complex()
+    coarse = (v[..., None] * powers.form(x, count, block)).mT.to(working)  # (..., Q, N)
+    fine = powers.form(x, block, 1).to(working if x.is_complex() else working.to_real())  # (..., N, T)
     if real and coarse.is_complex():
         fine = fine if fine.is_complex() else fine.to(working)
         coarse = torch.cat((coarse.real, -coarse.imag), -1)
@@ -52,19 +83,22 @@ def forward(v: Tensor, log_x: Tensor, length: int, real: bool) -> Tensor:
     return y.flatten(-2)[..., :length].contiguous()
 
 
-def backward(g: Tensor, v: Tensor, log_x: Tensor, real: bool) -> list[Tensor]:
-    """The gradients to v and to log_x."""
+def backward(powers: Powers, g: Tensor, v: Tensor, x: Tensor, real: bool) -> list[Tensor]:
+    """The gradients to v and to x."""
     length = int(g.shape[-1])
     block = _block(length)
     count = -(-length // block)
     g = torch.nn.functional.pad(g, (0, count * block - length)).unflatten(-1, (count, block))
-    fine_exponents, coarse_exponents = exponents(block, v), exponents(count, v, block)
-    working = g.dtype.to_complex() if log_x.is_complex() else g.dtype
-    coarse = powers(log_x, coarse_exponents).conj_physical().mT.to(working)  # (..., Q, N)
-    fine = powers(log_x, fine_exponents).conj_physical().mT  # (..., T, N)
-    first = _complex_matmul(g, fine.to(working))
-    second = _complex_matmul(g, (fine * fine_exponents[:, None]).to(working))
+    working = g.dtype.to_complex() if x.is_complex() else g.dtype
+
+    def turned(table: Tensor) -> Tensor:
+        return table.conj_physical().mT.to(working)
+
+    fine = powers.form(x, block, 1)
+    first = _complex_matmul(g, turned(fine))
+    second = _complex_matmul(g, turned(powers.slopes(x, fine, 1)))
+    table = powers.form(x, count, block)
+    coarse = turned(table)  # (..., Q, N)
     dv = (coarse * first).sum(-2)
-    scaled = coarse_exponents[:, None].to(g.dtype.to_real() if g.is_complex() else g.dtype)
-    dlog_x = v.conj_physical() * (coarse * (scaled * first + second)).sum(-2)
-    return [reduce_like(dv, v), reduce_like(dlog_x, log_x)]
+    dx = v.conj_physical() * (turned(powers.slopes(x, table, block)) * first + coarse * second).sum(-2)
+    return [reduce_like(dv, v), reduce_like(dx, x)]
