@@ -163,16 +163,12 @@ class Mixer(nn.Module, ABC):
             )
 
 
-class ConvolutionMixer(Mixer):
-    """y = output(dropout(activation(k * u + D u))) with one filter k a feature and channel.
-
-    k * u is causal; a bidirectional mixer has twice the filters, the second half of them for the future:
-    sum_{s<=t} k[t-s] u[s] + sum_{s>t} k_reverse[s-t-1] u[s]. The C channels of a feature are convolved each with its
-    own filter and joined by the output layer.
+class FilterMixer(Mixer):
+    """y = output(dropout(activation(x + D u))), where x comes from a filter with parameters of its own.
 
     Args:
         d_model: D.
-        taps: the filter module, giving (C, H, L) taps, or (2C, H, L) if bidirectional.
+        taps: the filter module.
         channels: C, filters a feature.
         bidirectional: whether an output depends on the future too.
         activation: one of :data:`ACTIVATIONS` ("gelu" is the exact one), or None.
@@ -225,30 +221,45 @@ class ConvolutionMixer(Mixer):
             k: Tensor = self.taps(length)
         return k
 
-    def forward(self, u: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Mix a whole sequence; see :meth:`Mixer.forward`."""
-        self._check_input(u, lengths)
-        k = self.filter(max(u.shape[1], 1)).flatten(0, 1)
-        k, k_reverse = k.chunk(2) if self.bidirectional else (k, None)
-        y = fft_conv(self._features(u), k, k_reverse=k_reverse, skip=self.D.flatten(), lengths=lengths)
-        y = self._mix_features(transpose(y))
-        if lengths is not None:
-            t = torch.arange(u.shape[1], device=u.device)
-            y = y.masked_fill((t >= lengths[:, None])[..., None], 0)
-        return y
-
     def streaming_refusal(self) -> str | None:
         """Bidirectional filters and those without a recurrence can't stream."""
         if self.bidirectional:
             return "it is bidirectional, so that an output depends on inputs still to come"
         return "its filter has no finite recurrence, and exact online convolution is not there yet"
 
+    def _mix_features(self, y: Tensor) -> Tensor:
+        """(..., C H) -> (..., D): what comes after the convolution, sample by sample."""
+        mixed: Tensor = self.output(self.dropout(self.activation(y)))
+        return mixed
+
+
+class ConvolutionMixer(FilterMixer):
+    """y = output(dropout(activation(k * u + D u))) with one filter k a feature and channel.
+
+    k * u is causal; a bidirectional mixer has twice the filters, the second half of them for the future:
+    sum_{s<=t} k[t-s] u[s] + sum_{s>t} k_reverse[s-t-1] u[s]. The C channels of a feature are convolved each with its
+    own filter and joined by the output layer.
+
+    Its filter module gives (C, H, L) taps, or (2C, H, L) if bidirectional; see :class:`FilterMixer` for the rest.
+    """
+
+    def forward(self, u: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Mix a whole sequence; see :meth:`Mixer.forward`."""
+        self._check_input(u, lengths)
+        k = self.filter(max(u.shape[1], 1)).flatten(0, 1)
+        k, k_reverse = k.chunk(2) if self.bidirectional else (k, None)
+        y = fft_conv(self._features(u), k, k_reverse=k_reverse, skip=self.D.flatten(), lengths=lengths)
+        return zero_beyond(self._mix_features(transpose(y)), lengths)
+
     def _features(self, u: Tensor) -> Tensor:
         """(B, L, H) -> (B, C H, L), the input of every filter."""
         x = transpose(u)
         return x if self.channels == 1 else x.repeat(1, self.channels, 1)
 
-    def _mix_features(self, y: Tensor) -> Tensor:
-        """(..., C H) -> (..., D): what comes after the convolution, sample by sample."""
-        mixed: Tensor = self.output(self.dropout(self.activation(y)))
-        return mixed
+
+def zero_beyond(y: Tensor, lengths: Tensor | None) -> Tensor:
+    """The outputs y (B, L, D) with zeros at t >= lengths."""
+    if lengths is None:
+        return y
+    t = torch.arange(y.shape[1], device=y.device)
+    return y.masked_fill((t >= lengths[:, None])[..., None], 0)
