@@ -175,3 +175,8 @@ def check_state(
             f"state.x is {describe(x)}, but the input is {describe(u)}: init_state with dtype=torch.float64 makes a "
             "state of its precision"
         )
+
+
+def filter_dtypes(u: Tensor) -> tuple[torch.dtype, ...]:
+    """The dtypes of a filter for an input u: that of u, or float32 beside 16 bits."""
+    return (u.dtype,) if u.dtype in (torch.float64, torch.float32) else (u.dtype, torch.float32)

@@ -22,7 +22,9 @@ ROOT = Path(__file__).parents[1]
 
 def test_every_op_and_backend_is_reported() -> None:
     report = longconv.info()
-    assert {"cauchy", "fft_conv", "linear_scan", "transpose", "vandermonde", "vandermonde_log"} <= set(report.ops)
+    assert {"cauchy", "fft_conv", "linear_scan", "short_conv", "transpose", "vandermonde", "vandermonde_log"} <= set(
+        report.ops
+    )
     for name, op in report.ops.items():
         assert tuple(op.backends) == _registry.ALL[name].names()[1:]
         assert op.serves is not None

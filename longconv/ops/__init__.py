@@ -3,7 +3,8 @@
 from longconv.ops.cauchy import cauchy
 from longconv.ops.fft_conv import fft_conv
 from longconv.ops.linear_scan import linear_scan
+from longconv.ops.short_conv import short_conv
 from longconv.ops.transpose import transpose
 from longconv.ops.vandermonde import vandermonde, vandermonde_log
 
-__all__ = ["cauchy", "fft_conv", "linear_scan", "transpose", "vandermonde", "vandermonde_log"]
+__all__ = ["cauchy", "fft_conv", "linear_scan", "short_conv", "transpose", "vandermonde", "vandermonde_log"]

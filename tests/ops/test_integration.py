@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.export import Dim
 from torch.func import grad, jacrev, vmap
 
-from longconv.ops import cauchy, fft_conv, linear_scan, vandermonde, vandermonde_log
+from longconv.ops import cauchy, fft_conv, linear_scan, short_conv, vandermonde, vandermonde_log
 from tests.tolerances import assert_close
 
 B, H, L, K, N = 2, 3, 12, 9, 4
@@ -54,6 +54,8 @@ def operator_calls() -> dict[str, tuple[Any, tuple[Any, ...]]]:
         ),
         "linear_scan": (ops.linear_scan, (v, log_x[None], nodes(2, 1, N), -2, False, "auto")),
         "linear_scan-real": (ops.linear_scan, (real(1, H), real(L, H), None, -2, True, "auto")),
+        "short_conv": (ops.short_conv, (real(B, H, L), real(H, 3), real(H), real(B, H, 2), "gelu", "auto")),
+        "short_conv-bare": (ops.short_conv, (real(B, H, L), real(H, 3), None, None, "none", "auto")),
         "vandermonde": (ops.vandermonde, (v, log_x, L, False, "auto")),
         "vandermonde-real": (ops.vandermonde, (real(H, N), real(2, H, N), L, False, "auto")),
         "vandermonde_backward": (ops.vandermonde_backward, (real(2, H, L), v, log_x, True, "auto")),
@@ -83,6 +85,10 @@ def functions() -> dict[str, tuple[Callable[..., Tensor], list[Tensor]]]:
         "linear_scan-reverse": (
             lambda a, b: linear_scan(a, b, dim=-1, reverse=True),
             [real(B, 1, L), real(B, H, L)],
+        ),
+        "short_conv": (
+            lambda u, w, bias, initial: short_conv(u, w, bias, activation="silu", initial=initial),
+            [real(B, H, L), real(H, 3), real(H), real(B, H, 2)],
         ),
         "vandermonde": (lambda v, x: vandermonde(v, x, L).real, [nodes(2, H, N), nodes(H, N)]),
         "vandermonde_log": (lambda v, x: vandermonde_log(v, x, L, real=True), [nodes(2, H, N), nodes(H, N)]),

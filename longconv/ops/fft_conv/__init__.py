@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from longconv._checks import FLOATS, check_choice, check_device, check_shape, check_tensor, describe
+from longconv._checks import FLOATS, check_choice, check_device, check_shape, check_tensor, describe, filter_dtypes
 from longconv.ops.fft_conv.operator import BACKENDS, call_forward
 
 MODES = ("causal", "circular")
@@ -80,7 +80,7 @@ def fft_conv(
         if mode == "circular":
             raise ValueError("k_reverse is given in circular mode, where every lag is in k: leave it out")
     if skip is not None:
-        check_tensor("skip", skip, "(H,)", ndim=1, dtypes=_filter_dtypes(u))
+        check_tensor("skip", skip, "(H,)", ndim=1, dtypes=filter_dtypes(u))
         check_shape("skip", skip, (channels,), "(H,)")
         check_device("skip", skip, "u", u)
     pre_gate = _check_gate("pre_gate", pre_gate, u)
@@ -92,12 +92,8 @@ def fft_conv(
     return y
 
 
-def _filter_dtypes(u: Tensor) -> tuple[torch.dtype, ...]:
-    return (u.dtype,) if u.dtype in (torch.float64, torch.float32) else (u.dtype, torch.float32)
-
-
 def _check_filter(name: str, k: Tensor, u: Tensor) -> None:
-    check_tensor(name, k, "(H, K) or (B, H, K)", ndim=(2, 3), dtypes=_filter_dtypes(u))
+    check_tensor(name, k, "(H, K) or (B, H, K)", ndim=(2, 3), dtypes=filter_dtypes(u))
     batch, channels, _ = u.shape
     sizes, symbols = ((channels, None), "(H, K)") if k.ndim == 2 else ((batch, channels, None), "(B, H, K)")
     check_shape(name, k, sizes, symbols)
