@@ -18,7 +18,8 @@ def forward(u: Tensor, w: Tensor, bias: Tensor | None, initial: Tensor | None, a
     dtype = u.dtype
     native = dtype == torch.bfloat16 and all(t is None or t.dtype == dtype for t in (w, bias))
     working = dtype if native else torch.promote_types(dtype, torch.float32)
-    u, w, bias, initial = (None if t is None else t.to(working) for t in (u, w, bias, initial))
+    u, w = u.to(working), w.to(working)
+    bias, initial = (None if t is None else t.to(working) for t in (bias, initial))
     one_by_one = u.device.type == "cpu" and not native and (w.shape[1] <= SHIFTS or dtype == torch.float64)
     z = _shifts(u, w, bias, initial) if one_by_one else _convolution(u, w, bias, initial)
     return (z if activation == "none" else ACTIVATIONS[activation].function(z)).to(dtype).contiguous()
