@@ -33,6 +33,17 @@ BOTH_WAYS = {"bidirectional": {"bidirectional": True, "channels": 2}}
 L_MAX = 16
 
 MIXERS: dict[str, Row] = {
+    "s4": Row(
+        {"d_state": 8, "dt_min": 0.01},
+        {
+            "legt-2": {"init": "legt", "rank": 2, "channels": 2},
+            "fourier-linear": {"init": "fourier", "activation": "silu", "output": "linear", "b_clip": None},
+            "untied-rank-3": {"dt_tied": False, "rank": 3},
+            "foud": {"init": "foud", "activation": None, "output": None},
+            **BOTH_WAYS,
+        },
+        streams=True,
+    ),
     "s4d": Row(
         {"d_state": 8, "dt_min": 0.01, "l_max": L_MAX},
         {

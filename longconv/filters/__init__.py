@@ -4,11 +4,13 @@ from longconv.filters import hippo
 from longconv.filters.base import Filter
 from longconv.filters.dense import DenseFilter, dense_filter
 from longconv.filters.diagonal import DiagonalFilter, diagonal_filter, diagonal_init
+from longconv.filters.dplr import DPLRFilter, dplr_filter
 from longconv.filters.dss import DSSFilter, dss_filter
 from longconv.filters.free import FreeFilter, smooth, smooth_frequency, squash
 from longconv.filters.multiscale import MultiscaleFilter, multiscale_filter
 
 __all__ = [
+    "DPLRFilter",
     "DSSFilter",
     "DenseFilter",
     "DiagonalFilter",
@@ -18,6 +20,7 @@ __all__ = [
     "dense_filter",
     "diagonal_filter",
     "diagonal_init",
+    "dplr_filter",
     "dss_filter",
     "hippo",
     "multiscale_filter",

@@ -7,9 +7,11 @@ from typing import Any
 
 from longconv._checks import check_choice, check_options
 from longconv.mixers.base import ConvolutionMixer, Mixer
+from longconv.mixers.convert import load_s4
 from longconv.mixers.dss import DSS
 from longconv.mixers.long_conv import LongConv
 from longconv.mixers.lssl import LSSL
+from longconv.mixers.s4 import S4
 from longconv.mixers.s4d import S4D
 from longconv.mixers.sgconv import SGConv
 
@@ -17,6 +19,7 @@ __all__ = [
     "DSS",
     "LSSL",
     "MIXERS",
+    "S4",
     "S4D",
     "ConvolutionMixer",
     "LongConv",
@@ -24,10 +27,12 @@ __all__ = [
     "SGConv",
     "create_mixer",
     "list_mixers",
+    "load_s4",
     "mixer_options",
 ]
 
 MIXERS: dict[str, type[Mixer]] = {
+    "s4": S4,
     "s4d": S4D,
     "lssl": LSSL,
     "dss": DSS,

@@ -92,10 +92,8 @@ class Mixer(nn.Module, ABC):
         Raises:
             NotImplementedError: the mixer can't stream, with the reason.
         """
-        self._require_streaming()
-        if dtype is not None and dtype not in FLOATS:
-            raise TypeError(f"dtype is {dtype}, expected one of {', '.join(map(str, FLOATS))}")
-        return self._init_state(check_int("batch_size", batch_size, least=0), device, dtype)
+        self._check_state_options(batch_size, dtype)
+        return self._init_state(batch_size, device, dtype)
 
     def step(self, u_t: Tensor, state: State) -> tuple[Tensor, State]:
         """One sample: u_t (B, D) and the state before it -> y_t (B, D) and the state after it.
@@ -139,6 +137,12 @@ class Mixer(nn.Module, ABC):
             raise NotImplementedError(f"{type(self).__name__} can't stream: {reason}")
 
     # --- checks -------------------------------------------------------------------------------------------------------
+
+    def _check_state_options(self, batch_size: int, dtype: torch.dtype | None) -> None:
+        self._require_streaming()
+        check_int("batch_size", batch_size, least=0)
+        if dtype is not None and dtype not in FLOATS:
+            raise TypeError(f"dtype is {dtype}, expected one of {', '.join(map(str, FLOATS))}")
 
     def _check_input(self, u: Tensor, lengths: Tensor | None) -> None:
         check_tensor("u", u, f"(B, L, D) with D = {self.d_model}", ndim=3, dtypes=FLOATS)
@@ -246,7 +250,11 @@ class ConvolutionMixer(FilterMixer):
     def forward(self, u: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Mix a whole sequence; see :meth:`Mixer.forward`."""
         self._check_input(u, lengths)
-        k = self.filter(max(u.shape[1], 1)).flatten(0, 1)
+        return self._convolve(u, self.filter(max(u.shape[1], 1)), lengths)
+
+    def _convolve(self, u: Tensor, k: Tensor, lengths: Tensor | None) -> Tensor:
+        """(B, L, D) and the taps of :meth:`filter` -> the mixer's output (B, L, D)."""
+        k = k.flatten(0, 1)
         k, k_reverse = k.chunk(2) if self.bidirectional else (k, None)
         y = fft_conv(self._features(u), k, k_reverse=k_reverse, skip=self.D.flatten(), lengths=lengths)
         return zero_beyond(self._mix_features(transpose(y)), lengths)

@@ -11,6 +11,7 @@ from longconv.filters import (
     dense_filter,
     diagonal_filter,
     diagonal_init,
+    dplr_filter,
     dss_filter,
     hippo,
     multiscale_filter,
@@ -19,6 +20,7 @@ from longconv.filters import (
     squash,
 )
 from longconv.filters.diagonal import discretise
+from longconv.filters.dplr import discretise as dplr_discretise
 from longconv.filters.free import INITS
 from tests.golden import Case, cases, group, groups
 from tests.tolerances import assert_close
@@ -209,6 +211,72 @@ def test_dss_init(name: str) -> None:
         Lambda, _ = diagonal_init("legs", 1, 2 * int(modes))
         want = eigenvalues[eigenvalues.imag > 0] - 0.5
         assert_close(Lambda[0].conj()[Lambda[0].imag.argsort()], want[want.imag.argsort(descending=True)], 1e-6)
+
+
+DPLR = [name for name in cases("s4_kernels") if "_N" in name]
+
+
+System = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+
+
+def dplr_arguments(case: Case) -> System:
+    return case["Lambda"], case["P"], case["B"], case["C"], case["dt"]
+
+
+def in_float32(system: System) -> System:
+    Lambda, P, B, C, dt = system
+    Lambda, P, B, C = (part.to(torch.complex64) for part in (Lambda, P, B, C))
+    return Lambda, P, B, C, dt.float()
+
+
+def in_float64(system: System) -> System:
+    Lambda, P, B, C, dt = system
+    Lambda, P, B, C = (part.to(torch.complex128) for part in (Lambda, P, B, C))
+    return Lambda, P, B, C, dt.double()
+
+
+@pytest.mark.parametrize("name", DPLR)
+def test_dplr_filter(name: str) -> None:
+    """In float64 to the recorded powers of the dense matrix; in float32 to its own float64."""
+    case = Case("s4_kernels", name)
+    narrow = in_float32(dplr_arguments(case))
+    wide = in_float64(narrow)
+    for length in case.meta["L"]:
+        k = dplr_filter(*dplr_arguments(case), length)
+        if f"L{length}/K_dense_f64" in case:
+            assert_close(k, case[f"L{length}/K_dense_f64"])
+            assert_close(k, case[f"L{length}/K_f64"], 1e-10)
+        else:
+            assert_close(k[..., ::16], case[f"L{length}/K_dense_f64_every16"])
+            ends = [case[f"L{length}/K_f64_{end}"] for end in ("first1024", "last1024")]
+            assert_close(torch.cat([k[..., :1024], k[..., -1024:]], -1), torch.cat(ends, -1), 1e-10)
+        assert_close(dplr_filter(*narrow, length), dplr_filter(*wide, length), 1e-6)
+
+
+@pytest.mark.parametrize("name", DPLR)
+def test_dplr_discretisation(name: str) -> None:
+    """The recorded matrix acts on the modes and their conjugates: its upper half is ours."""
+    case = Case("s4_kernels", name)
+    Lambda, P, B, _, dt = dplr_arguments(case)
+    system = dplr_discretise(Lambda, P, B, dt)
+    half = torch.diag_embed(1 + system.delta) - torch.einsum("rhn,rhm->hnm", system.W, system.Q)
+    other = -torch.einsum("rhn,rhm->hnm", system.W, system.Q.conj())
+    assert_close(torch.cat([half, other], -1), case["dA_dense"][:, : half.shape[1]])
+    assert_close(system.B, case["dB_dense"][:, : half.shape[1]])
+
+
+@pytest.mark.parametrize("name", [name for name in cases("lssl_kernel") if name.startswith("s4_vs_dense")])
+def test_dplr_filter_is_the_dense_filter(name: str) -> None:
+    """With the recorded normal plus low rank form, and with ours; the recorded Fourier form is float32."""
+    case = Case("lssl_kernel", name)
+    N, dt, real = case.meta["N"], case["dt"], case["C_real"]
+    H, tolerance = dt.shape[0], 1e-5 if "fout" in name else 1e-10
+    recorded = [case[key] for key in ("Lambda", "P", "B_nplr", "C_complex")]
+    *ours, V = hippo.nplr(case.meta["measure"], N, recorded[1].shape[0])
+    for (Lambda, P, B, C), bound in ((recorded, tolerance), ([*ours, real.to(V.dtype) @ V], 1e-10)):
+        for length in (64, 1024):
+            k = dplr_filter(Lambda.expand(H, -1), P[:, None].expand(-1, H, -1), B.expand(H, -1), C, dt, length)
+            assert_close(k, case[f"L{length}/K_dense"], bound)
 
 
 def multiscale_mode(recorded: str) -> str:

@@ -1,0 +1,265 @@
+"""Filters of state space systems with a diagonal plus low rank matrix (S4).
+
+Shapes: C channels, H features, N state size of the real system, P = N/2 stored modes (one of each conjugate pair), R
+rank, L taps.
+
+References:
+    Efficiently Modeling Long Sequences with Structured State Spaces (Gu, Goel, Ré, arXiv 2111.00396)
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from longconv._checks import COMPLEX, check_int, check_real, check_shape, check_tensor, check_values
+from longconv.filters import hippo
+from longconv.filters.base import Filter
+from longconv.filters.dense import krylov
+
+REALS = (torch.float64, torch.float32)
+B_CLIP = 2.0
+"""Bound on |Im B| of the published initialisation."""
+LEAST_DECAY = 1e-4
+"""Least -Re Lambda of an initialisation, as published: the trained decay is an exponential."""
+EXTRA_ROWS = 1e-2
+"""Standard deviation of the rows of P beyond a measure's least rank: from zero they would have no gradient."""
+GROWTH = 1e-6
+"""By how much of 1 + |Lambda| rounding may carry Re Lambda = 0 above 0."""
+
+
+# --- the filter -------------------------------------------------------------------------------------------------------
+
+
+def dplr_filter(Lambda: Tensor, P: Tensor, B: Tensor, C: Tensor, dt: Tensor, length: int) -> Tensor:
+    r"""Impulse response of x' = A x + B u, y = C x with A diagonal plus low rank, sampled by the bilinear rule.
+
+        A = diag(Lambda) - P^T conj(P),    K[c, h, l] = C A_bar^l B_bar
+        A_bar = (I - dt/2 A)^-1 (I + dt/2 A),    B_bar = (I - dt/2 A)^-1 dt B
+
+    Every stored mode stands for a conjugate pair: in these equations Lambda, P, B and C are the stored ones followed by
+    their conjugates, and K is real. C is that of the recurrence, whatever the length: the first taps of a longer filter
+    are the shorter filter.
+
+    The inverse is that of an R x R matrix a feature (Woodbury). A_bar is a contraction where Re Lambda <= 0, so that
+    its powers can be had by repeated squaring without loss: with l = q T + r and T about the square root of L, K is the
+    product of the rows C A_bar^(qT) with the columns A_bar^r B_bar, all in double precision. Evaluating the truncated
+    generating function C (I - A_bar^L) (z - dt A)^-1 B at the roots of unity needs the same squarings for A_bar^L and,
+    on top of them, (1 + R) (C + R) sums of N L / 2 poles.
+
+    Args:
+        Lambda: (H, N/2) complex, Re Lambda <= 0; 1 / time.
+        P: (R, H, N/2) complex.
+        B: (H, N/2) complex.
+        C: (C, H, N/2) complex; its precision is the filter's.
+        dt: (H,), or (H, N/2) for a step a mode, diag(dt) A and diag(dt) B; positive; time a sample.
+        length: L, number of taps.
+
+    Returns:
+        (C, H, L) real, with gradients to every tensor.
+
+    Raises:
+        ValueError, TypeError: a wrong shape or dtype; values that are NaN or infinite, an unstable Lambda, or a dt that
+            isn't positive (looked at on the CPU outside ``torch.compile`` alone).
+
+    References:
+        Efficiently Modeling Long Sequences with Structured State Spaces (Gu, Goel, Ré, arXiv 2111.00396)
+
+    >>> one = torch.ones(1, 1, 1, dtype=torch.complex64)
+    >>> dplr_filter(-one[0], 0 * one, one[0], one / 2, torch.ones(1), 4)  # A_bar = 1/3, B_bar = 2/3
+    tensor([[[0.6667, 0.2222, 0.0741, 0.0247]]])
+    """
+    check_int("length", length, least=0)
+    check_system(Lambda, P, B, C, dt)
+    A_bar, B_bar = dense(discretise(Lambda, P, B, dt))
+    k = krylov(A_bar, B_bar, real_rows(C).transpose(0, 1), length)
+    return k.transpose(0, 1).to(C.real.dtype)
+
+
+def check_system(Lambda: Tensor, P: Tensor, B: Tensor, C: Tensor, dt: Tensor) -> None:
+    """Raise an error unless these are the arguments of :func:`dplr_filter`."""
+    check_tensor("Lambda", Lambda, "(H, N/2)", ndim=2, dtypes=COMPLEX)
+    check_tensor("P", P, "(R, H, N/2)", ndim=3, dtypes=COMPLEX)
+    check_tensor("B", B, "(H, N/2)", ndim=2, dtypes=COMPLEX)
+    check_tensor("C", C, "(C, H, N/2)", ndim=3, dtypes=COMPLEX)
+    check_tensor("dt", dt, "(H,) or (H, N/2)", ndim=(1, 2), dtypes=REALS)
+    modes = tuple(C.shape[1:])
+    check_shape("Lambda", Lambda, modes, "(H, N/2) of C")
+    check_shape("P", P, (None, *modes), "(R, H, N/2) with the H and N/2 of C")
+    check_shape("B", B, modes, "(H, N/2) of C")
+    check_shape("dt", dt, modes[: dt.ndim], "(H,) of C" if dt.ndim == 1 else "(H, N/2) of C")
+    for name, part in (("Lambda", Lambda), ("P", P), ("B", B), ("C", C)):
+        check_values(name, part)
+    check_values("dt", dt, positive=True)
+    _check_stable(Lambda)
+
+
+def _check_stable(Lambda: Tensor) -> None:
+    if Lambda.device.type != "cpu" or torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        return
+    growing = Lambda.detach().real > GROWTH * (1 + Lambda.detach().abs())
+    if growing.any():
+        h, n = growing.nonzero()[0].tolist()
+        raise ValueError(
+            f"Lambda[{h}, {n}] is {Lambda[h, n].item():g}, expected a real part <= 0: the system is unstable"
+        )
+
+
+# --- discretisation ---------------------------------------------------------------------------------------------------
+
+
+class DPLR(NamedTuple):
+    """A discretised system, complex128, of the stored modes x (P,) of every feature.
+
+    A_bar x = x + delta x - sum_r W[r] s[r] with the real numbers s[r] = 2 Re sum_n Q[r, n] x[n]: the conjugate half of
+    the system is in that real part.
+    """
+
+    delta: Tensor
+    """(H, P): the diagonal part of A_bar, less 1."""
+    W: Tensor
+    """(R, H, P)."""
+    Q: Tensor
+    """(R, H, P)."""
+    B: Tensor
+    """(H, P): B_bar."""
+
+
+def discretise(Lambda: Tensor, P: Tensor, B: Tensor, dt: Tensor) -> DPLR:
+    r"""The bilinear rule for :func:`dplr_filter`'s arguments, by the Woodbury identity.
+
+    With D = (1 - dt/2 Lambda)^-1, Q = conj(P) D, U = D dt P and the real R x R matrix M[r, s] = 2 Re sum_n conj(P[r])
+    D dt P[s], the inverse is
+
+        (I - dt/2 A)^-1 y = D y - 1/2 sum_r W[r] 2 Re(Q[r] y),    W = (I + M/2)^-T U
+
+    and A_bar = 2 (I - dt/2 A)^-1 - I. M + M^T >= 0 where Re Lambda <= 0, so that I + M/2 is never singular.
+    """
+    wide = torch.complex128
+    Lambda, P, B = Lambda.to(wide), P.to(wide), B.to(wide)
+    step = (dt[:, None] if dt.ndim == 1 else dt).to(torch.float64)
+    D = 1 / (1 - step * Lambda / 2)
+    Q, U = P.conj_physical() * D, D * step * P
+    M = 2 * torch.einsum("rhn,shn->hrs", Q, step * P).real
+    identity = torch.eye(P.shape[0], dtype=M.dtype, device=M.device)
+    inverse = torch.linalg.inv(identity + M / 2)
+    W = torch.einsum("hsr,shn->rhn", inverse.to(wide), U)
+    driven = step * B
+    s = 2 * torch.einsum("rhn,hn->rh", Q, driven).real
+    return DPLR(step * Lambda * D, W, Q, D * driven - (W * s[..., None]).sum(0) / 2)
+
+
+def real_columns(x: Tensor) -> Tensor:
+    """Modes (..., P) as the real state (..., N): Re and Im of each mode in turn."""
+    return torch.view_as_real(x).flatten(-2)
+
+
+def real_rows(c: Tensor) -> Tensor:
+    """The row (..., N), float64, whose product with the real state is 2 Re sum_n c[..., n] x[n]."""
+    return real_columns(2 * c.to(torch.complex128).conj_physical())
+
+
+def dense(system: DPLR) -> tuple[Tensor, Tensor]:
+    """A_bar (H, N, N) and B_bar (H, N) on the real state, float64."""
+    a = 1 + system.delta
+    block = torch.stack([torch.stack([a.real, -a.imag], -1), torch.stack([a.imag, a.real], -1)], -2)  # (H, P, 2, 2)
+    modes = a.shape[-1]
+    place = torch.eye(modes, dtype=block.dtype, device=block.device)[:, None, :, None]  # (P, 1, P, 1)
+    diagonal = (block[:, :, :, None] * place).reshape(-1, 2 * modes, 2 * modes)
+    low_rank = torch.einsum("rhn,rhm->hnm", real_columns(system.W), real_rows(system.Q))
+    return diagonal - low_rank, real_columns(system.B)
+
+
+# --- the module -------------------------------------------------------------------------------------------------------
+
+
+class DPLRFilter(Filter):
+    """Trainable filter of a diagonal plus low rank system.
+
+    Lambda = -exp(log_decay) + i frequency and dt = exp(log_dt), so that the system is stable; P, B and C are free.
+
+    Args:
+        d_model: H.
+        channels: C.
+        d_state: N, the size of the real state; N/2 modes are stored. Even.
+        init: a measure with a normal plus low rank form; see :func:`longconv.filters.hippo.nplr`.
+        rank: R, at least the measure's; the rows of P beyond that start small (normal, standard deviation 1e-2).
+        dt_min, dt_max: dt starts log-uniform in [dt_min, dt_max].
+        dt_tied: one dt a feature (H,); else one a mode (H, N/2).
+        b_clip: bound on |Im B| at the start, where the first row of V is real; None keeps the measure's B. The
+            published default, 2, changes the model: it is not exactly HiPPO.
+        filter_lr: see :class:`Filter`.
+
+    References:
+        Efficiently Modeling Long Sequences with Structured State Spaces (Gu, Goel, Ré, arXiv 2111.00396)
+
+    >>> taps = DPLRFilter(4, d_state=8)
+    >>> taps(100).shape, taps(100, rate=0.5).shape
+    (torch.Size([1, 4, 100]), torch.Size([1, 4, 100]))
+    """
+
+    filter_parameters = ("log_dt", "log_decay", "frequency", "P", "B", "C")
+
+    def __init__(
+        self,
+        d_model: int,
+        channels: int = 1,
+        d_state: int = 64,
+        *,
+        init: str = "legs",
+        rank: int = 1,
+        dt_min: float = 1e-3,
+        dt_max: float = 1e-1,
+        dt_tied: bool = True,
+        b_clip: float | None = B_CLIP,
+        filter_lr: float | None = None,
+    ) -> None:
+        super().__init__(filter_lr)
+        check_int("d_model", d_model)
+        if check_int("d_state", d_state) % 2:
+            raise ValueError(f"d_state is {d_state}, expected an even number: the modes are conjugate pairs")
+        Lambda, P, B, _ = hippo.nplr(init, d_state, rank)
+        if b_clip is not None:
+            bound = check_real("b_clip", b_clip, least=0)
+            B = torch.complex(B.real, B.imag.clamp(-bound, bound))
+        modes = (d_model, d_state // 2)
+        P = P[:, None].expand(-1, *modes).to(torch.complex64)
+        free = (P == 0).all(-1, keepdim=True).all(-2, keepdim=True)
+        P = torch.where(free, EXTRA_ROWS * torch.randn_like(P), P)
+        least = check_real("dt_min", dt_min, least=0, open_least=True)
+        most = check_real("dt_max", dt_max, least=least)
+        uniform = torch.rand(modes[:1] if dt_tied else modes)
+        self.log_dt = nn.Parameter(math.log(least) + uniform * math.log(most / least))
+        self.log_decay = nn.Parameter(torch.log(-Lambda.real.clamp(max=-LEAST_DECAY)).float().repeat(d_model, 1))
+        self.frequency = nn.Parameter(Lambda.imag.float().repeat(d_model, 1))
+        self.P = nn.Parameter(torch.view_as_real(P).contiguous())
+        self.B = nn.Parameter(torch.view_as_real(B.to(torch.complex64)).repeat(d_model, 1, 1))
+        self.C = nn.Parameter(
+            torch.view_as_real(torch.randn(check_int("channels", channels), *modes, dtype=torch.complex64))
+        )
+
+    def continuous(self, rate: float = 1.0) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Lambda, P, B, C and dt of :func:`dplr_filter`; Lambda and dt, times ``rate``, in double precision."""
+        for name in ("log_dt", "log_decay", "frequency", "P", "B", "C"):
+            check_values(name, getattr(self, name))
+        rate = check_real("rate", rate, least=0, open_least=True)
+        Lambda = torch.complex(-self.log_decay.double().exp(), self.frequency.double())
+        P, B, C = (torch.view_as_complex(part) for part in (self.P, self.B, self.C))
+        return Lambda, P, B, C, rate * self.log_dt.double().exp()
+
+    def discretised(self, rate: float = 1.0) -> tuple[DPLR, Tensor]:
+        """The discretised system, and C (C, H, N/2) in complex128."""
+        Lambda, P, B, C, dt = self.continuous(rate)
+        check_system(Lambda, P, B, C, dt)
+        return discretise(Lambda, P, B, dt), C.to(torch.complex128)
+
+    def forward(self, length: int, *, rate: float = 1.0) -> Tensor:
+        """The first ``length`` taps, (C, H, length), with every dt multiplied by ``rate``.
+
+        A model that was trained on one sampling rate serves data of another exactly: ``rate=2`` at half as many samples
+        a unit of time.
+        """
+        return dplr_filter(*self.continuous(rate), length)
