@@ -1,0 +1,125 @@
+"""S4: sampling rates, long float32 streams, states and bad input."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from longconv import create_mixer
+from longconv.mixers import S4
+from tests.tolerances import assert_close
+
+
+def bare(**options: Any) -> S4:
+    """The state space alone with its skip, 3 features."""
+    return S4(3, **{"d_state": 8, "activation": None, "output": None, **options})
+
+
+def stream(mixer: S4, u: Tensor, **options: Any) -> Tensor:
+    state, outputs = mixer.init_state(u.shape[0], **options), []
+    with torch.inference_mode():
+        for u_t in u.unbind(1):
+            y_t, state = mixer.step(u_t, state)
+            outputs.append(y_t)
+    return torch.stack(outputs, 1)
+
+
+@pytest.mark.parametrize(("init", "rank"), [("legs", 1), ("legt", 2), ("fourier", 1), ("foud", 1), ("glagt", 1)])
+def test_float32_steps_stay_near_forward(init: str, rank: int) -> None:
+    """16384 steps with 64 states: within 1e-4, at the end too."""
+    torch.manual_seed(0)
+    mixer = bare(d_state=64, init=init, rank=rank)
+    u = torch.randn(1, 16384, 3)
+    y, want = stream(mixer, u), mixer(u)
+    assert_close(y, want, 1e-4)
+    assert_close(y[:, -1000:], want[:, -1000:], 1e-4)
+
+
+def test_step_cost_and_state_are_those_of_any_position() -> None:
+    mixer = bare()
+    _, early = mixer.prefill(torch.randn(2, 3, 3))
+    _, late = mixer.prefill(torch.randn(2, 3000, 3))
+    sizes = [[leaf.shape for leaf in torch.utils._pytree.tree_leaves(state)] for state in (early, late)]
+    assert sizes[0] == sizes[1]
+
+
+@pytest.mark.parametrize("options", [{}, {"dt_tied": False}, {"bidirectional": True, "channels": 2, "output": "glu"}])
+def test_rate_is_a_longer_step(options: dict[str, Any]) -> None:
+    """forward, filter, prefill and step at rate r are those of a mixer whose dt is r times as long, exactly."""
+    mixer, u = bare(**options).double(), torch.randn(2, 30, 3, dtype=torch.float64)
+    other = copy.deepcopy(mixer)
+    with torch.no_grad():
+        other.taps.log_dt.add_(math.log(3.0))
+    want = other(u)
+    assert_close(mixer(u, rate=3.0), want)
+    assert_close(mixer.filter(30, rate=3.0), other.filter(30))
+    lengths = torch.tensor([30, 11])
+    assert_close(mixer(u, lengths, rate=3.0), other(u, lengths))
+    if not mixer.bidirectional:
+        assert_close(stream(mixer, u, rate=3.0), want)
+        y, state = mixer.prefill(u[:, :13], mixer.init_state(2, rate=3.0))
+        assert_close(torch.cat([y, mixer.prefill(u[:, 13:], state)[0]], 1), want)
+    with pytest.raises(ValueError, match="rate is 0"):
+        mixer(u, rate=0.0)
+
+
+def test_state_is_that_of_the_modes() -> None:
+    """x of a step and of a chunk: the recurrence of the modes, from a state that is not zero."""
+    mixer = bare(rank=2).double()
+    system, C = (part if isinstance(part, tuple) else part.detach() for part in mixer.taps.discretised())
+    delta, W, Q, B = (part.detach() for part in system)
+    x = torch.randn(2, 3, 4, dtype=torch.complex128)
+    u = torch.randn(2, 9, 3, dtype=torch.float64)
+    state = mixer.init_state(2)._replace(x=x)
+    outputs = []
+    for u_t in u.unbind(1):
+        s = 2 * torch.einsum("rhn,bhn->rbh", Q, x).real
+        x = x + delta * x - torch.einsum("rhn,rbh->bhn", W, s.to(x.dtype)) + B * u_t[..., None]
+        outputs.append(2 * (C[0] * x).sum(-1).real + mixer.D[0] * u_t)
+    with torch.no_grad():
+        y, after = mixer.prefill(u, state)
+        assert_close(y, torch.stack(outputs, 1))
+        assert_close(after.x, x)
+        for u_t in u.unbind(1):
+            _, state = mixer.step(u_t, state)
+        assert_close(state.x, x)
+
+
+def test_states_of_another_size_or_precision_are_refused() -> None:
+    mixer = bare()
+    u = torch.randn(2, 4, 3)
+    for call in (lambda state: mixer.step(u[:, 0], state), lambda state: mixer.prefill(u, state)):
+        with pytest.raises(ValueError, match=r"a state of batch size 3.*init_state\(2\) makes one that fits"):
+            call(mixer.init_state(3))
+        with pytest.raises(ValueError, match=r"state.x is a \(2, 3, 8\).*\(B, H, N/2\) = \(2, 3, 4\)"):
+            call(bare(d_state=16).init_state(2))
+        with pytest.raises(TypeError, match="expected the S4State that init_state returns"):
+            call(create_mixer("s4d", 3, d_state=8).init_state(2))
+    wide = copy.deepcopy(mixer).double()
+    with pytest.raises(TypeError, match=r"init_state with dtype=torch.float64"):
+        wide.step(u[:, 0].double(), mixer.init_state(2))
+    y, _ = mixer.step(u[:, 0], mixer.init_state(2, dtype=torch.float64))
+    assert_close(y, mixer.step(u[:, 0], mixer.init_state(2))[0])
+
+
+def test_step_on_a_bidirectional_mixer() -> None:
+    with pytest.raises(NotImplementedError, match="S4 can't stream: it is bidirectional"):
+        bare(bidirectional=True).init_state(2)
+
+
+def test_bad_parameters_are_named() -> None:
+    mixer, u = bare(), torch.randn(1, 5, 3)
+    with torch.no_grad():
+        mixer.taps.B[1, 2, 0] = torch.inf
+    for call in (lambda: mixer(u), lambda: mixer.init_state(1), lambda: mixer.filter(4)):
+        with pytest.raises(ValueError, match=r"B\[1, 2, 0\] is inf, expected finite values"):
+            call()
+    with pytest.raises(ValueError, match="measure is 'legz'.*did you mean"):
+        bare(init="legz")
+    with pytest.raises(ValueError, match="d_state is 9, expected an even number"):
+        bare(d_state=9)
