@@ -16,7 +16,11 @@ from longconv.ops import cauchy
 from longconv.ops.cauchy.operator import BACKENDS
 from tests.tolerances import assert_close
 
-FAST = [name for name in BACKENDS.names() if name not in ("auto", "reference") and BACKENDS.status()[name] is None]
+FAST = [
+    pytest.param(name, marks=[pytest.mark.slow] if name == "keops" else [])
+    for name, reason in BACKENDS.status().items()
+    if name != "reference" and reason is None
+]
 WIDE = (torch.float64, torch.complex128)
 SHAPES = [
     ((3, 5), (3, 5)),

@@ -11,14 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from longconv.ops import _keops
 from longconv.ops._library import align_mapped, define
 from longconv.ops._registry import Backend, Backends
-from longconv.ops.cauchy import reference, torch_blocks
+from longconv.ops.cauchy import keops, reference, torch_blocks
 
 BACKENDS = Backends(
     "cauchy",
     [
         Backend("torch", torch_blocks.forward, torch_blocks.backward),
+        Backend("keops", keops.forward, keops.backward, _keops.available, _keops.supports, auto=False),
         Backend("reference", reference.forward, reference.backward, auto=False),
     ],
 )

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from longconv.ops import _keops
 from longconv.ops._library import align_mapped, define, gradients_of
 from longconv.ops._registry import Backend, Backends
-from longconv.ops.vandermonde import reference, torch_blocks
+from longconv.ops.vandermonde import keops, reference, torch_blocks
 from longconv.ops.vandermonde.reference import Powers
 
 
@@ -107,5 +108,21 @@ class VandermondeOperator:
         return (*gradients_of(composite, ctx.saved_tensors, cotangents), None, None)
 
 
-NODES = VandermondeOperator("vandermonde", "x", torch_blocks.NODES, reference.NODES)
-LOGARITHMS = VandermondeOperator("vandermonde_log", "log_x", torch_blocks.LOGARITHMS, reference.LOGARITHMS)
+def _keops_backend(forward: Callable[..., Tensor], backward: Callable[..., list[Tensor]]) -> Backend:
+    return Backend("keops", forward, backward, _keops.available, _keops.supports, auto=False)
+
+
+NODES = VandermondeOperator(
+    "vandermonde",
+    "x",
+    torch_blocks.NODES,
+    reference.NODES,
+    _keops_backend(keops.forward_nodes, keops.backward_nodes),
+)
+LOGARITHMS = VandermondeOperator(
+    "vandermonde_log",
+    "log_x",
+    torch_blocks.LOGARITHMS,
+    reference.LOGARITHMS,
+    _keops_backend(keops.forward, keops.backward),
+)
