@@ -121,6 +121,15 @@ def check_device(name: str, value: Tensor, other_name: str, other: Tensor) -> No
         raise ValueError(f"{name} is on {value.device}, but {other_name} is on {other.device}: move one of them")
 
 
+def check_lengths(lengths: Tensor | None, length: int) -> None:
+    """Raise a ValueError for lengths outside 0..L. On a GPU, where reading them would stall it, they only mask."""
+    if lengths is None or lengths.device.type != "cpu" or torch.compiler.is_compiling() or not lengths.numel():
+        return
+    least, most = int(lengths.min()), int(lengths.max())
+    if least < 0 or most > length:
+        raise ValueError(f"lengths go from {least} to {most}, expected 0 <= lengths <= L = {length}")
+
+
 def check_values(name: str, value: Tensor, *, positive: bool = False, because: str = "") -> None:
     """Raise a ValueError that names the first value that is NaN or infinite, or isn't positive where ``positive``.
 

@@ -63,6 +63,16 @@ MIXERS: dict[str, Row] = {
         },
         streams=True,
     ),
+    "s5": Row(
+        {"d_state": 8, "dt_min": 0.01},
+        {
+            "bilinear-blocks": {"discretization": "bilinear", "blocks": 2, "output": "glu", "activation": "gelu"},
+            "all-modes": {"conj_sym": False, "output": "half_glu2", "init": "legt"},
+            "clip-plain": {"clip": True, "output": None, "activation": None},
+            "bidirectional": {"bidirectional": True, "output": "linear"},
+        },
+        streams=True,
+    ),
     "dss": Row(
         {"d_state": 8, "dt_min": 0.01, "l_max": L_MAX},
         {

@@ -8,6 +8,7 @@ from longconv.filters.dplr import DPLRFilter, dplr_filter
 from longconv.filters.dss import DSSFilter, dss_filter
 from longconv.filters.free import FreeFilter, smooth, smooth_frequency, squash
 from longconv.filters.multiscale import MultiscaleFilter, multiscale_filter
+from longconv.filters.s5 import S5Filter
 
 __all__ = [
     "DPLRFilter",
@@ -17,6 +18,7 @@ __all__ = [
     "Filter",
     "FreeFilter",
     "MultiscaleFilter",
+    "S5Filter",
     "dense_filter",
     "diagonal_filter",
     "diagonal_init",

@@ -6,13 +6,14 @@ import inspect
 from typing import Any
 
 from longconv._checks import check_choice, check_options
-from longconv.mixers.base import ConvolutionMixer, Mixer
+from longconv.mixers.base import ConvolutionMixer, FilterMixer, Mixer
 from longconv.mixers.convert import load_s4
 from longconv.mixers.dss import DSS
 from longconv.mixers.long_conv import LongConv
 from longconv.mixers.lssl import LSSL
 from longconv.mixers.s4 import S4
 from longconv.mixers.s4d import S4D
+from longconv.mixers.s5 import S5
 from longconv.mixers.sgconv import SGConv
 
 __all__ = [
@@ -21,7 +22,9 @@ __all__ = [
     "MIXERS",
     "S4",
     "S4D",
+    "S5",
     "ConvolutionMixer",
+    "FilterMixer",
     "LongConv",
     "Mixer",
     "SGConv",
@@ -35,6 +38,7 @@ MIXERS: dict[str, type[Mixer]] = {
     "s4": S4,
     "s4d": S4D,
     "lssl": LSSL,
+    "s5": S5,
     "dss": DSS,
     "sgconv": SGConv,
     "long_conv": LongConv,

@@ -28,7 +28,13 @@ from longconv.ops import fft_conv, transpose
 State = Any
 """A pytree of tensors; what it holds is the mixer's own business."""
 
-ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU, "silu": nn.SiLU, "tanh": nn.Tanh}
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "gelu": nn.GELU,
+    "gelu_tanh": lambda: nn.GELU("tanh"),
+    "relu": nn.ReLU,
+    "silu": nn.SiLU,
+    "tanh": nn.Tanh,
+}
 OUTPUTS = ("glu", "linear")
 
 
@@ -175,7 +181,7 @@ class FilterMixer(Mixer):
         taps: the filter module.
         channels: C, filters a feature.
         bidirectional: whether an output depends on the future too.
-        activation: one of :data:`ACTIVATIONS` ("gelu" is the exact one), or None.
+        activation: one of :data:`ACTIVATIONS` ("gelu" is the exact one, "gelu_tanh" its approximation), or None.
         output: "glu" (Linear C D -> 2D, then GLU), "linear" (Linear C D -> D) or None (channels = 1 alone).
         dropout: probability that an activation is dropped in training.
 

@@ -167,6 +167,23 @@ def test_diagonal_filter_options(name: str) -> None:
     assert_close(k, case["K"], 1e-11)
 
 
+@pytest.mark.parametrize(
+    ("file", "name"), [(file, name) for file in ("s5_f64", "s5_f32") for name in cases(file) if "init" in str(name)]
+)
+def test_s5_init(file: str, name: str) -> None:
+    """The whole recorded spectrum: our half and its conjugates."""
+    case = Case(file, name)
+    Lambda, P, B, V = hippo.nplr("legs", case.meta["N"])
+    half = case["Lambda"].imag < 0
+    want = case["Lambda"][half]
+    tolerance = 1e-12 if file == "s5_f64" else 1e-4  # eigenvectors found in float32
+    order, ours = want.imag.argsort(), Lambda.imag.argsort()
+    assert_close(Lambda[ours], want[order], tolerance)
+    assert_close(B[ours].abs(), case["B"][half][order].abs(), tolerance)
+    assert_close(P[0, ours].abs(), case["P"][half][order].abs(), tolerance)
+    assert_close((V.mH @ case["V"].to(V.dtype)[:, half])[ours][:, order].abs(), torch.eye(len(want)), tolerance)
+
+
 DENSE = {"bilinear": 0.5, "forward_euler": 0.0, "backward_euler": 1.0}
 
 

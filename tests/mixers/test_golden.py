@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from longconv import create_mixer
-from longconv.mixers import LSSL
+from longconv.mixers import LSSL, S5
 from longconv.mixers.base import Mixer
+from longconv.mixers.s5 import ssm
+from longconv.models import Block, Residual
 from tests.golden import Case, cases, group, groups, settings
 from tests.tolerances import assert_close
 
@@ -225,6 +228,99 @@ def test_dss(name: str) -> None:
     assert_close(mixer.filter(given["L"]), arrays["K"], 1e-4)
     u = arrays["u"].mT
     assert_close(mixer(u), arrays["y"].mT, 1e-5)
+
+
+S5_FLOAT32 = 2e-6
+"""The recorded float32 powers carry the rounding of Lambda_bar."""
+
+
+def s5_state(recorded: dict[str, Tensor], prefix: str = "") -> dict[str, Tensor]:
+    """Our parameters of the system from the recorded ones."""
+    part = {key.removeprefix(prefix): value for key, value in recorded.items() if key.startswith(prefix)}
+    C = part["C"] if "C" in part else torch.cat([part["C1"], part["C2"]], 1)
+    state = {
+        "D": part["D"][None],
+        "taps.Lambda": torch.stack([part["Lambda_re"], part["Lambda_im"]], -1),
+        "taps.B": part["B"],
+        "taps.C": C,
+    }
+    return state | ({"taps.log_dt": part["log_step"][:, 0]} if "log_step" in part else {})
+
+
+def s5_cases(file: str, layers: bool) -> list[Any]:
+    return [
+        name for name in cases(file) if not str(name).startswith("init") and str(name).startswith("layer") == layers
+    ]
+
+
+@pytest.mark.parametrize(
+    ("file", "name"), [(file, name) for file in ("s5_f64", "s5_f32") for name in s5_cases(file, layers=False)]
+)
+def test_s5(file: str, name: str) -> None:
+    """System, output, final state and gradients."""
+    case = Case(file, name)
+    meta, recorded = case.meta, case.group("params")
+    bidirectional = meta.get("bidirectional", False)
+    mixer = S5(
+        meta["H"],
+        d_state=meta["ssm_size"],
+        blocks=meta["blocks"],
+        discretization=meta.get("disc", "zoh"),
+        conj_sym=meta["conj_factor"] == 2,
+        bidirectional=bidirectional,
+        clip=bool(meta.get("clip_eigs", "clip" in name)),
+        activation=None,
+        output=None,
+    )
+    u = case["x"].requires_grad_()
+    mixer.to(u.dtype).load_state_dict(s5_state(recorded))
+    Lambda_bar, B_bar, C = mixer.taps.discretised()
+    exact = u.dtype == torch.float64
+    for got, key in ((Lambda_bar, "Lambda_bar"), (B_bar, "B_bar"), (C, "C_tilde")):
+        assert_close(got, case[key].to(torch.complex128), 1e-13 if exact else S5_FLOAT32)
+    y, final = ssm(u, Lambda_bar, B_bar, C, mixer.D[0], None, mixer.taps.conj_sym, bidirectional)
+    assert_close(y, case["y"], FORWARD[u.dtype] if exact else S5_FLOAT32)
+    assert_close(final, case["state_last"], FORWARD[u.dtype] if exact else S5_FLOAT32)
+    (mixer(u) * case["G"]).sum().backward()
+    gradients = s5_state(case.group("grad")) | {"u": case["grad_x"]}
+    gradients["taps.log_dt"] = case["grad/log_step"][:, 0]
+    parameters = dict(mixer.named_parameters()) | {"u": u}
+    assert set(gradients) == set(parameters)
+    for key, want in gradients.items():
+        grad = parameters[key].grad
+        assert grad is not None
+        assert_close(grad, want, 1e-11 if exact else 2e-5)
+
+
+@pytest.mark.parametrize("name", s5_cases("s5_f64", layers=True))
+def test_s5_layer(name: str) -> None:
+    """The whole residual layer, from the parts of longconv.models."""
+    case = Case("s5_f64", name)
+    meta, recorded = case.meta, case.group("params")
+    activation = meta["activation"]
+    output = {"full_glu": "glu", "gelu": None}.get(activation, activation)
+    mixer = S5(meta["H"], d_state=meta["ssm_size"], blocks=meta["blocks"], output=output).double()
+    state = s5_state(recorded, "seq.")
+    if output == "glu":
+        outs = [recorded["out1.kernel"].T, recorded["out2.kernel"].T]
+        biases = [recorded["out1.bias"], recorded["out2.bias"]]
+        state |= {"output.0.weight": torch.cat(outs), "output.0.bias": torch.cat(biases)}
+    elif output is not None:
+        state |= {"output.gate.weight": recorded["out2.kernel"].T, "output.gate.bias": recorded["out2.bias"]}
+    mixer.load_state_dict(state)
+    residual = Residual(
+        meta["H"],
+        norm="batch" if meta["batchnorm"] else "layer",
+        prenorm=meta["prenorm"],
+        dropout=0,
+        tie_dropout=False,
+        drop_path=0,
+    )
+    assert isinstance(residual.norm, torch.nn.LayerNorm), "the recorded layers of this folder have LayerNorms"
+    residual.norm.eps = 1e-6
+    residual.norm.load_state_dict({"weight": recorded["norm.scale"], "bias": recorded["norm.bias"]})
+    block = Block(mixer, residual).double().eval()
+    assert_close(block(case["x"]), case["y"], 1e-7)  # the recorded dense layers have float32 parameters
 
 
 @pytest.mark.parametrize("name", cases("sgconv"))

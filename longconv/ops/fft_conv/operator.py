@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from longconv._checks import check_lengths
 from longconv.ops._library import define, gradients_of
 from longconv.ops._registry import Backend, Backends
 from longconv.ops.fft_conv import plain
@@ -30,17 +31,9 @@ BACKENDS = Backends(
 )
 
 
-def _check_lengths(lengths: Tensor | None, length: int) -> None:
-    """Raise a ValueError for lengths outside 0..L. On a GPU, where reading them would stall it, they only mask."""
-    if lengths is not None and lengths.device.type == "cpu" and lengths.numel():
-        least, most = int(lengths.min()), int(lengths.max())
-        if least < 0 or most > length:
-            raise ValueError(f"lengths go from {least} to {most}, expected 0 <= lengths <= L = {length}")
-
-
 def _forward(u: Tensor, *rest: Any) -> Tensor:
     *arguments, backend = rest
-    _check_lengths(arguments[5], u.shape[-1])
+    check_lengths(arguments[5], u.shape[-1])
     if u.numel() == 0:
         return torch.empty_like(u, memory_format=torch.contiguous_format)
     y: Tensor = BACKENDS.choose(backend, u, *arguments).forward(u, *arguments)

@@ -1,0 +1,142 @@
+"""Filters of diagonal state space systems with many inputs and outputs (S5).
+
+Shapes: H inputs and outputs, N size of the real state, P modes that are stored, L taps.
+
+References:
+    Simplified State Space Layers for Sequence Modeling (Smith, Warrington, Linderman, arXiv 2208.04933)
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from longconv._checks import check_choice, check_int, check_real, check_values
+from longconv.filters import hippo
+from longconv.filters.base import Filter
+from longconv.filters.diagonal import discretise
+
+DISCRETIZATIONS = ("zoh", "bilinear")
+CLIP = -1e-4
+"""The largest Re Lambda of a clipped system."""
+
+
+class S5Filter(Filter):
+    """Trainable diagonal state space system of H inputs and H outputs.
+
+    k[c, h, l] = f Re sum_n C[c, n] Lambda_bar[n]^l B_bar[n, h], with f = 2 where a mode stands for a conjugate pair and
+    1 otherwise. B and C start in the eigenbasis of the normal part of a HiPPO matrix (of ``blocks`` of them): from
+    numbers of variance 1/H and 1/P.
+
+    Args:
+        d_model: H.
+        d_state: N, the size of the real state.
+        blocks: number of HiPPO matrices, each of N / blocks states, an even number; None: 8 where that can be, else 1.
+        init: measure of these matrices; one with a form of :func:`longconv.filters.hippo.nplr`.
+        discretization: "zoh" or "bilinear"; see :func:`longconv.filters.diagonal_filter`.
+        conj_sym: store one mode of each conjugate pair, P = N/2; else all of them, P = N, with a C free to be anything.
+        bidirectional: a C each for the past and for the future; both see the sample itself.
+        clip: keep Re Lambda <= -1e-4, so that the system stays stable whatever it learns.
+        dt_min, dt_max: dt of a mode starts log-uniform in [dt_min, dt_max].
+        filter_lr: see :class:`Filter`.
+
+    References:
+        Simplified State Space Layers for Sequence Modeling (Smith, Warrington, Linderman, arXiv 2208.04933)
+
+    >>> S5Filter(4, d_state=8)(100).shape
+    torch.Size([4, 4, 100])
+    """
+
+    filter_parameters = ("Lambda", "B", "C", "log_dt")
+
+    def __init__(
+        self,
+        d_model: int,
+        d_state: int = 256,
+        *,
+        blocks: int | None = None,
+        init: str = "legs",
+        discretization: str = "zoh",
+        conj_sym: bool = True,
+        bidirectional: bool = False,
+        clip: bool = False,
+        dt_min: float = 1e-3,
+        dt_max: float = 1e-1,
+        filter_lr: float | None = None,
+    ) -> None:
+        super().__init__(filter_lr)
+        self.discretization = check_choice("discretization", discretization, DISCRETIZATIONS)
+        self.conj_sym, self.bidirectional, self.clip = conj_sym, bidirectional, clip
+        least = check_real("dt_min", dt_min, least=0, open_least=True)
+        most = check_real("dt_max", dt_max, least=least)
+        Lambda, V = _eigenbasis(init, d_state, blocks)
+        if not conj_sym:
+            Lambda, V = torch.cat([Lambda, Lambda.conj()]), torch.cat([V, V.conj()], -1)
+        H, P = check_int("d_model", d_model), len(Lambda)
+        B = V.mH @ torch.randn(d_state, H, dtype=torch.float64).to(V.dtype) / math.sqrt(H)
+        C = torch.randn(1 + bidirectional, H, d_state, dtype=V.dtype) @ V / math.sqrt(P)
+        self.Lambda = _stored(Lambda)
+        self.B = _stored(B)
+        self.C = _stored(C.transpose(0, 1).flatten(1))
+        self.log_dt = nn.Parameter(math.log(least) + torch.rand(P) * math.log(most / least))
+
+    @property
+    def factor(self) -> int:
+        """How many modes of the real system a stored mode stands for."""
+        return 2 if self.conj_sym else 1
+
+    def discretised(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Lambda_bar (P,), B_bar (P, H), C (H, P) or, bidirectional, (H, 2P), past first; complex128."""
+        log_Lambda_bar, B_bar, C = self._logarithmic()
+        return log_Lambda_bar.exp(), B_bar, C
+
+    def _logarithmic(self) -> tuple[Tensor, Tensor, Tensor]:
+        Lambda, B, C = (torch.view_as_complex(part.double()) for part in (self.Lambda, self.B, self.C))
+        for name, part in (("Lambda", Lambda), ("B", B), ("C", C), ("log_dt", self.log_dt)):
+            check_values(name, part)
+        if self.clip:
+            Lambda = torch.complex(Lambda.real.clamp(max=CLIP), Lambda.imag)
+        dt = self.log_dt.double().exp()[None]
+        log_Lambda_bar, scale = discretise(Lambda, torch.ones_like(Lambda), dt, self.discretization, 1)
+        return log_Lambda_bar[0], scale[0, :, None] * B, C
+
+    def forward(self, length: int) -> Tensor:
+        """The first ``length`` taps from every input to every output: (H, H, length), outputs first.
+
+        Bidirectional (2H, H, length): the filters of the past, the sample itself with both its weights among it, then
+        those of the future, from lag 1 on.
+        """
+        log_Lambda_bar, B_bar, C = self._logarithmic()
+        if not self.bidirectional:
+            return self._taps(log_Lambda_bar, B_bar, C, length)
+        past, future = (self._taps(log_Lambda_bar, B_bar, part, length + 1) for part in C.chunk(2, dim=1))
+        here = past[..., :1] + future[..., :1]
+        return torch.cat([torch.cat([here, past[..., 1:length]], -1)[..., :length], future[..., 1:]])
+
+    def _taps(self, log_Lambda_bar: Tensor, B_bar: Tensor, C: Tensor, length: int) -> Tensor:
+        """F Re sum_n C[c, n] Lambda_bar[n]^l B_bar[n, h] as one real product, (H, H, length)."""
+        l = torch.arange(length, dtype=torch.float64, device=C.device)
+        rows = C[:, None] * torch.exp(l[:, None] * log_Lambda_bar)  # (c, l, n)
+        dtype = self.log_dt.dtype
+        rows, columns = torch.cat([rows.real, -rows.imag], -1), torch.cat([B_bar.real, B_bar.imag])
+        k = self.factor * (rows.to(dtype) @ columns.to(dtype)).transpose(1, 2)
+        check_values("the filter", k, because="Lambda has a real part > 0, the system is unstable: clip=True bounds it")
+        return k
+
+
+def _stored(value: Tensor) -> nn.Parameter:
+    """A complex tensor as a parameter in single precision with a last axis of real and imaginary part."""
+    return nn.Parameter(torch.view_as_real(value.to(torch.complex64).resolve_conj()).contiguous())
+
+
+def _eigenbasis(init: str, d_state: int, blocks: int | None) -> tuple[Tensor, Tensor]:
+    """Lambda (N/2,) and V (N, N/2) of HiPPO matrices along the diagonal, a mode of each conjugate pair."""
+    N = check_int("d_state", d_state)
+    if blocks is None:
+        blocks = 8 if N % 16 == 0 else 1
+    if N % (2 * check_int("blocks", blocks)):
+        raise ValueError(f"d_state is {N}, expected a multiple of 2 blocks = {2 * blocks}: a block has pairs of modes")
+    Lambda, _, _, V = hippo.nplr(init, N // blocks, rank=2)
+    return Lambda.repeat(blocks), torch.block_diag(*[V] * blocks)
