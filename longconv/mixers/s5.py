@@ -180,7 +180,8 @@ def _states(Lambda_bar: Tensor, inputs: Tensor, initial: Tensor | None) -> Tenso
     ends = linear_scan(powers[-1], local[:, :-1, -1].to(exact.dtype), start.to(exact.dtype))
     before = torch.cat([start[:, None], ends.to(inputs.dtype)], 1)
     x = torch.addcmul(local, powers.to(inputs.dtype), before[:, :, None])
-    return x.flatten(1, 2)[:, :length]
+    x = x.flatten(1, 2)
+    return x if x.shape[1] == length else x[:, :length]
 
 
 # --- the mixer --------------------------------------------------------------------------------------------------------

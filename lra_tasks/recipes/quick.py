@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from lra_tasks.recipes.settings import ModelSettings, OptimizerSettings, Preset, Recipe, TrainerSettings
+from lra_tasks.recipes.settings import ModelSettings, OptimizerSettings, Overrides, Preset, Recipe, TrainerSettings
+
+# State sizes that leave a step of training no slower than S4D's, and the gate that S4D has.
+STATE_SPACES: dict[str, Overrides] = {
+    "lssl": {"mixer_options": {"output": "glu"}},
+    "dss": {"mixer_options": {"d_state": 64, "output": "glu"}},
+    "s5": {"mixer_options": {"d_state": 64, "output": "glu"}},
+}
 
 DIGITS = Preset(
     base=Recipe(
@@ -11,6 +18,7 @@ DIGITS = Preset(
         optimizer=OptimizerSettings(lr=0.01, weight_decay=0.05, filter_lr=0.001),
         trainer=TrainerSettings(max_epochs=10),
     ),
+    mixers=STATE_SPACES,
 )
 
 # Expressions of 100 to 400 symbols: 6400 of the official 500 to 2000 teach a small model little more than chance.
@@ -30,6 +38,7 @@ LISTOPS = Preset(
         optimizer=OptimizerSettings(lr=0.01, weight_decay=0.05, filter_lr=0.001),
         trainer=TrainerSettings(max_epochs=10),
     ),
+    mixers=STATE_SPACES,
 )
 
 # 10,000 pictures show that everything runs; to leave chance, Pathfinder wants the paper preset and a GPU.
@@ -41,6 +50,7 @@ PATHFINDER = Preset(
         optimizer=OptimizerSettings(lr=0.004, weight_decay=0.05, filter_lr=0.001),
         trainer=TrainerSettings(max_epochs=4),
     ),
+    mixers=STATE_SPACES,
 )
 
 QUICK: dict[str, Preset] = {
