@@ -122,7 +122,7 @@ def check_device(name: str, value: Tensor, other_name: str, other: Tensor) -> No
 
 
 def check_lengths(lengths: Tensor | None, length: int) -> None:
-    """Raise a ValueError for lengths outside 0..L. On a GPU, where reading them would stall it, they only mask."""
+    """Raise a ValueError for lengths outside 0..L. On a GPU, which reading them would stall, they count as 0 or L."""
     if lengths is None or lengths.device.type != "cpu" or torch.compiler.is_compiling() or not lengths.numel():
         return
     least, most = int(lengths.min()), int(lengths.max())

@@ -48,44 +48,93 @@ def define(
         fake: the same for tensors without data: shapes, dtypes and devices of the results.
         save: ``setup_context(ctx, inputs, output)``, keeps what the gradients need.
         gradients: ``backward(ctx, *cotangents)``, a gradient or None for every argument.
-        vmap: ``(operator, info, in_dims, *args) -> (results, out_dims)``.
+        vmap: ``(call, info, in_dims, *args) -> (results, out_dims)``; ``call`` is what this function returns, for there
+            may be further transforms around this one.
     """
     LIBRARY.define(name + schema)
     qualified, operator = f"longconv::{name}", getattr(torch.ops.longconv, name)
-    rule = functools.partial(vmap, operator)
-    LIBRARY.impl(name, _without_autocast(kernel), "CompositeExplicitAutograd")
-    torch.library.register_fake(qualified, fake, lib=LIBRARY)
-    torch.library.register_autograd(qualified, gradients, setup_context=save, lib=LIBRARY)
-    torch.library.register_vmap(qualified, rule, lib=LIBRARY)
-    static = {"forward": operator, "setup_context": save, "backward": gradients, "vmap": rule}
-    function: Any = type(name, (torch.autograd.Function,), {key: staticmethod(value) for key, value in static.items()})
+    function: Any
 
     def call(*args: Any) -> Any:
         return function.apply(*args) if torch._C._are_functorch_transforms_active() else operator(*args)
 
+    rule = functools.partial(vmap, call)
+    function = _transformable(name, operator, save, gradients, rule, several=schema.endswith("[]"))
+    LIBRARY.impl(name, _without_autocast(kernel), "CompositeExplicitAutograd")
+    torch.library.register_fake(qualified, fake, lib=LIBRARY)
+    torch.library.register_autograd(qualified, gradients, setup_context=save, lib=LIBRARY)
+    torch.library.register_vmap(qualified, rule, lib=LIBRARY)
     return call
 
 
+def _transformable(
+    name: str,
+    operator: Callable[..., Any],
+    save: Callable[..., None],
+    gradients: Callable[..., Any],
+    rule: Callable[..., tuple[Any, Any]],
+    *,
+    several: bool,
+) -> Any:
+    """The operator as an ``autograd.Function``, which tracks the tensors of a tuple but not those of a list.
+
+    So the results of an operator with ``several`` of them, a list, become a tuple here, and their cotangents a list.
+    """
+
+    def tupled(results: Any) -> Any:
+        return tuple(results) if several else results
+
+    def forward(*args: Any) -> Any:
+        return tupled(operator(*args))
+
+    def backward(ctx: Any, *cotangents: Tensor) -> Any:
+        return gradients(ctx, list(cotangents)) if several else gradients(ctx, *cotangents)
+
+    def mapped(*args: Any) -> tuple[Any, Any]:
+        results, dims = rule(*args)
+        return tupled(results), tupled(dims)
+
+    members = {"forward": forward, "setup_context": save, "backward": backward, "vmap": mapped}
+    return type(name, (torch.autograd.Function,), {key: staticmethod(value) for key, value in members.items()})
+
+
 def gradients_of(
-    composite: Callable[..., list[Tensor]], inputs: Sequence[Tensor | None], cotangents: Sequence[Tensor | None]
+    composite: Callable[..., list[Tensor]],
+    inputs: Sequence[Tensor | None],
+    cotangents: Sequence[Tensor | None],
+    needed: Sequence[bool],
 ) -> list[Tensor | None]:
     """The gradients of <cotangents, composite(*inputs)> by autograd, for a composite of differentiable torch functions.
 
-    It is how an operator gets its second derivative: the composite is its ``gradients`` in plain torch. Integer inputs
-    and None have None.
+    It is how an operator gets its second derivative: the composite is its ``gradients`` in plain torch. The gradients
+    are differentiable in turn, in the inputs and the cotangents.
+
+    Args:
+        composite: a function of all inputs that returns a list of tensors, linear in the first one.
+        inputs: its arguments; the first is the operator's own cotangent, where it is empty nothing is computed.
+        cotangents: one for each result; None stands for zeros.
+        needed: for each input, in order, whether its gradient is asked for; what comes after is not looked at.
+
+    Returns:
+        For each input its gradient, or None where it is not needed.
     """
-    with torch.enable_grad():
-        leaves = [
-            t if t is None else t.detach().requires_grad_(t.is_floating_point() or t.is_complex()) for t in inputs
-        ]
-        results = composite(*leaves)
-        pairs = [(r, c) for r, c in zip(results, cotangents, strict=True) if c is not None and r.requires_grad]
-        asked = [t for t in leaves if t is not None and t.requires_grad]
-        if not pairs:
-            return [None] * len(leaves)
-        outputs, seeds = zip(*pairs, strict=True)
-        grads = iter(torch.autograd.grad(outputs, asked, seeds, allow_unused=True, create_graph=True))
-    return [None if t is None or not t.requires_grad else next(grads) for t in leaves]
+    wanted = {place: t for place, (t, need) in enumerate(zip(inputs, needed, strict=False)) if need and t is not None}
+
+    def of_wanted(*tensors: Tensor) -> list[Tensor]:
+        arguments = list(inputs)
+        for place, tensor in zip(wanted, tensors, strict=True):
+            arguments[place] = tensor
+        return composite(*arguments)
+
+    if not wanted or all(c is None for c in cotangents):
+        return [None] * len(inputs)
+    if inputs[0] is not None and inputs[0].numel() == 0:
+        found = [torch.zeros_like(t) for t in wanted.values()]
+    else:
+        results, pull_back, *_ = torch.func.vjp(of_wanted, *wanted.values())
+        found = pull_back([torch.zeros_like(r) if c is None else c for r, c in zip(results, cotangents, strict=True)])
+    grads = dict(zip(wanted, found, strict=True))
+    return [grads.get(place) for place in range(len(inputs))]
 
 
 def align_mapped(info: Any, in_dims: Sequence[Any], args: Sequence[Any]) -> list[Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import pytest
 import torch
@@ -104,7 +103,7 @@ def check_layer(mixer: Mixer, case: Case, names: Names, *, transposed: bool) -> 
     return u.detach()
 
 
-@pytest.mark.parametrize("name", [name for name in cases("s4d_layer") if not name.startswith("minimal")])
+@pytest.mark.parametrize("name", cases("s4d_layer", but="minimal"))
 def test_s4d(name: str) -> None:
     case = Case("s4d_layer", name)
     recorded = case.group("state_dict")
@@ -132,7 +131,7 @@ def test_s4d(name: str) -> None:
         assert_close(state.x, case["state_final"], FORWARD[dtype])
 
 
-@pytest.mark.parametrize("name", [name for name in cases("s4d_layer") if name.startswith("minimal")])
+@pytest.mark.parametrize("name", cases("s4d_layer", "minimal"))
 def test_minimal_s4d(name: str) -> None:
     case = Case("s4d_layer", name)
     mixer = create_mixer("s4d", case.meta["d_model"], d_state=case.meta["d_state"])
@@ -142,7 +141,7 @@ def test_minimal_s4d(name: str) -> None:
     check_layer(mixer, case, MINIMAL_S4D_NAMES, transposed=True)
 
 
-@pytest.mark.parametrize("name", [name for name in cases("s4d_kernels") if not name.startswith("opt_")])
+@pytest.mark.parametrize("name", cases("s4d_kernels", but="opt_"))
 @pytest.mark.parametrize("discretization", ["zoh", "bilinear"])
 def test_s4d_state(name: str, discretization: str) -> None:
     """The state after a chunk, and what the state before it adds to the output, step by step and in one."""
@@ -247,14 +246,11 @@ def s5_state(recorded: dict[str, Tensor], prefix: str = "") -> dict[str, Tensor]
     return state | ({"taps.log_dt": part["log_step"][:, 0]} if "log_step" in part else {})
 
 
-def s5_cases(file: str, layers: bool) -> list[Any]:
-    return [
-        name for name in cases(file) if not str(name).startswith("init") and str(name).startswith("layer") == layers
-    ]
+S5_FILES = ("s5_f64", "s5_f32")
 
 
 @pytest.mark.parametrize(
-    ("file", "name"), [(file, name) for file in ("s5_f64", "s5_f32") for name in s5_cases(file, layers=False)]
+    ("file", "name"), [(file, name) for file in S5_FILES for name in cases(file, but=("init", "layer"))]
 )
 def test_s5(file: str, name: str) -> None:
     """System, output, final state and gradients."""
@@ -292,7 +288,7 @@ def test_s5(file: str, name: str) -> None:
         assert_close(grad, want, 1e-11 if exact else 2e-5)
 
 
-@pytest.mark.parametrize("name", s5_cases("s5_f64", layers=True))
+@pytest.mark.parametrize("name", cases("s5_f64", "layer"))
 def test_s5_layer(name: str) -> None:
     """The whole residual layer, from the parts of longconv.models."""
     case = Case("s5_f64", name)

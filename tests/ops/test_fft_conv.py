@@ -24,13 +24,20 @@ FAST = [name for name in BACKENDS.names() if name not in ("auto", "reference") a
 
 
 def make(
-    length: int, taps: int, *, rank: int = 2, reverse: int = 0, gates: bool = False, skip: bool = False
+    length: int,
+    taps: int,
+    *,
+    rank: int = 2,
+    reverse: int = 0,
+    reverse_rank: int = 2,
+    gates: bool = False,
+    skip: bool = False,
 ) -> dict[str, Tensor]:
     """Random float64 arguments of unit scale; the output is of about unit scale too."""
-    filters = (H,) if rank == 2 else (B, H)
-    call = {"u": torch.randn(B, H, length), "k": torch.randn(*filters, taps) / taps**0.5}
+    filters = {2: (H,), 3: (B, H)}
+    call = {"u": torch.randn(B, H, length), "k": torch.randn(*filters[rank], taps) / taps**0.5}
     if reverse:
-        call["k_reverse"] = torch.randn(*filters, reverse) / reverse**0.5
+        call["k_reverse"] = torch.randn(*filters[reverse_rank], reverse) / reverse**0.5
     if skip:
         call["skip"] = torch.randn(H)
     if gates:
@@ -104,6 +111,7 @@ def test_agrees_with_reference(backend: str, data: st.DataObject) -> None:
         data.draw(st.integers(1, 200), label="K"),
         rank=data.draw(st.sampled_from([2, 3]), label="rank"),
         reverse=data.draw(st.integers(0, 200), label="K reverse") if mode == "causal" else 0,
+        reverse_rank=data.draw(st.sampled_from([2, 3]), label="rank reverse"),
         gates=data.draw(st.booleans(), label="gates"),
         skip=data.draw(st.booleans(), label="skip"),
     )
@@ -175,6 +183,37 @@ def test_choice_of_ring() -> None:
     assert torch_fft.SpectralConvolution(taps).ring == torch_fft.Padded(1050)
 
 
+@pytest.mark.parametrize("backend", BACKENDS.names())
+@pytest.mark.parametrize("ranks", [(2, 3), (3, 2)], ids=str)
+def test_filters_of_different_ranks(backend: str, ranks: tuple[int, int]) -> None:
+    """One of the filters shared by all samples, the other one a sample: as if the shared one were repeated."""
+    call = make(9, 9, rank=ranks[0], reverse=4, reverse_rank=ranks[1])
+    repeated = {n: t.expand(B, *t.shape) if t.ndim == 2 else t for n, t in call.items()}
+    dy = torch.randn(B, H, 9, dtype=torch.float64)
+    y, grads = run(call, dy, backend=backend)
+    want, want_grads = run(repeated, dy, backend=backend)
+    assert_close(y, want)
+    for name, grad in grads.items():
+        assert_close(grad, want_grads[name] if call[name].ndim == 3 else want_grads[name].sum(0))
+
+
+@pytest.mark.parametrize("backend", BACKENDS.names())
+@pytest.mark.parametrize("mode", ["causal", "circular"])
+def test_lengths_out_of_range_count_as_the_nearest(backend: str, mode: str) -> None:
+    """Where reading them would stall the device; the kernels on the CPU, past the check, stand for it."""
+    call, dy = make(8, 8), torch.randn(B, H, 8, dtype=torch.float64)
+    chosen = BACKENDS.choose("torch" if backend == "auto" else backend)
+    forward, backward = chosen.forward, chosen.backward
+    assert backward is not None
+
+    def values(lengths: list[int]) -> list[Tensor]:
+        rest = (call["k"], None, None, None, None, torch.tensor(lengths), mode)
+        return [forward(call["u"], *rest), *backward(dy, call["u"], *rest, [True, True, *[False] * 4])]
+
+    for got, want in zip(values([20, -3]), values([8, 0]), strict=True):
+        assert torch.equal(got, want)
+
+
 @pytest.mark.parametrize("mode", ["causal", "circular"])
 def test_gradients_numerically(mode: str) -> None:
     """First and second derivatives of every argument against finite differences."""
@@ -237,6 +276,10 @@ def test_empty(shape: tuple[int, int, int]) -> None:
     assert y.shape == shape
     assert u.grad is not None and u.grad.shape == shape
     assert k.grad is not None and k.grad.count_nonzero() == 0
+    assert torch.autograd.gradgradcheck(lambda u, k: fft_conv(u, k), (u.double(), k.double()))
+    first = torch.autograd.grad(fft_conv(u, k).sum(), (u, k), torch.ones(()), create_graph=True)
+    second = torch.autograd.grad(first[0].sum() + first[1].square().sum(), (u, k), allow_unused=True)
+    assert all(t is None or t.count_nonzero() == 0 for t in second)
 
 
 def test_strided_inputs() -> None:
@@ -293,6 +336,7 @@ def test_autograd_keeps_inputs_alone() -> None:
         ({"lengths": torch.tensor([9, 1])}, ValueError, "lengths go from 1 to 9.*L = 8"),
         ({"lengths": torch.tensor([-1, 1])}, ValueError, "lengths go from -1"),
         ({"lengths": torch.tensor([1])}, ValueError, "lengths"),
+        ({"lengths": torch.tensor([1, 8], device="meta")}, ValueError, "lengths is on meta, but u is on cpu"),
         ({"lengths": torch.tensor([1.0, 2.0])}, TypeError, "lengths"),
     ],
 )

@@ -72,8 +72,7 @@ def _save_second(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 
 def _second_gradients(ctx: Any, cotangents: Sequence[Tensor | None]) -> tuple[Any, ...]:
     """The gradient of the gradients, whichever backend gave the first."""
-    g, v, z, w = ctx.saved_tensors
-    return (*torch_blocks.second(g, v, z, w, ctx.wanted, cotangents), None, None)
+    return (*torch_blocks.second(ctx.saved_tensors, ctx.wanted, cotangents, ctx.needs_input_grad), None, None)
 
 
 def _vmap(operator: Callable[..., Any], info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Any, Any]:

@@ -115,23 +115,24 @@ def backward(g: Tensor, v: Tensor, z: Tensor, w: Tensor, wanted: Sequence[bool])
 
 
 def second(
-    g: Tensor, v: Tensor, z: Tensor, w: Tensor, wanted: Sequence[bool], cotangents: Sequence[Tensor | None]
+    inputs: Sequence[Tensor], wanted: Sequence[bool], cotangents: Sequence[Tensor | None], needed: Sequence[bool]
 ) -> list[Tensor | None]:
-    """The gradients of <cotangents, backward(g, v, z, w, wanted)>: autograd through the definition, block by block."""
-    totals = [torch.zeros_like(t) for t in (g, v, z, w)]
-    step = max(1, _budget(v) // max(1, g[..., 0].numel() * v.shape[-1]))
+    """The needed gradients of <cotangents, backward(*inputs, wanted)>: autograd through the definition, by blocks."""
+    g, v, z, w = inputs
+    step = max(1, _budget(v) // max(1, g.shape[:-1].numel() * v.shape[-1]))
+    composite = functools.partial(reference.backward, wanted=wanted)
     names = [name for name, want in zip("vzw", wanted, strict=True) if want]
-    for start in range(0, z.shape[-1], step):
+    totals: list[list[Tensor]] = [[], [], [], []]
+    for start in range(0, max(z.shape[-1], 1), step):
         points = slice(start, start + step)
         seeds = [
             c[..., points] if name == "z" and c is not None else c for name, c in zip(names, cotangents, strict=True)
         ]
-        leaves = (g[..., points], v, z[..., points], w)
-        grads = gradients_of(functools.partial(reference.backward, wanted=wanted), leaves, seeds)
-        for total, grad, part in zip(totals, grads, (points, slice(None), points, slice(None)), strict=True):
+        grads = gradients_of(composite, (g[..., points], v, z[..., points], w), seeds, needed)
+        for total, grad, split in zip(totals, grads, (True, False, True, False), strict=True):
             if grad is not None:
-                total[..., part] += grad
-    return list(totals)
+                total[:] = [*total, grad] if split or not total else [total[0] + grad]
+    return [torch.cat(total, -1) if total else None for total in totals]
 
 
 def _budget(like: Tensor) -> int:

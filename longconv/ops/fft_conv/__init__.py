@@ -88,6 +88,7 @@ def fft_conv(
     if lengths is not None:
         check_tensor("lengths", lengths, "(B,)", ndim=1, dtypes=(torch.int64, torch.int32))
         check_shape("lengths", lengths, (batch,), "(B,)")
+        check_device("lengths", lengths, "u", u)
     y: Tensor = call_forward(u, k, k_reverse, skip, pre_gate, post_gate, lengths, mode, backend)
     return y
 

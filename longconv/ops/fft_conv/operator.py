@@ -92,44 +92,56 @@ def _save_second(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 def _second_gradients(ctx: Any, cotangents: Sequence[Tensor | None]) -> tuple[Any, ...]:
     """The gradient of the gradients: autograd through the torch backend, whichever backend gave the first."""
     composite = functools.partial(plain.backward, SpectralConvolution, mode=ctx.mode, wanted=ctx.first_wanted)
-    return (*gradients_of(composite, ctx.saved_tensors, cotangents), None, None, None)
+    return (*gradients_of(composite, ctx.saved_tensors, cotangents, ctx.needs_input_grad), None, None, None)
 
 
-def _vmap(operator: Callable[..., Any], info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Any, Any]:
+def _vmap(lengths: int, call: Callable[..., Any], info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Any, Any]:
     """Fold the mapped axis V into the channels: (V, B, H, L) becomes (B, V H, L), and a filter or skip (V H, ...).
 
-    Mapped ``lengths`` differ along V, which channels can't: then the calls are made one by one.
+    Mapped ``lengths``, the argument of that number, differ along V, which channels can't: then the calls are made one
+    by one.
     """
-    names = [argument.name for argument in operator.default._schema.arguments]  # type: ignore[attr-defined]
-    size, lengths = info.batch_size, names.index("lengths")
-    if in_dims[lengths] is not None:
-        calls = [
-            operator(*(a.select(d, i) if d is not None else a for a, d in zip(args, in_dims, strict=True)))
-            for i in range(size)
+    size = info.batch_size
+    if in_dims[lengths] is not None and size > 0:
+        samples = [
+            [a if d is None else a.select(d, i) for a, d in zip(args, in_dims, strict=True)] for i in range(size)
         ]
-        stacked = (
-            torch.stack(calls) if isinstance(calls[0], Tensor) else [torch.stack(c) for c in zip(*calls, strict=True)]
-        )
-        return stacked, 0 if isinstance(stacked, Tensor) else [0] * len(stacked)
+        calls = [call(*sample) for sample in samples]
+        if isinstance(calls[0], Tensor):
+            return torch.stack(calls), 0
+        return [torch.stack(c) for c in zip(*calls, strict=True)], [0] * len(calls[0])
 
-    def fold(name: str, value: Any, dim: int | None) -> Any:
-        if not isinstance(value, Tensor) or name == "lengths":
+    def front(value: Tensor, dim: int | None) -> Tensor:
+        return value.unsqueeze(0).expand(size, *value.shape) if dim is None else value.movedim(dim, 0)
+
+    def fold(place: int, value: Any, dim: int | None) -> Any:
+        if not isinstance(value, Tensor):
             return value
-        value = value.unsqueeze(0).expand(size, *value.shape) if dim is None else value.movedim(dim, 0)
+        if place == lengths:
+            return value if dim is None else value.new_zeros(value.movedim(dim, 0).shape[1:])  # V = 0: any (B,) will do
+        value = front(value, dim)
         return value.movedim(0, 1).flatten(1, 2) if value.ndim == 4 else value.flatten(0, 1)
+
+    channels = front(args[0], in_dims[0]).shape[2]
 
     def unfold(value: Tensor) -> Tensor:
         axis = 1 if value.ndim == 3 else 0
-        return value.unflatten(axis, (size, -1)).movedim(axis, 0)
+        return value.unflatten(axis, (size, channels)).movedim(axis, 0)
 
-    result = operator(*(fold(n, a, d) for n, a, d in zip(names, args, in_dims, strict=True)))
+    result = call(*(fold(i, a, d) for i, (a, d) in enumerate(zip(args, in_dims, strict=True))))
     if isinstance(result, Tensor):
         return unfold(result), 0
     return [unfold(value) for value in result], [0] * len(result)
 
 
 call_forward = define(
-    "fft_conv", f"(Tensor u, {_ARGUMENTS}, str backend) -> Tensor", _forward, _fake_forward, _save, _gradients, _vmap
+    "fft_conv",
+    f"(Tensor u, {_ARGUMENTS}, str backend) -> Tensor",
+    _forward,
+    _fake_forward,
+    _save,
+    _gradients,
+    functools.partial(_vmap, 6),
 )
 call_backward = define(
     "fft_conv_backward",
@@ -138,5 +150,5 @@ call_backward = define(
     _fake_backward,
     _save_second,
     _second_gradients,
-    _vmap,
+    functools.partial(_vmap, 7),
 )

@@ -28,7 +28,7 @@ class Filter(NamedTuple):
     k_reverse: Tensor | None  # the same with a K of its own, < length
     length: int
     mode: str
-    lengths: Tensor | None  # (B,), already used to mask; the periods in circular mode
+    lengths: Tensor | None  # (B,) in 0..length, already used to mask; the periods in circular mode
 
 
 Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
@@ -85,7 +85,7 @@ def _prepare(
     dtype, length = arithmetic(like.dtype), int(like.shape[-1])  # an int also when traced: FFT lengths are plans
     mask = None
     if lengths is not None:
-        lengths = lengths.to(like.device)
+        lengths = lengths.clamp(0, length)
         mask = (torch.arange(length, device=like.device) < lengths[:, None])[:, None]
 
     def cast(tensor: Tensor | None) -> Tensor | None:

@@ -47,10 +47,12 @@ class MatrixConvolution:
         products = g[..., :, None] * x[..., None, :]  # (B, H, L, L)
         vector = products.new_zeros(*products.shape[:2], 2 * self.filter.length - 1)
         vector = vector.scatter_add(-1, self.places.expand_as(products).flatten(2), products.flatten(2))
-        if self.filter.k.ndim == 2:
-            vector = vector.sum(0)
         k, k_reverse, zero = self.filter.k, self.filter.k_reverse, self.filter.length - 1
-        dk = vector[..., zero : zero + k.shape[-1]] if wanted[1] else None
-        if k_reverse is None or not wanted[2]:
-            return dx, dk, None
-        return dx, dk, vector[..., zero - k_reverse.shape[-1] : zero].flip(-1)
+        dk = d_reverse = None
+        if wanted[1]:
+            dk = vector[..., zero : zero + k.shape[-1]]
+            dk = dk.sum(0) if k.ndim == 2 else dk
+        if wanted[2] and k_reverse is not None:
+            d_reverse = vector[..., zero - k_reverse.shape[-1] : zero].flip(-1)
+            d_reverse = d_reverse.sum(0) if k_reverse.ndim == 2 else d_reverse
+        return dx, dk, d_reverse

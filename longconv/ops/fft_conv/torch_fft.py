@@ -78,6 +78,7 @@ def next_fast_length(n: int) -> int:
     >>> next_fast_length(1), next_fast_length(11), next_fast_length(4096)
     (1, 12, 4096)
     """
+    n = max(n, 1)
     n += n > 1 and n % 2
     while True:
         rest = n
@@ -136,7 +137,7 @@ class SpectralConvolution:
         y = z[..., :length]
         if self.periods is None:
             return y
-        places = torch.arange(length, device=z.device) + self.periods[:, None].clamp(max=length)
+        places = torch.arange(length, device=z.device) + self.periods[:, None]
         return y + z.gather(-1, places[:, None].expand_as(y))
 
     def _unfold(self, g: Tensor) -> Tensor:
@@ -160,15 +161,17 @@ class SpectralConvolution:
             return dx, None, None
         product = _product(self.ring.transform(x).conj_physical(), G)
         k, k_reverse = self.filter.k, self.filter.k_reverse
-        if k.ndim == 2 and self.periods is None:
-            product = product.sum(0)
-        if wanted[1]:
+        if self.periods is not None:
             dk = self.ring.inverse(product)[..., : k.shape[-1]]
-            if self.periods is not None:
-                dk = torch.where(self._inside(k.shape[-1]), dk, dk.new_zeros(()))
-                dk = dk.sum(0) if k.ndim == 2 else dk
+            dk = torch.where(self._inside(k.shape[-1]), dk, dk.new_zeros(()))
+            return dx, dk.sum(0) if k.ndim == 2 else dk, None
+        ranks = {taps.ndim for taps, want in ((k, wanted[1]), (k_reverse, wanted[2])) if want and taps is not None}
+        products = {rank: product.sum(0) if rank == 2 else product for rank in ranks}
+        if wanted[1]:
+            dk = self.ring.inverse(products[k.ndim])[..., : k.shape[-1]]
         if wanted[2] and k_reverse is not None:
-            d_reverse = self.ring.inverse(product.conj_physical())[..., 1 : 1 + k_reverse.shape[-1]]
+            delayed = self.ring.inverse(products[k_reverse.ndim].conj_physical())
+            d_reverse = delayed[..., 1 : 1 + k_reverse.shape[-1]]
         return dx, dk, d_reverse
 
 

@@ -105,7 +105,7 @@ class VandermondeOperator:
     def _second_gradients(self, ctx: Any, cotangents: Sequence[Tensor | None]) -> tuple[Any, ...]:
         """The gradient of the gradients: autograd through the torch backend, whichever backend gave the first."""
         composite = functools.partial(torch_blocks.backward, self.blocks, real=ctx.real)
-        return (*gradients_of(composite, ctx.saved_tensors, cotangents), None, None)
+        return (*gradients_of(composite, ctx.saved_tensors, cotangents, ctx.needs_input_grad), None, None)
 
 
 def _keops_backend(forward: Callable[..., Tensor], backward: Callable[..., list[Tensor]]) -> Backend:
