@@ -8,7 +8,9 @@
 
 #include <stdint.h>
 
-#define LONGCONV_ABI 1  // raised with every change of this file; _native.py refuses a library of another number
+// Raised when something in this file changes or goes; _native.py refuses a library of another number. A function that
+// is new and that an older library lacks is only missing there.
+#define LONGCONV_ABI 1
 
 #ifdef __cplusplus
 extern "C" {
@@ -19,10 +21,17 @@ extern "C" {
 enum LongconvStatus {
     LONGCONV_OK = 0,
     LONGCONV_BAD_SIZE = 1,         // a negative size
-    LONGCONV_BAD_ELEMENT = 2,      // an element size other than 1, 2, 4, 8 and 16 bytes
+    LONGCONV_BAD_ELEMENT = 2,      // an element size or type that the function has no code for
     LONGCONV_UNKNOWN_ISA = 3,      // no such instruction set in this library
     LONGCONV_UNSUPPORTED_ISA = 4,  // this processor lacks the instruction set
     LONGCONV_CUDA_ERROR = 1000,    // + the cudaError_t
+};
+
+enum LongconvElement {
+    LONGCONV_FLOAT32 = 0,
+    LONGCONV_FLOAT64 = 1,
+    LONGCONV_COMPLEX64 = 2,
+    LONGCONV_COMPLEX128 = 3,
 };
 
 // A task run over [begin, end), and what runs it: libtorch_cpu's torch_parallel_for has this signature.
@@ -49,6 +58,15 @@ LONGCONV_API void longconv_cpu_threads(LongconvParallelFor parallel_for);
 LONGCONV_API int32_t longconv_cpu_transpose(void* out, const void* in, int64_t batch, int64_t rows, int64_t cols,
                                             int64_t out_batch_stride, int64_t out_row_stride, int64_t in_batch_stride,
                                             int64_t in_row_stride, int32_t element_size);
+
+// h[o, t, i] = a[o, t, i] h[o, t - 1, i] + b[o, t, i] for o < outer, t < length, i < inner (reverse: h[o, t + 1, i]),
+// with initial[o, i] (NULL: 0) before the first step. h is contiguous and overlaps nothing; a_strides and b_strides are
+// those of o, t and i, initial_strides those of o and i; 0 repeats. threads is how many parts are wished for. element
+// is a LongconvElement.
+LONGCONV_API int32_t longconv_cpu_linear_scan(void* h, const void* a, const void* b, const void* initial, int64_t outer,
+                                              int64_t length, int64_t inner, const int64_t a_strides[3],
+                                              const int64_t b_strides[3], const int64_t initial_strides[2],
+                                              int32_t reverse, int32_t threads, int32_t element);
 
 // ---- liblongconv_cuda: each call queues its work on a stream (a cudaStream_t) of a device and returns at once
 

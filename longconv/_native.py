@@ -25,6 +25,7 @@ ISA_VARIABLE = "LONGCONV_CPU_ISA"
 """Environment variable that names the CPU instruction set in place of the widest."""
 
 _I32, _I64, _POINTER, _TEXT = ctypes.c_int32, ctypes.c_int64, ctypes.c_void_p, ctypes.c_char_p
+_STRIDES = ctypes.POINTER(_I64)
 _TRANSPOSE = [_POINTER, _POINTER, *[_I64] * 7, _I32]
 _SIGNATURES: dict[str, dict[str, tuple[Sequence[type], type | None]]] = {
     "cpu": {
@@ -34,6 +35,7 @@ _SIGNATURES: dict[str, dict[str, tuple[Sequence[type], type | None]]] = {
         "isa": ([], _TEXT),
         "threads": ([_POINTER], None),
         "transpose": (_TRANSPOSE, _I32),
+        "linear_scan": ([*[_POINTER] * 4, *[_I64] * 3, *[_STRIDES] * 3, *[_I32] * 3], _I32),
     },
     "cuda": {"transpose": ([*_TRANSPOSE, _I32, _POINTER], _I32)},
 }
@@ -53,6 +55,12 @@ class Library:
         status = self._symbol(function)(*arguments)
         if status:
             raise RuntimeError(f"longconv_{self.name}_{function}: {self.error(status)} (status {status})")
+
+    def lacks(self, function: str) -> str | None:
+        """None if the library is loaded and has the function, else the reason why it can't be called."""
+        if self.handle is None or hasattr(self.handle, f"longconv_{self.name}_{function}"):
+            return self.reason
+        return f"{self.path} is older than this version of longconv and has no {function}: install longconv again"
 
     def error(self, status: int) -> str:
         """The library's words for a status."""
@@ -156,8 +164,8 @@ def _load(name: str) -> Library:
             continue
         getattr(handle, f"longconv_{name}_error").restype = _TEXT
         for function, (arguments, result) in _SIGNATURES[name].items():
-            symbol = getattr(handle, f"longconv_{name}_{function}")
-            symbol.argtypes, symbol.restype = arguments, result
+            if symbol := getattr(handle, f"longconv_{name}_{function}", None):  # an older library may lack new ones
+                symbol.argtypes, symbol.restype = arguments, result
         return Library(name, path, handle)
     if reasons:
         return Library(name, reason="; ".join(reasons))

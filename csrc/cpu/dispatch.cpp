@@ -83,7 +83,7 @@ const char* longconv_cpu_error(int32_t status) {
         case LONGCONV_BAD_SIZE:
             return "a size is negative";
         case LONGCONV_BAD_ELEMENT:
-            return "the element size is not 1, 2, 4, 8 or 16 bytes";
+            return "there is no code for this element size or type";
         case LONGCONV_UNKNOWN_ISA:
             return "the library has no such instruction set";
         case LONGCONV_UNSUPPORTED_ISA:
@@ -121,4 +121,24 @@ int32_t longconv_cpu_transpose(void* out, const void* in, int64_t batch, int64_t
     return chosen->kernels->transpose({static_cast<char*>(out), static_cast<const char*>(in), batch, rows, cols,
                                        out_batch_stride, out_row_stride, in_batch_stride, in_row_stride},
                                       element_size);
+}
+
+int32_t longconv_cpu_linear_scan(void* h, const void* a, const void* b, const void* initial, int64_t outer,
+                                 int64_t length, int64_t inner, const int64_t a_strides[3], const int64_t b_strides[3],
+                                 const int64_t initial_strides[2], int32_t reverse, int32_t threads, int32_t element) {
+    if (!chosen) return LONGCONV_UNKNOWN_ISA;
+    if (outer < 0 || length < 0 || inner < 0) return LONGCONV_BAD_SIZE;
+    return chosen->kernels->linear_scan({static_cast<char*>(h),
+                                         static_cast<const char*>(a),
+                                         static_cast<const char*>(b),
+                                         static_cast<const char*>(initial),
+                                         outer,
+                                         length,
+                                         inner,
+                                         {a_strides[0], a_strides[1], a_strides[2]},
+                                         {b_strides[0], b_strides[1], b_strides[2]},
+                                         {initial_strides[0], initial_strides[1]},
+                                         reverse != 0,
+                                         threads},
+                                        element);
 }

@@ -16,8 +16,18 @@ struct Transpose {
     int64_t out_batch_stride, out_row_stride, in_batch_stride, in_row_stride;
 };
 
+struct Scan {
+    char* h;  // contiguous
+    const char *a, *b, *initial;
+    int64_t outer, length, inner;
+    int64_t a_stride[3], b_stride[3], initial_stride[2];
+    bool reverse;
+    int32_t threads;
+};
+
 struct Kernels {
     int32_t (*transpose)(const Transpose& problem, int32_t element_size);
+    int32_t (*linear_scan)(const Scan& problem, int32_t element);
 };
 
 // Run task over [0, count) on the thread pool, in ranges of at least grain.

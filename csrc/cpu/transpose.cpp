@@ -115,6 +115,8 @@ int32_t run(const Transpose& p) {
     return LONGCONV_OK;
 }
 
+}  // namespace
+
 int32_t transpose(const Transpose& p, int32_t element_size) {
     switch (element_size) {
         case 1:
@@ -130,11 +132,6 @@ int32_t transpose(const Transpose& p, int32_t element_size) {
     }
     return LONGCONV_BAD_ELEMENT;
 }
-
-}  // namespace
-
-extern const Kernels kernels;
-const Kernels kernels = {transpose};
 
 }  // namespace LONGCONV_ISA
 }  // namespace longconv

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,9 @@ from hypothesis import strategies as st
 from scipy.signal import lfilter
 from torch import Tensor
 
+from longconv import _native
 from longconv.ops import linear_scan
+from longconv.ops.linear_scan import cpu
 from longconv.ops.linear_scan.operator import BACKENDS
 from tests.tolerances import RELATIVE_L2, assert_close
 
@@ -132,6 +135,40 @@ def test_zeros_underflow_and_growth(backend: str, dtype: torch.dtype) -> None:
     assert_close(linear_scan(a, b, dim=0, backend=backend), by_steps(a, b, None, 0, False))
 
 
+needs_library = pytest.mark.skipif(cpu.available() is not None, reason=str(cpu.available()))
+
+
+@needs_library
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex64, *WIDE], ids=str)
+def test_every_instruction_set(isa: str, dtype: torch.dtype) -> None:
+    """Widths on both sides of vectors, rows and lanes; coefficients, inputs and initial states that repeat."""
+    for shape in [(3, 5, width) for width in (1, 3, 7, 16, 33, 100, 2100)] + [(19, 40, 1), (9, 6, 5), (1, 300, 1)]:
+        full, lanes = coefficients(*shape, dtype=dtype), torch.randn(shape[0], shape[2], dtype=dtype)
+        for a in (full, full[:, :1], full[:1], full[:, :, :1], full[0, 0]):
+            for b in (torch.randn(shape, dtype=dtype), torch.randn(shape[:2], dtype=dtype)[..., None].expand(shape)):
+                for initial, reverse in [(None, False), (lanes, True), (lanes[:, :1], False), (lanes[0], True)]:
+                    h = linear_scan(a, b, initial, reverse=reverse, backend="cpu")
+                    assert_close(h, by_steps(a, b, initial, 1, reverse))
+
+
+@needs_library
+@pytest.mark.parametrize("threads", [2, 3])
+def test_obeys_set_num_threads(threads: int) -> None:
+    torch.set_num_threads(threads)
+    try:
+        for shape in [(1, 4000, 70), (40, 900, 1), (5, 900, 20)]:
+            a, b = coefficients(*shape, dtype=torch.float64), torch.randn(shape, dtype=torch.float64)
+            assert_close(linear_scan(a, b, backend="cpu"), by_steps(a, b, None, 1, False))
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_an_older_library_is_a_reason() -> None:
+    old = _native.Library("cpu", Path("old.so"), handle=object())  # type: ignore[arg-type]
+    assert "old.so is older" in str(old.lacks("linear_scan"))
+    assert _native.Library("cpu", reason="not built").lacks("linear_scan") == "not built"
+
+
 def test_chunks_of_a_stream_are_one_scan() -> None:
     a, b = coefficients(2, 200, 6, dtype=torch.complex128), torch.randn(2, 200, 6, dtype=torch.complex128)
     whole, state, parts = linear_scan(a, b), None, []
@@ -173,7 +210,9 @@ def test_nan_stays_in_its_sequence_and_after_its_time(backend: str) -> None:
 
 MEMORY = """
 import resource, torch
+from longconv import _native
 from longconv.ops import linear_scan
+from longconv.ops.linear_scan import cpu
 torch.set_num_threads(1)
 a, b = torch.rand(1, 65536, 256, requires_grad=True), torch.randn(1, 65536, 256, requires_grad=True)
 linear_scan(a[:, :512], b[:, :512]).sum().backward()

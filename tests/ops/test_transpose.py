@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -26,16 +26,6 @@ DTYPES = (torch.int8, torch.bfloat16, torch.float32, torch.float64, torch.comple
 ISAS = [name for name, supported in _native.isas(_native.cpu()).items() if supported]
 HERE = [name for name, reason in BACKENDS.status().items() if reason is None and name != "cuda"]
 needs_library = pytest.mark.skipif(_native.cpu().handle is None, reason=f"no CPU library: {_native.cpu().reason}")
-
-
-@pytest.fixture(params=ISAS)
-def isa(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Each instruction set of this processor in turn."""
-    before = _native.chosen_isa(_native.cpu())
-    assert before is not None
-    _native.select_isa(_native.cpu(), request.param)
-    yield request.param
-    _native.select_isa(_native.cpu(), before)
 
 
 def numbered(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -19,11 +19,15 @@ from torch import Tensor
 
 from longconv.ops._library import define, reduce_like
 from longconv.ops._registry import Backend, Backends
-from longconv.ops.linear_scan import reference, torch_blocks
+from longconv.ops.linear_scan import cpu, reference, torch_blocks
 
 BACKENDS = Backends(
     "linear_scan",
-    [Backend("torch", torch_blocks.forward), Backend("reference", reference.forward, auto=False)],
+    [
+        Backend("cpu", cpu.forward, available=cpu.available, supports=cpu.supports),
+        Backend("torch", torch_blocks.forward),
+        Backend("reference", reference.forward, auto=False),
+    ],
 )
 
 

@@ -1,0 +1,15 @@
+// The table of one instruction set.
+
+#include "kernels.h"
+
+namespace longconv {
+namespace LONGCONV_ISA {
+
+int32_t transpose(const Transpose& problem, int32_t element_size);
+int32_t linear_scan(const Scan& problem, int32_t element);
+
+extern const Kernels kernels;
+const Kernels kernels = {transpose, linear_scan};
+
+}  // namespace LONGCONV_ISA
+}  // namespace longconv
