@@ -24,6 +24,8 @@ enum LongconvStatus {
     LONGCONV_BAD_ELEMENT = 2,      // an element size or type that the function has no code for
     LONGCONV_UNKNOWN_ISA = 3,      // no such instruction set in this library
     LONGCONV_UNSUPPORTED_ISA = 4,  // this processor lacks the instruction set
+    LONGCONV_BAD_RANK = 5,         // more than LONGCONV_MOST_RANK
+    LONGCONV_POOL_FAILED = 6,      // the function given to longconv_cpu_threads returned an error
     LONGCONV_CUDA_ERROR = 1000,    // + the cudaError_t
 };
 
@@ -33,6 +35,9 @@ enum LongconvElement {
     LONGCONV_COMPLEX64 = 2,
     LONGCONV_COMPLEX128 = 3,
 };
+
+// Rows of a low-rank correction that longconv_cpu_state_space_step takes.
+#define LONGCONV_MOST_RANK 16
 
 // A task run over [begin, end), and what runs it: libtorch_cpu's torch_parallel_for has this signature.
 typedef void (*LongconvTask)(int64_t begin, int64_t end, void* context);
@@ -67,6 +72,16 @@ LONGCONV_API int32_t longconv_cpu_linear_scan(void* h, const void* a, const void
                                               int64_t length, int64_t inner, const int64_t a_strides[3],
                                               const int64_t b_strides[3], const int64_t initial_strides[2],
                                               int32_t reverse, int32_t threads, int32_t element);
+
+// One sample through the state space, for b < batch, h < features, c < channels, sums over n < modes and r < rank:
+//   next[b, h, n] = A[h, n] x[b, h, n] + B[h, n] u[b, h] + sum_r left[r, h, n] Re sum_m right[r, h, m] x[b, h, m]
+//   y[b, c, h] = Re sum_n C[c, h, n] next[b, h, n]
+// All are contiguous; A, B, C (channels, ...), left and right (rank, ...) are complex double; x and next are complex, u
+// and y real, of element_size 4 or 8 bytes a real number. next is rounded before y is taken of it; it may be x.
+LONGCONV_API int32_t longconv_cpu_state_space_step(void* next, void* y, const void* x, const void* u, const double* A,
+                                                   const double* B, const double* C, const double* left,
+                                                   const double* right, int64_t batch, int64_t features, int64_t modes,
+                                                   int64_t channels, int64_t rank, int32_t element_size);
 
 // ---- liblongconv_cuda: each call queues its work on a stream (a cudaStream_t) of a device and returns at once
 

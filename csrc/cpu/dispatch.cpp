@@ -63,9 +63,11 @@ int32_t find(const char* name, const Isa** found) {
 
 }  // namespace
 
-void parallel_for(int64_t count, int64_t grain, LongconvTask task, void* context) {
-    if (count <= 0) return;
-    if (!pool || count <= grain || pool(0, count, grain, task, context) != 0) task(0, count, context);
+int32_t parallel_for(int64_t count, int64_t grain, LongconvTask task, void* context) {
+    if (count <= 0) return LONGCONV_OK;
+    if (pool && count > grain) return pool(0, count, grain, task, context) ? LONGCONV_POOL_FAILED : LONGCONV_OK;
+    task(0, count, context);
+    return LONGCONV_OK;
 }
 
 }  // namespace longconv
@@ -88,6 +90,10 @@ const char* longconv_cpu_error(int32_t status) {
             return "the library has no such instruction set";
         case LONGCONV_UNSUPPORTED_ISA:
             return "this processor lacks the instruction set";
+        case LONGCONV_BAD_RANK:
+            return "the rank is too high";
+        case LONGCONV_POOL_FAILED:
+            return "the thread pool failed";
     }
     return "unknown error";
 }
@@ -141,4 +147,15 @@ int32_t longconv_cpu_linear_scan(void* h, const void* a, const void* b, const vo
                                          reverse != 0,
                                          threads},
                                         element);
+}
+
+int32_t longconv_cpu_state_space_step(void* next, void* y, const void* x, const void* u, const double* A,
+                                      const double* B, const double* C, const double* left, const double* right,
+                                      int64_t batch, int64_t features, int64_t modes, int64_t channels, int64_t rank,
+                                      int32_t element_size) {
+    if (!chosen) return LONGCONV_UNKNOWN_ISA;
+    if (batch < 0 || features < 0 || modes < 0 || channels < 0 || rank < 0) return LONGCONV_BAD_SIZE;
+    if (rank > LONGCONV_MOST_RANK) return LONGCONV_BAD_RANK;
+    return chosen->kernels->state_space_step(
+        {next, y, x, u, A, B, C, left, right, batch, features, modes, channels, rank}, element_size);
 }

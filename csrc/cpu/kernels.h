@@ -25,13 +25,21 @@ struct Scan {
     int32_t threads;
 };
 
-struct Kernels {
-    int32_t (*transpose)(const Transpose& problem, int32_t element_size);
-    int32_t (*linear_scan)(const Scan& problem, int32_t element);
+struct StateSpaceStep {
+    void *next, *y;
+    const void *x, *u;
+    const double *A, *B, *C, *left, *right;
+    int64_t batch, features, modes, channels, rank;
 };
 
-// Run task over [0, count) on the thread pool, in ranges of at least grain.
-void parallel_for(int64_t count, int64_t grain, LongconvTask task, void* context);
+struct Kernels {
+    int32_t (*linear_scan)(const Scan& problem, int32_t element);
+    int32_t (*state_space_step)(const StateSpaceStep& problem, int32_t element_size);
+    int32_t (*transpose)(const Transpose& problem, int32_t element_size);
+};
+
+// Run task over [0, count) on the thread pool, in ranges of at least grain; a status.
+int32_t parallel_for(int64_t count, int64_t grain, LongconvTask task, void* context);
 
 }  // namespace longconv
 

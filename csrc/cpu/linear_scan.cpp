@@ -236,8 +236,7 @@ int32_t run(const Scan& p) {
     }
     work.blocks = (all + work.lanes - 1) / work.lanes;
     const int64_t numbers = work.lanes * p.length;
-    parallel_for(others * work.blocks, numbers > 0 ? 16384 / numbers + 1 : 1, B::task, &work);
-    return LONGCONV_OK;
+    return parallel_for(others * work.blocks, numbers > 0 ? 16384 / numbers + 1 : 1, B::task, &work);
 }
 
 }  // namespace

@@ -111,8 +111,7 @@ template <typename Element>
 int32_t run(const Transpose& p) {
     using T = Tiles<Element>;
     T tiles{p, (p.rows + T::kRows - 1) / T::kRows, (p.cols + T::kCols - 1) / T::kCols};
-    parallel_for(p.batch * tiles.row_tiles * tiles.col_tiles, T::kGrain, T::task, &tiles);
-    return LONGCONV_OK;
+    return parallel_for(p.batch * tiles.row_tiles * tiles.col_tiles, T::kGrain, T::task, &tiles);
 }
 
 }  // namespace

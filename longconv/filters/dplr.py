@@ -75,7 +75,7 @@ def dplr_filter(Lambda: Tensor, P: Tensor, B: Tensor, C: Tensor, dt: Tensor, len
     check_int("length", length, least=0)
     check_system(Lambda, P, B, C, dt)
     A_bar, B_bar = dense(discretise(Lambda, P, B, dt))
-    k = krylov(A_bar, B_bar, real_rows(C).transpose(0, 1), length)
+    k = krylov(A_bar, B_bar, real_rows(2 * C).transpose(0, 1), length)
     return k.transpose(0, 1).to(C.real.dtype)
 
 
@@ -114,27 +114,27 @@ def _check_stable(Lambda: Tensor) -> None:
 class DPLR(NamedTuple):
     """A discretised system, complex128, of the stored modes x (P,) of every feature.
 
-    A_bar x = x + delta x - sum_r W[r] s[r] with the real numbers s[r] = 2 Re sum_n Q[r, n] x[n]: the conjugate half of
-    the system is in that real part.
+    A_bar x = A x + sum_r left[r] s[r] with the real numbers s[r] = Re sum_n right[r, n] x[n]: the conjugate half of the
+    system is in that real part. It is what :func:`longconv.ops.state_space_step` takes.
     """
 
-    delta: Tensor
-    """(H, P): the diagonal part of A_bar, less 1."""
-    W: Tensor
-    """(R, H, P)."""
-    Q: Tensor
-    """(R, H, P)."""
+    A: Tensor
+    """(H, P): the diagonal part of A_bar."""
     B: Tensor
     """(H, P): B_bar."""
+    left: Tensor
+    """(R, H, P)."""
+    right: Tensor
+    """(R, H, P)."""
 
 
 def discretise(Lambda: Tensor, P: Tensor, B: Tensor, dt: Tensor) -> DPLR:
     r"""The bilinear rule for :func:`dplr_filter`'s arguments, by the Woodbury identity.
 
-    With D = (1 - dt/2 Lambda)^-1, Q = conj(P) D, U = D dt P and the real R x R matrix M[r, s] = 2 Re sum_n conj(P[r])
-    D dt P[s], the inverse is
+    With D = (1 - dt/2 Lambda)^-1, Q = 2 conj(P) D, U = D dt P and the real R x R matrix
+    M[r, s] = Re sum_n Q[r, n] dt P[s, n], the inverse is
 
-        (I - dt/2 A)^-1 y = D y - 1/2 sum_r W[r] 2 Re(Q[r] y),    W = (I + M/2)^-T U
+        (I - dt/2 A)^-1 y = D y - 1/2 sum_r W[r] Re(Q[r] y),    W = (I + M/2)^-T U
 
     and A_bar = 2 (I - dt/2 A)^-1 - I. M + M^T >= 0 where Re Lambda <= 0, so that I + M/2 is never singular.
     """
@@ -142,14 +142,14 @@ def discretise(Lambda: Tensor, P: Tensor, B: Tensor, dt: Tensor) -> DPLR:
     Lambda, P, B = Lambda.to(wide), P.to(wide), B.to(wide)
     step = (dt[:, None] if dt.ndim == 1 else dt).to(torch.float64)
     D = 1 / (1 - step * Lambda / 2)
-    Q, U = P.conj_physical() * D, D * step * P
-    M = 2 * torch.einsum("rhn,shn->hrs", Q, step * P).real
+    Q, U = 2 * P.conj_physical() * D, D * step * P
+    M = torch.einsum("rhn,shn->hrs", Q, step * P).real
     identity = torch.eye(P.shape[0], dtype=M.dtype, device=M.device)
     inverse = torch.linalg.inv(identity + M / 2)
     W = torch.einsum("hsr,shn->rhn", inverse.to(wide), U)
     driven = step * B
-    s = 2 * torch.einsum("rhn,hn->rh", Q, driven).real
-    return DPLR(step * Lambda * D, W, Q, D * driven - (W * s[..., None]).sum(0) / 2)
+    s = torch.einsum("rhn,hn->rh", Q, driven).real
+    return DPLR(1 + step * Lambda * D, D * driven - (W * s[..., None]).sum(0) / 2, -W, Q)
 
 
 def real_columns(x: Tensor) -> Tensor:
@@ -158,19 +158,18 @@ def real_columns(x: Tensor) -> Tensor:
 
 
 def real_rows(c: Tensor) -> Tensor:
-    """The row (..., N), float64, whose product with the real state is 2 Re sum_n c[..., n] x[n]."""
-    return real_columns(2 * c.to(torch.complex128).conj_physical())
+    """The row (..., N), float64, whose product with the real state is Re sum_n c[..., n] x[n]."""
+    return real_columns(c.to(torch.complex128).conj_physical())
 
 
 def dense(system: DPLR) -> tuple[Tensor, Tensor]:
     """A_bar (H, N, N) and B_bar (H, N) on the real state, float64."""
-    a = 1 + system.delta
+    a, modes = system.A, system.A.shape[-1]
     block = torch.stack([torch.stack([a.real, -a.imag], -1), torch.stack([a.imag, a.real], -1)], -2)  # (H, P, 2, 2)
-    modes = a.shape[-1]
     place = torch.eye(modes, dtype=block.dtype, device=block.device)[:, None, :, None]  # (P, 1, P, 1)
     diagonal = (block[:, :, :, None] * place).reshape(-1, 2 * modes, 2 * modes)
-    low_rank = torch.einsum("rhn,rhm->hnm", real_columns(system.W), real_rows(system.Q))
-    return diagonal - low_rank, real_columns(system.B)
+    low_rank = torch.einsum("rhn,rhm->hnm", real_columns(system.left), real_rows(system.right))
+    return diagonal + low_rank, real_columns(system.B)
 
 
 # --- the module -------------------------------------------------------------------------------------------------------

@@ -153,5 +153,5 @@ def _whole_readout(parameters: Mapping[str, Tensor], length: int) -> Tensor:
     identity = torch.eye(A_bar.shape[-1], dtype=A_bar.dtype, device=A_bar.device)
     matrix = identity - torch.linalg.matrix_power(A_bar, length)
     rows = torch.linalg.solve(matrix, real_rows(truncated).transpose(0, 1), left=False).transpose(0, 1)
-    pairs = rows.unflatten(-1, (-1, 2)) / 2
+    pairs = rows.unflatten(-1, (-1, 2))
     return torch.stack([pairs[..., 0], -pairs[..., 1]], -1).to(parameters["taps.C"].dtype)

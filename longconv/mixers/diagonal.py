@@ -10,7 +10,7 @@ from torch import Tensor
 from longconv._checks import COMPLEX, check_state
 from longconv.filters.diagonal import ModalFilter
 from longconv.mixers.base import ConvolutionMixer
-from longconv.ops import fft_conv, transpose, vandermonde_log
+from longconv.ops import fft_conv, state_space_step, transpose, vandermonde_log
 
 BLOCK_NUMBERS = 2**21
 """Bound on the numbers held at once while a chunk is folded into the state."""
@@ -52,10 +52,10 @@ class DiagonalMixer(ConvolutionMixer):
 
     def _step(self, u_t: Tensor, state: DiagonalState) -> tuple[Tensor, DiagonalState]:
         self._check_state(u_t, state)
-        x = state.A_bar * state.x + state.B_bar * u_t[..., None]
-        y = 2 * torch.einsum("chn,bhn->bch", state.C, x).real + self.D * u_t[:, None]
-        y_t = self._mix_features(y.to(u_t.dtype).flatten(1))
-        return y_t, state._replace(x=x.to(state.x.dtype))
+        u = u_t.to(state.x.dtype.to_real())
+        x, y = state_space_step(state.x, u, state.A_bar, state.B_bar, state.C)
+        y = 2 * y + self.D * u[:, None]
+        return self._mix_features(y.to(u_t.dtype).flatten(1)), state._replace(x=x)
 
     def _prefill(self, u: Tensor, state: DiagonalState) -> tuple[Tensor, DiagonalState]:
         self._check_state(u, state)

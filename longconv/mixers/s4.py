@@ -12,35 +12,20 @@ from longconv.filters import DPLRFilter
 from longconv.filters.dplr import DPLR, dense, real_columns, real_rows
 from longconv.mixers.base import ConvolutionMixer
 from longconv.mixers.lssl import DenseState, advance
-
-
-class StepSystem(NamedTuple):
-    """The system of a step, in the precision of x; the real state of a feature is Re and Im of each mode in turn.
-
-    Only the difference to the identity is rounded, so that slow modes keep their decay and frequency to full precision.
-    """
-
-    delta: Tensor
-    """(H, 1, N/2) complex."""
-    rows: Tensor
-    """(H, R + C, N): x -> the feedback s, and y without the input's share."""
-    columns: Tensor
-    """(H, R + 1, N): s and the input -> x."""
-    direct: Tensor
-    """(H, C, 1): the input -> y, the skip with it."""
+from longconv.ops import state_space_step
 
 
 class S4State(NamedTuple):
     """State of an :class:`S4`; the system is set up once, in ``init_state``, and travels with it.
 
-    x[t] = A_bar x[t-1] + B_bar u[t] and y[t] = 2 Re(C x[t]), with A_bar diagonal plus rank R: a step costs O(N R).
+    x[t] = A_bar x[t-1] + B_bar u[t] and y[t] = 2 Re(C x[t]), with A_bar diagonal plus rank R: a step costs O(N R). The
+    system is kept in double precision, so that its rounding does not add up over long streams; x is kept in the
+    state's own precision.
     """
 
     x: Tensor
-    """(B, H, N/2) complex, after the last sample; in memory H comes first."""
-    step: StepSystem
+    """(B, H, N/2) complex, after the last sample."""
     system: DPLR
-    """The same system in double precision, for chunks."""
     C: Tensor
     """(C, H, N/2) complex128."""
 
@@ -156,19 +141,16 @@ class S4(ConvolutionMixer):
         system, C = self.taps.discretised(rate)
         system, C = DPLR(*(part.to(device) for part in system)), C.to(device)
         double = (dtype or self.taps.C.dtype) == torch.float64
-        precision = torch.complex128 if double else torch.complex64
-        H, modes = system.delta.shape
-        x = C.new_zeros(H, batch_size, modes, dtype=precision).transpose(0, 1)
-        return S4State(x, step_system(system, C, self.D.to(device), precision), system, C)
+        x = C.new_zeros(batch_size, *system.A.shape, dtype=torch.complex128 if double else torch.complex64)
+        return S4State(x, system, C)
 
     def _step(self, u_t: Tensor, state: S4State) -> tuple[Tensor, S4State]:
         self._check_state(u_t, state)
-        if torch.is_autocast_enabled(u_t.device.type):
-            with torch.autocast(u_t.device.type, enabled=False):
-                y, x = advance_one(u_t, state)
-        else:
-            y, x = advance_one(u_t, state)
-        return self._mix_features(y.permute(2, 1, 0).flatten(1).to(u_t.dtype)), state._replace(x=x)
+        u = u_t.to(state.x.dtype.to_real())
+        A, B, left, right = state.system
+        x, y = state_space_step(state.x, u, A, B, state.C, left, right)
+        y = 2 * y + self.D * u[:, None]
+        return self._mix_features(y.to(u_t.dtype).flatten(1)), state._replace(x=x)
 
     def _prefill(self, u: Tensor, state: S4State) -> tuple[Tensor, S4State]:
         self._check_state(u, state)
@@ -176,7 +158,7 @@ class S4(ConvolutionMixer):
             return self._mix_features(u.repeat(1, 1, self.channels)), state
         x = real_columns(state.x.to(torch.complex128))
         with torch.autocast(u.device.type, enabled=False):
-            y, x = advance(u.double(), DenseState(x, *dense(state.system), real_rows(state.C).transpose(0, 1)))
+            y, x = advance(u.double(), DenseState(x, *dense(state.system), real_rows(2 * state.C).transpose(0, 1)))
         y = y + self.D * u[:, :, None]
         x = torch.view_as_complex(x.unflatten(-1, (-1, 2)).contiguous()).to(state.x.dtype)
         return self._mix_features(y.to(u.dtype).flatten(2)), state._replace(x=x)
@@ -184,32 +166,3 @@ class S4(ConvolutionMixer):
     def _check_state(self, u: Tensor, state: S4State) -> None:
         shape = (u.shape[0], *self.taps.frequency.shape)
         check_state(state, S4State, u, shape, "(B, H, N/2)", COMPLEX)
-
-
-def step_system(system: DPLR, C: Tensor, D: Tensor, precision: torch.dtype) -> StepSystem:
-    """The matrices of a step: with s = Q x, y = C (x + delta x - W s + B u) + D u is a row on x plus a share of u."""
-    real = torch.float64 if precision == torch.complex128 else torch.float32
-    a = 1 + system.delta
-    Q, W, c, B = real_rows(system.Q), real_columns(system.W), real_rows(C), real_columns(system.B)
-    feedback = torch.einsum("chn,rhn->chr", c, W)
-    readout = real_rows(C * a) - torch.einsum("chr,rhn->chn", feedback, Q)
-    direct = torch.einsum("chn,hn->hc", c, B) + D.T
-    return StepSystem(
-        system.delta[:, None].to(precision),
-        torch.cat([Q, readout]).transpose(0, 1).to(real).contiguous(),
-        torch.cat([-W, B[None]]).transpose(0, 1).to(real).contiguous(),
-        direct[..., None].to(real),
-    )
-
-
-def advance_one(u_t: Tensor, state: S4State) -> tuple[Tensor, Tensor]:
-    """One sample u_t (B, H): its outputs (H, C, B) with the skip, and the modes after it (B, H, N/2)."""
-    delta, rows, columns, direct = state.step
-    x = state.x.transpose(0, 1)  # (H, B, N/2)
-    rank = columns.shape[1] - 1
-    u = u_t.to(rows.dtype).T[:, None]  # (H, 1, B)
-    s, y = torch.bmm(rows, real_columns(x).mT).split([rank, rows.shape[1] - rank], 1)
-    y = torch.addcmul(y, direct, u)
-    x = real_columns(torch.addcmul(x, delta, x))
-    x = x.baddbmm_(torch.cat([s, u], 1).mT, columns)
-    return y, torch.view_as_complex(x.unflatten(-1, (-1, 2))).transpose(0, 1)

@@ -176,11 +176,11 @@ def test_discretised_system_steps_to_the_filter() -> None:
     x, k = system.B, []
     for _ in range(40):
         k.append(2 * (C * x).sum(-1).real)
-        s = 2 * (system.Q * x).sum(-1).real
-        x = x + system.delta * x - (system.W * s[..., None]).sum(0)
+        s = (system.right * x).sum(-1).real
+        x = system.A * x + (system.left * s[..., None]).sum(0)
     assert_close(torch.stack(k, -1), taps(40), 1e-11)
     A_bar, B_bar = dense(system)
-    assert_close(torch.einsum("chn,hnm,hm->ch", real_rows(C), A_bar, B_bar), k[1])
+    assert_close(torch.einsum("chn,hnm,hm->ch", real_rows(2 * C), A_bar, B_bar), k[1])
 
 
 def test_initial_values() -> None:

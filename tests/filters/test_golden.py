@@ -276,8 +276,8 @@ def test_dplr_discretisation(name: str) -> None:
     case = Case("s4_kernels", name)
     Lambda, P, B, _, dt = dplr_arguments(case)
     system = dplr_discretise(Lambda, P, B, dt)
-    half = torch.diag_embed(1 + system.delta) - torch.einsum("rhn,rhm->hnm", system.W, system.Q)
-    other = -torch.einsum("rhn,rhm->hnm", system.W, system.Q.conj())
+    half = torch.diag_embed(system.A) + torch.einsum("rhn,rhm->hnm", system.left, system.right) / 2
+    other = torch.einsum("rhn,rhm->hnm", system.left, system.right.conj()) / 2
     assert_close(torch.cat([half, other], -1), case["dA_dense"][:, : half.shape[1]])
     assert_close(system.B, case["dB_dense"][:, : half.shape[1]])
 

@@ -72,14 +72,14 @@ def test_state_is_that_of_the_modes() -> None:
     """x of a step and of a chunk: the recurrence of the modes, from a state that is not zero."""
     mixer = bare(rank=2).double()
     system, C = (part if isinstance(part, tuple) else part.detach() for part in mixer.taps.discretised())
-    delta, W, Q, B = (part.detach() for part in system)
+    A, B, left, right = (part.detach() for part in system)
     x = torch.randn(2, 3, 4, dtype=torch.complex128)
     u = torch.randn(2, 9, 3, dtype=torch.float64)
     state = mixer.init_state(2)._replace(x=x)
     outputs = []
     for u_t in u.unbind(1):
-        s = 2 * torch.einsum("rhn,bhn->rbh", Q, x).real
-        x = x + delta * x - torch.einsum("rhn,rbh->bhn", W, s.to(x.dtype)) + B * u_t[..., None]
+        s = torch.einsum("rhn,bhn->rbh", right, x).real
+        x = A * x + torch.einsum("rhn,rbh->bhn", left, s.to(x.dtype)) + B * u_t[..., None]
         outputs.append(2 * (C[0] * x).sum(-1).real + mixer.D[0] * u_t)
     with torch.no_grad():
         y, after = mixer.prefill(u, state)
