@@ -1,4 +1,14 @@
-"""Operators: each is a public function, an operator of ``torch.ops.longconv``, and one or more backends."""
+"""Operators: each is a public function, an operator of ``torch.ops.longconv``, and one or more backends.
+
+===============  =======================================================================================
+fft_conv         long convolution by FFT: causal, two-sided or circular, gated
+short_conv       causal convolution with a few taps a channel, with bias and activation
+linear_scan      states of h[t] = a[t] h[t-1] + b[t]
+cauchy           sum_n v[n] / (z[l] - w[n]): generating functions of state spaces
+vandermonde      sum_n v[n] x[n]^l: filters of diagonal state spaces; vandermonde_log takes the logs of x
+transpose        (..., R, C) to (..., C, R), contiguous
+===============  =======================================================================================
+"""
 
 from longconv.ops.cauchy import cauchy
 from longconv.ops.fft_conv import fft_conv

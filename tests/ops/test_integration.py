@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo.testing import CompileCounterWithBackend
 from torch.export import Dim
 from torch.func import grad, jacrev, vmap
 
 from longconv.ops import cauchy, fft_conv, linear_scan, short_conv, vandermonde, vandermonde_log
-from tests.tolerances import assert_close
+from tests.tolerances import assert_close, relative_l2
 
 B, H, L, K, N = 2, 3, 12, 9, 4
 
@@ -107,11 +108,30 @@ def test_compile_fullgraph(name: str, compiler: str) -> None:
         assert_close(got, expected)
 
 
-def test_compile_keeps_one_graph_over_lengths() -> None:
-    compiled = torch.compile(lambda u, k: fft_conv(u, k), fullgraph=True, backend="aot_eager", dynamic=True)
-    for length in (8, 31, 64):
-        u, k = torch.randn(B, H, length), torch.randn(H, length)
-        assert_close(compiled(u, k), fft_conv(u, k))
+LENGTHS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "cauchy": lambda u, k: cauchy(k[:, :4], 3 + u[0, 0].square(), -k[:, 4:8].square()),
+    "fft_conv": fft_conv,
+    "linear_scan": lambda u, k: linear_scan(torch.tanh(k), u, u[..., 0], dim=-1),
+    "short_conv": lambda u, k: short_conv(u, k[:, :4], k[:, 0], activation="gelu", initial=u[..., :3]),
+    "vandermonde": lambda u, k: vandermonde(k[:, :4], torch.tanh(k[:, 4:8]), u.shape[-1]),
+    "vandermonde_log": lambda u, k: vandermonde_log(k[:, :4], -k[:, 4:8].square(), u.shape[-1]),
+}
+"""Calls that depend on the length of u (B, H, L) and k (H, L)."""
+
+
+@pytest.mark.parametrize("name", LENGTHS)
+def test_compile_keeps_one_graph_over_lengths(name: str) -> None:
+    graphs = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(LENGTHS[name], fullgraph=True, backend=graphs, dynamic=True)
+    for length in (9, 31, 64):
+        u, k = real(B, H, length), real(H, length)
+        y, want = compiled(u, k), LENGTHS[name](u, k)
+        assert_close(y, want)
+        g = torch.randn_like(want)
+        pairs = [torch.autograd.grad(t, (u, k), g, materialize_grads=True) for t in (y, want)]
+        for got, expected in zip(*pairs, strict=True):
+            assert torch.equal(got, expected) if not expected.any() else relative_l2(got, expected) < 1e-12
+    assert graphs.frame_count == 1
 
 
 @pytest.mark.parametrize("name", functions())

@@ -122,6 +122,21 @@ def test_non_contiguous_input() -> None:
         assert_close(function(v, x.conj(), 9), function(v, x.conj(), 9, backend="reference"))
 
 
+def test_nodes_may_be_of_higher_precision() -> None:
+    """Double-precision nodes near the unit circle, single-precision coefficients: 16384 powers at float32 rounding."""
+    v = torch.randn(4, 32, dtype=torch.complex64, requires_grad=True)
+    x = torch.exp(torch.complex(-1e-4 * torch.rand(4, 32).double(), 3 * torch.rand(4, 32).double())).requires_grad_()
+    y = vandermonde(v, x, 16384, real=True)
+    wide = v.to(torch.complex128)
+    want = vandermonde_log(wide, x.log(), 16384, real=True)
+    assert y.dtype == torch.float32
+    assert_close(y, want, 1e-6)
+    g = torch.randn_like(y)
+    pairs = zip(torch.autograd.grad(y, (v, x), g), torch.autograd.grad(want, (v, x), g.double()), strict=True)
+    for got, expected in pairs:
+        assert_close(got, expected, 1e-6)
+
+
 @pytest.mark.parametrize("wide_nodes", [False, True])
 def test_float32_stays_exact_over_many_periods(wide_nodes: bool) -> None:
     """Phases of 16384 x 30 radians: powers in double precision keep the error at float32 rounding."""

@@ -24,7 +24,7 @@ def cauchy(v: Tensor, z: Tensor, w: Tensor, *, backend: str = "auto") -> Tensor:
 
     Args:
         v: residues (..., N), real or complex.
-        z: points (L,), real or complex, none of them a pole.
+        z: points (L,), real or complex, none of them a pole (in single precision: at 1e-18 to 1e18 from all of them).
         w: poles (..., N), real or complex; broadcasts with v over the leading axes. z and w may be of higher precision
             than v: their difference is formed in it, then rounded, which keeps the points near a pole accurate.
         backend: ``"auto"``, or one of the names that ``longconv.info()`` prints.

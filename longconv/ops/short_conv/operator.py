@@ -69,14 +69,17 @@ def _gradients(ctx: Any, dy: Tensor) -> tuple[Any, ...]:
 def _vmap(operator: Callable[..., Any], info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Any, int]:
     """The mapped axis becomes part of the channels."""
 
+    def front(value: Tensor, dim: int | None) -> Tensor:
+        return value.unsqueeze(0).expand(info.batch_size, *value.shape) if dim is None else value.movedim(dim, 0)
+
     def fold(value: Any, dim: int | None) -> Any:
         if not isinstance(value, Tensor):
             return value
-        value = value.unsqueeze(0).expand(info.batch_size, *value.shape) if dim is None else value.movedim(dim, 0)
+        value = front(value, dim)
         return value.movedim(0, 1).flatten(1, 2) if value.ndim == 4 else value.flatten(0, 1)
 
     y = operator(*(fold(a, d) for a, d in zip(args, in_dims, strict=True)))
-    return y.unflatten(1, (info.batch_size, -1)).movedim(1, 0), 0
+    return y.unflatten(1, (info.batch_size, front(args[0], in_dims[0]).shape[2])).movedim(1, 0), 0
 
 
 call = define(

@@ -44,9 +44,10 @@ def _doubled(x: Tensor, count: int, step: int) -> Tensor:
 
 def _doubled_slopes(x: Tensor, powers: Tensor, step: int) -> Tensor:
     """E x^(E - 1) for E = e step: from the power before it and x^(step - 1), so that nothing is divided by x."""
-    lower = torch.cat((torch.zeros_like(powers[..., :1]), powers[..., :-1]), -1)
     rest = math.prod(_squares(x, step)[:-1], start=torch.ones_like(powers[..., 0]))
-    return exponents(powers.shape[-1], powers, step) * lower * rest[..., None]
+    slopes = powers[..., :-1] * rest[..., None]
+    slopes = slopes * exponents(powers.shape[-1], powers, step)[1:]
+    return torch.cat((torch.zeros_like(powers[..., :1]), slopes), -1)
 
 
 NODES = Powers(_doubled, _doubled_slopes)
@@ -88,15 +89,16 @@ def backward(powers: Powers, g: Tensor, v: Tensor, x: Tensor, real: bool) -> lis
     length = int(g.shape[-1])
     block = _block(length)
     count = -(-length // block)
-    g = torch.nn.functional.pad(g, (0, count * block - length)).unflatten(-1, (count, block))
+    rest = count * block - length
+    g = (torch.nn.functional.pad(g, (0, rest)) if rest else g).unflatten(-1, (count, block))
     working = g.dtype.to_complex() if x.is_complex() else g.dtype
 
     def turned(table: Tensor) -> Tensor:
-        return table.conj_physical().mT.to(working)
+        return table.mT.to(working).conj_physical()
 
-    fine = powers.form(x, block, 1)
-    first = _complex_matmul(g, turned(fine))
-    second = _complex_matmul(g, turned(powers.slopes(x, fine, 1)))
+    table = powers.form(x, block, 1)
+    first, slopes = _complex_matmul(g, turned(table)), turned(powers.slopes(x, table, 1))
+    second = _complex_matmul(g, slopes)
     table = powers.form(x, count, block)
     coarse = turned(table)  # (..., Q, N)
     dv = (coarse * first).sum(-2)
