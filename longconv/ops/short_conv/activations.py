@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -12,31 +11,31 @@ from torch.nn import functional as F
 
 
 class Activation(NamedTuple):
-    """A function of one variable and its derivative."""
+    """A function of one variable, and ``pull_back(dy, z)``: dy times its derivative at z."""
 
     function: Callable[[Tensor], Tensor]
-    derivative: Callable[[Tensor], Tensor]
+    pull_back: Callable[[Tensor, Tensor], Tensor]
 
 
-def _silu(z: Tensor) -> Tensor:
+def _silu(dy: Tensor, z: Tensor) -> Tensor:
     s = torch.sigmoid(z)
-    return s * (1 + z * (1 - s))
+    return dy * torch.addcmul(s, z * s, 1 - s)
 
 
-def _gelu(z: Tensor) -> Tensor:
-    return (1 + torch.erf(z / math.sqrt(2))) / 2 + z * torch.exp(-z.square() / 2) / math.sqrt(2 * math.pi)
+def _tanh(dy: Tensor, z: Tensor) -> Tensor:
+    return dy * (1 - torch.tanh(z).square())
 
 
-def _sigmoid(z: Tensor) -> Tensor:
-    s = torch.sigmoid(z)
-    return s * (1 - s)
+def _sigmoid(dy: Tensor, z: Tensor) -> Tensor:
+    y = torch.sigmoid(z)
+    return dy * y * (1 - y)
 
 
 ACTIVATIONS = {
     "silu": Activation(F.silu, _silu),
-    "gelu": Activation(F.gelu, _gelu),
-    "relu": Activation(F.relu, lambda z: (z > 0).to(z.dtype)),
-    "tanh": Activation(torch.tanh, lambda z: 1 - torch.tanh(z).square()),
+    "gelu": Activation(F.gelu, torch.ops.aten.gelu_backward),
+    "relu": Activation(F.relu, lambda dy, z: dy * (z > 0)),
+    "tanh": Activation(torch.tanh, _tanh),
     "sigmoid": Activation(torch.sigmoid, _sigmoid),
 }
 """By the name that ``activation=`` takes."""

@@ -53,14 +53,14 @@ def _gradients(ctx: Any, dy: Tensor) -> tuple[Any, ...]:
     length, taps = u.shape[-1], w.shape[1]
     dz = dy.to(wide)
     if ctx.activation != "none":
-        dz = dz * ACTIVATIONS[ctx.activation].derivative(call(u, w, bias, initial, "none", ctx.backend))
+        dz = ACTIVATIONS[ctx.activation].pull_back(dz, call(u, w, bias, initial, "none", ctx.backend))
     grads: list[Tensor | None] = [None] * 4
     if ctx.wanted[0] or ctx.wanted[3]:
         dx = call(F.pad(dz, (0, taps - 1)), w.flip(-1), None, None, "none", ctx.backend)
         grads[0], grads[3] = dx[..., taps - 1 :], dx[..., : taps - 1]
     if ctx.wanted[1]:
         x = reference.extended(u, initial, taps)
-        grads[1] = torch.stack([(dz * x[..., k : k + length]).sum((0, 2)) for k in range(taps)], -1)
+        grads[1] = torch.stack([torch.linalg.vecdot(x[..., k : k + length], dz).sum(0) for k in range(taps)], -1)
     grads[2] = dz.sum((0, 2))
     pairs = zip(grads, tensors, ctx.wanted, strict=True)
     return (*(g.to(t.dtype) if g is not None and want else None for g, t, want in pairs), None, None)
