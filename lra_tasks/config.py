@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,9 @@ from lra_tasks.recipes import ModelSettings, OptimizerSettings, Recipe, TrainerS
 
 RESUME_MAY_CHANGE = (
     "data_dir",
+    "trainer.accelerator",
+    "trainer.devices",
+    "trainer.strategy",
     "trainer.max_epochs",
     "trainer.log_every_n_steps",
     "data.num_workers",
@@ -53,18 +56,33 @@ class RunConfig:
         """The inverse of :meth:`to_dict`.
 
         Raises:
-            UsageError: a section or a field is missing or unknown.
+            UsageError: a section or a field is missing, unknown or of the wrong type.
         """
-        known = {*_TOP, *_SECTIONS, "data", "mixer_options"}
+        known = {*_TOP, *_SECTIONS, *_OPTIONS}
+        if not isinstance(values, Mapping):
+            raise UsageError(f"the configuration is {values!r}, expected a mapping of settings")
         if set(values) != known:
-            odd = ", ".join(sorted(known.symmetric_difference(values)))
+            odd = ", ".join(sorted(map(str, known.symmetric_difference(values))))
             raise UsageError(f"the configuration lacks or does not know: {odd}")
+        for name in (*_SECTIONS, *_OPTIONS):
+            if not isinstance(values[name], Mapping):
+                raise UsageError(f"{name} is {values[name]!r}, expected a mapping of settings")
+        for name, kinds in _TOP.items():
+            if not isinstance(values[name], kinds):
+                raise UsageError(f"{name} is {values[name]!r}, which is of the wrong type")
         try:
             sections: dict[str, Any] = {name: kind(**values[name]) for name, kind in _SECTIONS.items()}
         except (TypeError, ValueError) as error:
             raise UsageError(str(error)) from error
-        recipe = Recipe(data=dict(values["data"]), mixer_options=dict(values["mixer_options"] or {}), **sections)
+        recipe = Recipe(data=dict(values["data"]), mixer_options=dict(values["mixer_options"]), **sections)
         return cls(recipe=recipe, **{name: values[name] for name in _TOP})
+
+    def with_absolute_folders(self) -> RunConfig:
+        """The same with ``data_dir`` and ``data.official_dir`` absolute, to hold from any working directory."""
+        given = {"data_dir": self.data_dir, "official_dir": self.recipe.data.get("official_dir")}
+        folders = {name: str(Path(path).expanduser().absolute()) for name, path in given.items() if path is not None}
+        data = {name: folder for name, folder in folders.items() if name == "official_dir"}
+        return replace(self, data_dir=folders.get("data_dir"), recipe=self.recipe.override({"data": data}))
 
     def save(self, path: Path) -> None:
         """Write the configuration as YAML."""
@@ -81,15 +99,20 @@ class RunConfig:
             values = yaml.safe_load(path.read_text())
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise RunError(f"cannot read {path}: {error}") from error
-        if not isinstance(values, dict):
-            raise RunError(f"{path} is no configuration of a run")
         try:
             return cls.from_dict(values)
         except UsageError as error:
-            raise RunError(f"{path}: {error}") from error
+            raise RunError(f"{path} is no configuration of a run: {error}") from error
 
 
-_TOP = tuple(field.name for field in fields(RunConfig) if field.name != "recipe")
+_TOP: dict[str, tuple[type, ...]] = {
+    "task": (str,),
+    "mixer": (str,),
+    "preset": (str,),
+    "seed": (int,),
+    "data_dir": (str, type(None)),
+}
+_OPTIONS = ("data", "mixer_options")
 _SECTIONS: dict[str, type] = {"model": ModelSettings, "optimizer": OptimizerSettings, "trainer": TrainerSettings}
 
 

@@ -1,4 +1,4 @@
-"""Files of a run: written whole or not at all, with errors that name the path."""
+"""Files of runs and of prepared data: written whole or not at all, with errors that name the path."""
 
 from __future__ import annotations
 
@@ -12,6 +12,27 @@ import torch
 
 from lra_tasks.errors import RunError
 
+LEFTOVERS = ".*.tmp"
+"""The names of temporary files, which only a killed process leaves behind."""
+
+
+def flush(path: Path) -> None:
+    """Force a file or a folder's entries to the disk; folders cannot be opened on Windows, which needs no such step."""
+    if path.is_dir() and os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def move_flushed(source: Path, target: Path) -> None:
+    """Rename a file or a folder within one folder so that, whenever the power fails, the target is old or new."""
+    flush(source)
+    source.replace(target)
+    flush(target.parent)
+
 
 def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Write a file beside its final place, then rename it, so that a kill or a full disk never leaves half of it.
@@ -24,13 +45,14 @@ def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
             write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        move_flushed(temporary, path)
     except (OSError, RuntimeError) as error:  # torch.save turns a failed write into a RuntimeError
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise cannot_write(path, error) from error
+        cause = _os_error(error)
+        if cause is None:
+            raise
+        raise cannot_write(path, cause) from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -44,10 +66,10 @@ def save_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint onto the CPU; only tensors and plain values are accepted.
+    """Read a checkpoint of a run onto the CPU; only tensors and plain values are accepted.
 
     Raises:
-        RunError: the file is missing, not readable or no checkpoint.
+        RunError: the file is missing, not readable or no checkpoint of a run.
     """
     if not path.is_file():
         raise RunError(f"there is no checkpoint {path}")
@@ -56,33 +78,23 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     except Exception as error:  # a damaged file raises whatever its bytes happen to mean to unpickling
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise RunError(f"{path} is no readable checkpoint: {reason}") from error
-    if not isinstance(checkpoint, dict):
-        raise RunError(f"{path} is no checkpoint of a run")
+    parts = [checkpoint.get(name) for name in ("state_dict", "run")] if isinstance(checkpoint, dict) else [None]
+    if not all(isinstance(part, dict) for part in parts):
+        raise RunError(f"{path} is no checkpoint of a run of lra-tasks")
     return checkpoint
 
 
-def cannot_write(path: Path, error: BaseException) -> RunError:
+def cannot_write(path: Path, error: OSError) -> RunError:
     """The error of a failed write, with the path and what stays usable."""
-    root: BaseException = error
-    while not isinstance(root, OSError) and (root.__cause__ or root.__context__) is not None:
-        root = root.__cause__ or root.__context__  # type: ignore[assignment]
-    reason = (root.strerror or str(root)) if isinstance(root, OSError) else str(error).strip().splitlines()[0]
     return RunError(
-        f"cannot write {path}: {reason}; what was saved before is whole: free or change the folder, then go on with "
-        "--resume"
+        f"cannot write {path}: {error}; what was saved before is whole: free or change the folder, "
+        "then go on with --resume"
     )
 
 
-def check_writable(folder: Path) -> None:
-    """Make a folder and try a file in it, before hours are spent on what could not be saved.
-
-    Raises:
-        RunError: the folder cannot be made or written.
-    """
-    probe = folder / f".probe.{os.getpid()}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"longconv")
-        probe.unlink()
-    except OSError as error:
-        raise RunError(f"cannot write in the run folder {folder}: {error.strerror or error}") from error
+def _os_error(error: BaseException) -> OSError | None:
+    """The OSError that an error is or came from."""
+    chain: BaseException | None = error
+    while chain is not None and not isinstance(chain, OSError):
+        chain = chain.__cause__ or chain.__context__
+    return chain

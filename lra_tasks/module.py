@@ -13,10 +13,10 @@ from torch.nn import functional as F
 from torchmetrics.classification import MulticlassAccuracy
 
 from longconv.models import optimizer_groups
+from lra_tasks.data import Batch
 from lra_tasks.errors import RunError
 from lra_tasks.recipes import OptimizerSettings
 
-Batch = dict[str, Tensor]
 Stage = Literal["train", "val", "test"]
 
 
@@ -87,7 +87,7 @@ class SequenceModule(LightningModule):
         batch_accuracy = accuracy(logits, labels)
         n_samples = len(labels)
         self.log(f"{stage}/accuracy", accuracy, on_step=False, on_epoch=True, batch_size=n_samples)
-        self.log(f"{stage}/loss", loss, on_step=False, on_epoch=True, batch_size=n_samples, sync_dist=stage != "train")
+        self.log(f"{stage}/loss", loss, on_step=False, on_epoch=True, batch_size=n_samples, sync_dist=True)
         if stage == "train":
             self.log("train/loss_step", loss, on_step=True, on_epoch=False)
         return {"loss": loss, "accuracy": batch_accuracy}

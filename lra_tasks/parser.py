@@ -2,27 +2,43 @@
 
 from __future__ import annotations
 
+import difflib
 import re
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, Literal, NoReturn
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ArgumentParser
 
+import longconv
 from longconv._checks import nearest
 from longconv.mixers import MIXERS
-from lra_tasks.config import flatten
+from lra_tasks.config import RunConfig, flatten
 from lra_tasks.data import TASKS
 from lra_tasks.errors import UsageError
-from lra_tasks.recipes import DEFAULT_PRESET, ModelSettings, OptimizerSettings, Recipe, TrainerSettings
+from lra_tasks.recipes import DEFAULT_PRESET, ModelSettings, OptimizerSettings, TrainerSettings
 from lra_tasks.report import Format
-from lra_tasks.selection import Selection
 
-COMMANDS = ("list", "prepare", "train", "evaluate", "report")
+COMMANDS = {
+    "list": "tasks, mixers and presets, or the facts of one task",
+    "prepare": "build the data of a task on disk",
+    "train": "train a model and test its best checkpoint",
+    "evaluate": "accuracy of a run's best checkpoint",
+    "report": "a table of runs beside published accuracies",
+}
+"""Every command, with its line of help."""
+
 _TASK_HELP = f"name of a task: {', '.join(sorted(TASKS))}"
 
 
 class Parser(ArgumentParser):
-    """A parser that takes no abbreviations and whose errors are a UsageError with the nearest option names."""
+    """A parser that takes no abbreviations and whose errors are a UsageError with the nearest option names.
+
+    Attributes:
+        active: the parser of the command in use, where this is the parser of all.
+    """
+
+    active: Parser | None = None
 
     def __init__(self, **options: Any) -> None:
         super().__init__(allow_abbrev=False, **options)
@@ -31,105 +47,122 @@ class Parser(ArgumentParser):
         """Raise a UsageError."""
         raise UsageError(self._explain(str(message).strip())) from ex
 
+    def add_class(self, kind: type, section: str, **options: Any) -> None:
+        """An option ``--section.name`` for every argument of a class, with its docstring as the help."""
+        self.add_class_arguments(kind, section, instantiate=False, **options)
+        for action in self._actions:
+            if action.help:
+                action.help = re.sub(r":\w+:`~?([^`]*)`|``", r"\1", action.help)
+
     def _explain(self, message: str) -> str:
-        found = re.search(r"unrecognized arguments: (--[\w.\-]+)", message)
-        return message + nearest(found[1], self.option_names()) if found else message
+        """The message with the nearest options of the section, or all of the section where none is near."""
+        found = re.search(r"(unrecognized arguments:|not accept option) '?(--)?([\w.\-]+)", message)
+        if found is None:
+            return message
+        dashes, (section, dot, name) = found[2] or "", found[3].rpartition(".")
+        choices = {it.rpartition(".")[2]: dashes + it for it in self._options() if it.rpartition(".")[0] == section}
+        close = difflib.get_close_matches(name, choices)
+        if close:
+            return f"{message}; did you mean {' or '.join(repr(choices[it]) for it in close)}?"
+        if dot and not choices:
+            return message + nearest(section, {it.rpartition(".")[0] for it in self._options()})
+        return f"{message}; {section!r} has {', '.join(choices.values())}" if dot else message
 
-    def option_names(self) -> list[str]:
-        """Every option of this parser, as written on the command line."""
-        return [text for action in self._actions for text in action.option_strings if text.startswith("--")]
+    def _options(self) -> list[str]:
+        """Every option of the parser in use, without its dashes."""
+        names = (text for action in (self.active or self)._actions for text in action.option_strings)
+        return [name.removeprefix("--") for name in names if name.startswith("--")]
 
 
-def add_train(selection: Selection | None) -> Parser:
-    """The parser of `train`, with the defaults of a selection; general where there is none."""
+def create_parser(command: str | None, config: RunConfig | None) -> Parser:
+    """The parser of all commands; only the one in use has its options filled in.
+
+    Args:
+        command: the command in use, if any.
+        config: the settings that are the defaults of ``train`` and ``prepare``; None leaves out what the task and the
+            mixer bring.
+    """
+    parser = Parser(
+        prog="lra-tasks",
+        description="Long-range tasks: train, evaluate and compare sequence mixers.",
+        version=f"longconv {longconv.__version__}",
+    )
+    commands = parser.add_subcommands()
+    builders: dict[str, Callable[[], Parser]] = {
+        "list": _list,
+        "prepare": lambda: _prepare(config),
+        "train": lambda: _train(config),
+        "evaluate": _evaluate,
+        "report": _report,
+    }
+    for name, text in COMMANDS.items():
+        subparser = builders[name]() if name == command else Parser()
+        commands.add_subcommand(name, subparser, help=text)
+        if name == command:
+            parser.active = subparser
+    return parser
+
+
+def _list() -> Parser:
+    parser = Parser(description="Tasks, mixers and presets.")
+    parser.add_argument("task", nargs="?", help="name of a task, for its source, split and protocol")
+    return parser
+
+
+def _train(config: RunConfig | None) -> Parser:
     parser = Parser(
         description="Train a model, test its best checkpoint and keep the run in a folder.",
-        epilog="" if selection else "`lra-tasks train TASK --mixer NAME --help` adds the options of both.",
+        epilog="" if config else "`lra-tasks train TASK --mixer NAME --help` adds the options of both.",
     )
     parser.add_argument("task", nargs="?", help=_TASK_HELP)
-    parser.add_argument("--config", action="config", help="YAML file of settings, such as the config.yaml of a run")
+    parser.add_argument(
+        "--config", action="config", help="YAML file of settings, such as the config.yaml of a run; other options win"
+    )
     parser.add_argument("--mixer", type=str, help="name of the mixer; `lra-tasks list` shows all")
     parser.add_argument("--preset", type=str, default=DEFAULT_PRESET, help="settings to start from: quick or paper")
     parser.add_argument("--run-dir", type=str | None, help="folder of the run; runs/TASK-MIXER-PRESET-seedSEED")
     parser.add_argument("--data-dir", type=str | None, help="folder of prepared data")
     parser.add_argument("--seed", type=int, default=0, help="seed of parameters, data order and dropout")
-    parser.add_argument("--resume", type=bool, nargs="?", const=True, default=False, help="continue the run")
-    _add_settings(parser, selection)
+    parser.add_argument("--resume", action="store_true", help="continue the run, or begin it where there is none")
+    parser.add_class(ModelSettings, "model")
+    parser.add_class(OptimizerSettings, "optimizer")
+    parser.add_class(TrainerSettings, "trainer")
+    if config is not None:
+        _add_data(parser, config)
+        parser.add_class(MIXERS[config.mixer], "mixer_options", skip={"d_model"})
+        recipe = config.recipe
+        values = {name: getattr(config, name) for name in ("task", "mixer", "preset", "seed", "data_dir")}
+        sections = {name: asdict(getattr(recipe, name)) for name in ("model", "optimizer", "trainer")}
+        parser.set_defaults({**values, **flatten(sections), **flatten({"mixer_options": recipe.mixer_options})})
     return parser
 
 
-def add_prepare(selection: Selection | None) -> Parser:
-    """The parser of `prepare`."""
+def _prepare(config: RunConfig | None) -> Parser:
     parser = Parser(description="Build the data of a task on disk.")
     parser.add_argument("task", help=_TASK_HELP)
     parser.add_argument("--preset", type=str, default=DEFAULT_PRESET, help="the preset whose data to build")
     parser.add_argument("--data-dir", type=str | None, help="folder of prepared data")
-    if selection is not None:
-        _add_data(parser, selection)
+    if config is not None:
+        _add_data(parser, config)
     return parser
 
 
-def add_evaluate() -> Parser:
-    """The parser of `evaluate`."""
+def _evaluate() -> Parser:
     parser = Parser(description="Accuracy of a run's best checkpoint.")
     parser.add_argument("run", metavar="RUN", type=str, help="folder of a run, or a .ckpt file")
     parser.add_argument("--split", type=Literal["test", "val"], default="test", help="part of the data")
     parser.add_argument("--data-dir", type=str | None, help="folder of prepared data, where it has moved")
+    parser.add_argument("--accelerator", type=str, default="auto", help="cpu, gpu or auto; the run's may be another")
     return parser
 
 
-def add_report() -> Parser:
-    """The parser of `report`."""
+def _report() -> Parser:
     parser = Parser(description="A table of runs with the published accuracies beside ours.")
     parser.add_argument("runs", metavar="RUNS", type=str, nargs="+", help="folders of runs")
     parser.add_argument("--format", type=Format, default="text", help="form of the table")
     return parser
 
 
-def create_parser(command: str | None, selection: Selection | None) -> Parser:
-    """The parser of all commands; only the one in use has its options filled in."""
-    parser = Parser(prog="lra-tasks", description="Long-range tasks: train, evaluate and compare sequence mixers.")
-    commands = parser.add_subcommands()
-    helps = {
-        "list": "tasks, mixers and presets",
-        "prepare": "build the data of a task on disk",
-        "train": "train a model and test its best checkpoint",
-        "evaluate": "accuracy of a run's best checkpoint",
-        "report": "a table of runs beside published accuracies",
-    }
-    builders: dict[str, Any] = {
-        "prepare": lambda: add_prepare(selection),
-        "train": lambda: add_train(selection),
-        "evaluate": add_evaluate,
-        "report": add_report,
-    }
-    for name in COMMANDS:
-        subparser = builders[name]() if name == command and name in builders else Parser()
-        commands.add_subcommand(name, subparser, help=helps[name])
-    return parser
-
-
-def _add_data(parser: Parser, selection: Selection) -> None:
-    parser.add_class_arguments(TASKS[selection.config.task], "data", skip={"data_dir", "seed"}, instantiate=False)
-    parser.set_defaults({f"data.{name}": value for name, value in selection.config.recipe.data.items()})
-
-
-def _add_settings(parser: Parser, selection: Selection | None) -> None:
-    parser.add_class_arguments(ModelSettings, "model", instantiate=False)
-    parser.add_class_arguments(OptimizerSettings, "optimizer", instantiate=False)
-    parser.add_class_arguments(TrainerSettings, "trainer", instantiate=False)
-    if selection is None:
-        return
-    config = selection.config
-    _add_data(parser, selection)
-    parser.add_class_arguments(MIXERS[config.mixer], "mixer_options", skip={"d_model"}, instantiate=False)
-    recipe: Recipe = config.recipe
-    defaults = {name: getattr(config, name) for name in ("task", "mixer", "preset", "seed", "data_dir")}
-    sections = {"model": asdict(recipe.model), "optimizer": asdict(recipe.optimizer), "trainer": asdict(recipe.trainer)}
-    options = {f"mixer_options.{name}": value for name, value in recipe.mixer_options.items()}
-    parser.set_defaults({**defaults, **flatten(sections), **options})
-
-
-def as_plain(namespace: Namespace | None) -> dict[str, Any]:
-    """A group of parsed options as a dictionary of plain values."""
-    return {} if namespace is None else dict(namespace.as_dict())
+def _add_data(parser: Parser, config: RunConfig) -> None:
+    parser.add_class(TASKS[config.task], "data", skip={"data_dir", "seed"})
+    parser.set_defaults(flatten({"data": config.recipe.data}))

@@ -73,11 +73,12 @@ def plot_filters(model: nn.Module, length: int, path: Path, *, title: str) -> bo
     figure = Figure(figsize=(9, 1.7 * len(shown) + 0.6), layout="constrained")
     axes: list[Axes] = list(figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0])
     for layer, (axis, kernel) in enumerate(zip(axes, shown, strict=True), start=1):
-        features = torch.linspace(0, kernel.shape[1] - 1, min(_N_FEATURES, kernel.shape[1])).long()
+        n_channels, n_features = kernel.shape[:2]
+        features = torch.linspace(0, n_features - 1, min(_N_FEATURES, n_features)).long()
         axis.plot(kernel[0, features].T.numpy(), linewidth=0.8)
         axis.axhline(0, color="grey", linewidth=0.4)
         axis.set_ylabel(f"layer {layer}")
-    axes[-1].set_xlabel(f"lag (samples); {_N_FEATURES} features of each layer")
+    axes[-1].set_xlabel(f"lag (samples); {len(features)} of {n_features} features, channel 1 of {n_channels}")
     figure.suptitle(title)
     save_figure(figure, path)
     return True

@@ -29,11 +29,11 @@ class RunProgress(Callback):
         self._bar: Progress | None = None
         self._task = TaskID(0)
         self._shown: dict[str, float] = {}
+        self._printed = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the bar, at the epochs that a resumed run has behind it."""
-        if not trainer.is_global_zero:
-            return
+        self._printed = len(self.checkpoints.history)  # a resumed run does not repeat the lines of earlier epochs
         per_epoch, n_epochs = int(trainer.num_training_batches), trainer.max_epochs or 0
         self._bar = Progress(
             TextColumn("epoch {task.fields[epoch]}"),
@@ -44,7 +44,7 @@ class RunProgress(Callback):
             TextColumn("left"),
             TimeRemainingColumn(),
             console=self.console,
-            disable=not self.console.is_terminal,
+            disable=not (self.console.is_terminal and trainer.is_global_zero),
             transient=True,
         )
         done = trainer.current_epoch
@@ -71,24 +71,20 @@ class RunProgress(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the line of the epoch before, whose row is complete by now."""
-        self._print_rows()
+        self._print_rows(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the last line and take the bar away."""
-        self._print_rows()
+        self._print_rows(trainer)
         self._stop()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Take the bar away."""
         self._stop()
 
-    _printed: int | None = None
-
-    def _print_rows(self) -> None:
+    def _print_rows(self, trainer: Trainer) -> None:
         history = self.checkpoints.history
-        if self._printed is None:  # a resumed run does not repeat the lines of earlier epochs
-            self._printed = len(history)
-        for row in history[self._printed :]:
+        for row in history[self._printed :] if trainer.is_global_zero else []:
             mark = "  best" if row is self.checkpoints.best else ""
             train, val = (100 * row[f"{stage}/accuracy"] for stage in ("train", "val"))
             self.console.print(

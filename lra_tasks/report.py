@@ -7,6 +7,7 @@ import io
 from collections.abc import Sequence
 from typing import Literal
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -14,30 +15,33 @@ from lra_tasks.published import find_published
 from lra_tasks.results import Run
 
 Format = Literal["text", "csv", "markdown"]
-FORMATS: tuple[Format, ...] = ("text", "csv", "markdown")
 COLUMNS = {
-    "run": "left",
-    "task": "left",
-    "mixer": "left",
-    "preset": "left",
-    "parameters": "right",
-    "accuracy %": "right",
-    "published %": "right",
-    "published model": "left",
-    "wall time s": "right",
+    "run": "run",
+    "task": "task",
+    "mixer": "mixer",
+    "preset": "preset",
+    "parameters": "weights",
+    "accuracy %": "test %",
+    "published %": "paper %",
+    "published model": "model",
+    "wall time s": "seconds",
 }
-"""Name and alignment of each column."""
+"""The columns, and their short names in the text form."""
 
-NOTE = "Published accuracies are from full data sets and full-size models; a preset may use less of both."
+_NUMBERS = ("parameters", "accuracy %", "published %", "wall time s")
+_WIDEST = 1000
+NOTE = (
+    "Published accuracies are from full data sets and full-size models; a preset may use less of both.\n"
+    "Where the very variant of a mixer has none for the task, S4's stands there."
+)
 
 
-def report(runs: Sequence[Run], form: Format, console: Console) -> str:
+def report(runs: Sequence[Run], form: Format) -> str:
     """The table of runs, sorted by task, then by accuracy.
 
     Args:
         runs: finished runs.
-        form: text (as wide as the console), csv or markdown.
-        console: gives the width of the text form.
+        form: text (as wide as the table is, whatever the screen), csv or markdown.
 
     Returns:
         The table, with a line break at its end.
@@ -49,19 +53,20 @@ def report(runs: Sequence[Run], form: Format, console: Console) -> str:
         csv.writer(text, lineterminator="\n").writerows([tuple(COLUMNS), *rows])
         return text.getvalue()
     if form == "markdown":
-        rule = tuple("---:" if side == "right" else "---" for side in COLUMNS.values())
+        rule = tuple("---:" if name in _NUMBERS else "---" for name in COLUMNS)
         lines = [tuple(COLUMNS), rule, *rows]
         return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines) + (
             f"\n{NOTE}\n"
         )
-    table = Table(caption=NOTE, caption_justify="left")
-    for name, side in COLUMNS.items():
-        table.add_column(name, justify="right" if side == "right" else "left", overflow="fold")
+    table = Table(box=SIMPLE, collapse_padding=True, pad_edge=False)
+    for name, short in COLUMNS.items():
+        table.add_column(short, justify="right" if name in _NUMBERS else "left", no_wrap=True)
     for row in rows:
         table.add_row(*row)
+    console = Console(file=io.StringIO(), width=_WIDEST)
     with console.capture() as captured:
         console.print(table)
-    return captured.get()
+    return "\n".join([*(line.rstrip() for line in captured.get().splitlines()), NOTE, ""])
 
 
 def table_row(run: Run) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import platform
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ import torch
 import longconv
 from lra_tasks.config import RunConfig
 from lra_tasks.errors import RunError
-from lra_tasks.files import write_text
+from lra_tasks.files import LEFTOVERS, write_text
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,13 @@ class RunFolder:
         """TensorBoard events."""
         return self.path / "logs"
 
+    def leftovers(self) -> list[Path]:
+        """Temporary files of a killed process."""
+        return list(self.path.rglob(LEFTOVERS))
+
     def is_empty(self) -> bool:
-        """Whether the folder is missing or holds nothing."""
-        return not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir()))
+        """Whether there is no folder, or nothing in it but leftovers."""
+        return not self.path.is_dir() or set(self.path.iterdir()) <= set(self.leftovers())
 
 
 def versions() -> dict[str, str]:
@@ -95,6 +100,17 @@ class Run:
     metrics: dict[str, Any]
 
 
+_NUMBERS = ("test/accuracy", "parameters", "wall_time_s", "epochs")
+"""What every ``metrics.json`` holds, and a report needs."""
+
+
+def read_config(folder: RunFolder) -> RunConfig:
+    """The configuration of the run in a folder; a RunError where there is none or it is damaged."""
+    if not folder.config.is_file():
+        raise RunError(f"{folder.path} is no run: it has no config.yaml")
+    return RunConfig.load(folder.config)
+
+
 def read_run(path: Path) -> Run:
     """Read the folder of a finished run.
 
@@ -102,18 +118,26 @@ def read_run(path: Path) -> Run:
         RunError: there is no run, it has not finished, or a file of it is damaged.
     """
     folder = RunFolder(path)
-    if not folder.config.is_file():
-        raise RunError(f"{path} is no run: it has no config.yaml")
-    config = RunConfig.load(folder.config)
-    if not folder.metrics.is_file():
-        n_epochs = config.recipe.trainer.max_epochs
+    config = read_config(folder)
+    metrics = _read_metrics(folder.metrics) if folder.metrics.is_file() else None
+    n_epochs = config.recipe.trainer.max_epochs
+    if metrics is None or metrics["epochs"] < n_epochs:  # a finished run that is being extended keeps its metrics
         raise RunError(f"{path} has not finished: {count_epochs(folder)} of {n_epochs} epochs; go on with --resume")
-    try:
-        metrics = json.loads(folder.metrics.read_text())
-        float(metrics["test/accuracy"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{folder.metrics} is damaged: {error!r}") from error
     return Run(path.name, config, metrics)
+
+
+def _read_metrics(path: Path) -> dict[str, Any]:
+    try:
+        metrics = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} is damaged: {error}") from error
+    if not isinstance(metrics, dict):
+        raise RunError(f"{path} is damaged: it holds no mapping")
+    for name in _NUMBERS:
+        value = metrics.get(name)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise RunError(f"{path} is damaged: {name} is {value!r}, expected a number")
+    return metrics
 
 
 def count_epochs(folder: RunFolder) -> int:

@@ -25,14 +25,16 @@ from lra_tasks.results import RunFolder
 
 @dataclass(frozen=True)
 class Selection:
-    """The settings that the options of a command start from, and the folder they go to.
+    """What the options of a command start from.
 
     Args:
-        config: all settings before the command's own overrides.
+        arguments: the command line with ``--config`` in front, so that its other options win over the file.
+        config: all settings before the command's own overrides; None where no task is named.
         run_dir: folder of the run; None for the default one, which the seed decides.
     """
 
-    config: RunConfig
+    arguments: list[str]
+    config: RunConfig | None
     run_dir: Path | None
 
 
@@ -50,41 +52,56 @@ class _Scanner(argparse.ArgumentParser):
         raise UsageError(message)
 
 
-def select(argv: Sequence[str]) -> Selection | None:
+def select(argv: Sequence[str]) -> Selection:
     """Read the choices from a command line (without the subcommand).
 
-    Returns:
-        None where no task is named, neither as an argument nor in the file of ``--config``.
-
     Raises:
-        UsageError: an unknown task, mixer or preset, or ``--resume`` with another one than the run's.
+        UsageError: an unknown task, mixer or preset, or another one than that of ``--config`` or of the run to resume.
     """
     scanner = _Scanner(add_help=False, allow_abbrev=False)
-    for option in ("--mixer", "--preset", "--run-dir", "--config", "--seed"):
+    scanner.add_argument("--config", action="append", default=[])
+    configs, others = scanner.parse_known_args(list(argv))
+    for option in ("--mixer", "--preset", "--run-dir", "--seed"):
         scanner.add_argument(option)
-    scanner.add_argument("--resume", nargs="?", const="true", default="false")
-    given, rest = scanner.parse_known_args(list(argv))
-    in_file = _read_mapping(Path(given.config)) if given.config else {}
-    chosen = {name: getattr(given, name) or in_file.get(name) for name in ("mixer", "preset", "seed")}
-    chosen["task"] = _find_task(argv, rest) or in_file.get("task")
-    run_dir = Path(given.run_dir) if given.run_dir else None
-    if given.resume.lower() in ("true", "yes", "1"):
+    scanner.add_argument("--resume", action="store_true")
+    given, rest = scanner.parse_known_args(others)
+    chosen: dict[str, Any] = {"task": _find_task(rest)}
+    chosen |= {name: getattr(given, name) for name in ("mixer", "preset", "seed", "run_dir")}
+    for path in configs.config:
+        _add_file(chosen, Path(path))
+    arguments = [*(word for path in configs.config for word in ("--config", path)), *others]
+    run_dir = Path(chosen["run_dir"]) if chosen["run_dir"] else None
+    if given.resume:
         saved = _find_saved(chosen, run_dir)
         if saved is not None:
-            return saved
-    if chosen["task"] is None:
-        return None
-    return Selection(_from_recipe(chosen), run_dir)
+            return Selection(arguments, *saved)
+    return Selection(arguments, None if chosen["task"] is None else _from_recipe(chosen), run_dir)
 
 
-def _find_task(argv: Sequence[str], rest: Sequence[str]) -> str | None:
-    """The first argument, unless it is an option; else a later one that is the name of a task."""
-    if argv and not argv[0].startswith("-"):
-        return argv[0]
-    return next((word for word in rest if word in TASKS), None)
+def _find_task(rest: Sequence[str]) -> str | None:
+    """The first word that is neither an option nor, after one without ``=``, its value."""
+    before = ""
+    for word in rest:
+        if not word.startswith("-") and (not before.startswith("--") or "=" in before or before == "--print_config"):
+            return word
+        before = word
+    return None
 
 
-def _find_saved(chosen: dict[str, Any], run_dir: Path | None) -> Selection | None:
+def _add_file(chosen: dict[str, Any], path: Path) -> None:
+    """Take from a file of settings what the command line leaves open; they must not contradict each other."""
+    values = _read_mapping(path)
+    for name in chosen:
+        if name in ("task", "mixer", "preset") and None not in (chosen[name], values.get(name)):
+            if chosen[name] != values[name]:
+                raise UsageError(
+                    f"--config {path} has the {name} {values[name]!r}, so it does not go with {chosen[name]!r}"
+                )
+        elif chosen[name] is None:
+            chosen[name] = values.get(name)
+
+
+def _find_saved(chosen: dict[str, Any], run_dir: Path | None) -> tuple[RunConfig, Path] | None:
     """The settings of the run to resume: they, not the preset, are what overrides are compared with."""
     if run_dir is None:
         if chosen["task"] is None:
@@ -93,6 +110,8 @@ def _find_saved(chosen: dict[str, Any], run_dir: Path | None) -> Selection | Non
         run_dir = default_run_dir(config.task, config.mixer, config.preset, config.seed)
     folder = RunFolder(run_dir)
     if not folder.config.is_file():
+        if chosen["task"] is None:
+            raise UsageError(f"there is no run to resume in {run_dir}; with a TASK, train begins one")
         return None
     saved = RunConfig.load(folder.config)
     for name in ("task", "mixer", "preset"):
@@ -101,7 +120,7 @@ def _find_saved(chosen: dict[str, Any], run_dir: Path | None) -> Selection | Non
                 f"{run_dir} holds a run with {name} {getattr(saved, name)!r}, so it cannot be resumed with "
                 f"{chosen[name]!r}"
             )
-    return Selection(saved, run_dir)
+    return saved, run_dir
 
 
 def _from_recipe(chosen: dict[str, Any]) -> RunConfig:

@@ -5,11 +5,10 @@ Symbols: B batch, L length, D features, V vocabulary size.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
-from typing_extensions import Unpack
 
 from longconv._checks import check_choice, check_int
 from longconv.models.backbone import BackboneOptions, backbone_defaults

@@ -10,11 +10,10 @@ import inspect
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import nn
-from typing_extensions import Self
 
 from longconv import __version__
 from longconv._checks import check_options, nearest

@@ -66,8 +66,8 @@ class Task(LightningDataModule, ABC):
     """A data set ready to train on.
 
     A subclass states ``info``, ``cache_name`` and ``variable_length`` and defines ``parameters``, ``build`` and
-    ``load``. Shuffling depends on (seed, epoch) alone, so a resumed run sees the batches of an uninterrupted one; the
-    training loader carries its place within an epoch in ``state_dict``.
+    ``load``. Shuffling depends on (seed, epoch) alone, so a run resumed at an epoch sees the batches that an
+    uninterrupted one sees.
 
     Args:
         data_dir: where prepared data is kept; None for ``$LONGCONV_DATA`` or ``~/.cache/longconv``.
@@ -101,6 +101,11 @@ class Task(LightningDataModule, ABC):
     @abstractmethod
     def load(self, folder: Path) -> Mapping[str, Dataset[Sample]]:
         """The data sets "train", "val" and "test" from a prepared folder."""
+
+    @property
+    def length(self) -> int:
+        """The (greatest) sequence length L with these options."""
+        return self.info.length
 
     @property
     def folder(self) -> Path:
@@ -143,7 +148,7 @@ class Task(LightningDataModule, ABC):
     def train_dataloader(self) -> DataLoader[Sample]:
         """Shuffled by (seed, epoch); every sample once an epoch."""
         dataset = self.dataset("train")
-        return ResumableLoader(dataset, sampler=EpochSampler(_size(dataset), self.seed), **self._options())
+        return DataLoader(dataset, sampler=EpochSampler(_size(dataset), self.seed), **self._options())
 
     def val_dataloader(self) -> DataLoader[Sample]:
         """In fixed order."""
@@ -180,36 +185,12 @@ class EpochSampler(Sampler[int]):
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[int]:
-        # One multiplication keeps (seed, epoch) pairs apart: the seeds of two runs are far fewer than 2^31 epochs.
+        # A generator's seed for each pair: no run has 2^31 epochs, so that no two pairs share one.
         generator = torch.Generator().manual_seed((self.seed * 2**31 + self.epoch) % 2**63)
         yield from torch.randperm(self.n, generator=generator).tolist()
 
     def __len__(self) -> int:
         return self.n
-
-
-class ResumableLoader(DataLoader[Sample]):
-    """A loader that can be checkpointed within an epoch: ``state_dict`` counts the batches given so far.
-
-    After ``load_state_dict`` the next iteration leaves out that many batches; the later ones are whole epochs.
-    """
-
-    _given = 0
-    _skip = 0
-
-    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        skip, self._skip = self._skip, 0
-        for self._given, batch in enumerate(super().__iter__(), start=1):
-            if self._given > skip:
-                yield batch
-
-    def state_dict(self) -> dict[str, int]:
-        """Batches given in the current epoch; 0 at its end."""
-        return {"batches": self._given % max(len(self), 1)}
-
-    def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Continue after the batches that ``state`` counts."""
-        self._skip = self._given = state["batches"]
 
 
 def collate(samples: Sequence[Sample]) -> Batch:

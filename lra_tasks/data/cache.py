@@ -24,6 +24,7 @@ from filelock import AcquireReturnProxy, FileLock, Timeout
 from numpy.typing import DTypeLike
 
 from lra_tasks.data.errors import DataError
+from lra_tasks.files import flush, move_flushed
 
 log = logging.getLogger(__name__)
 
@@ -155,25 +156,13 @@ def _build(folder: Path, parameters: Mapping[str, Any], build: Callable[[Path], 
         files = {str(p.relative_to(work)): {"bytes": p.stat().st_size, "sha256": _sha256(p)} for p in paths}
         manifest = json.dumps({"parameters": parameters, "files": files}, indent=2)
         (work / MANIFEST).write_text(manifest + "\n")
-        for path in (*paths, work / MANIFEST, work):
-            _flush(path)
+        for path in (*paths, work / MANIFEST):
+            flush(path)
         if folder.exists():
             shutil.rmtree(folder)
-        work.rename(folder)
-        _flush(folder.parent)
+        move_flushed(work, folder)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-
-
-def _flush(path: Path) -> None:
-    """Force a file or a folder's entries to the disk; folders cannot be opened on Windows, which needs no such step."""
-    if path.is_dir() and os.name == "nt":
-        return
-    descriptor = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _sha256(path: Path) -> str:

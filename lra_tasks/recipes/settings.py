@@ -90,8 +90,16 @@ class TrainerSettings:
     deterministic: bool = False
 
     def __post_init__(self) -> None:
-        check_int("trainer.max_epochs", self.max_epochs)
-        check_int("trainer.log_every_n_steps", self.log_every_n_steps)
+        for name in ("max_epochs", "accumulate_grad_batches", "log_every_n_steps"):
+            check_int(f"trainer.{name}", getattr(self, name))
+        if self.gradient_clip_val is not None:
+            check_real("trainer.gradient_clip_val", self.gradient_clip_val, least=0.0, open_least=True)
+        for name in ("limit_train_batches", "limit_val_batches", "limit_test_batches"):
+            limit = getattr(self, name)
+            if isinstance(limit, float):
+                check_real(f"trainer.{name}", limit, least=0.0, most=1.0, open_least=True)
+            else:
+                check_int(f"trainer.{name}", limit)
 
 
 @dataclass(frozen=True)

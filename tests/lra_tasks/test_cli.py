@@ -7,10 +7,29 @@ from pathlib import Path
 import pytest
 import yaml
 
+import longconv
 from longconv.mixers import list_mixers
 from lra_tasks.cli import main
 from lra_tasks.data import TASKS
+from lra_tasks.parser import COMMANDS
 from tests.lra_tasks.running import run, tiny
+
+
+def test_bare_command_shows_the_help_and_version_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    run([])
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in COMMANDS)
+    with pytest.raises(SystemExit) as stopped:
+        main(["--version"])
+    assert stopped.value.code == 0 and longconv.__version__ in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("task", sorted(TASKS))
+def test_list_shows_the_facts_of_a_task(task: str, capsys: pytest.CaptureFixture[str]) -> None:
+    run(["list", task])
+    printed = capsys.readouterr().out
+    info = TASKS[task].info
+    assert all(text in printed for text in (info.title, info.source, info.split, info.protocol))
 
 
 def test_list_names_every_task_and_mixer(capsys: pytest.CaptureFixture[str]) -> None:
@@ -29,9 +48,11 @@ def test_prepare_builds_the_data(data_dir: Path, capsys: pytest.CaptureFixture[s
     ("arguments", "parts"),
     [
         ("trian smnist", ["'trian'", "'train'"]),
-        ("", ["subcommand"]),
         ("train", ["TASK", "smnist"]),
         ("train smnits", ["'smnits'", "'smnist'"]),
+        ("train --mixer s4d smnits", ["'smnits'", "'smnist'"]),
+        ("train --resume smnits", ["'smnits'", "'smnist'"]),
+        ("list smnits", ["'smnits'", "'smnist'"]),
         ("prepare smnits", ["'smnits'", "'smnist'"]),
         ("train smnist --mixer s4dd", ["'s4dd'", "'s4d'"]),
         ("train smnist --preset quik", ["'quik'", "'quick'"]),
@@ -41,6 +62,7 @@ def test_prepare_builds_the_data(data_dir: Path, capsys: pytest.CaptureFixture[s
         ("train smnist --mixer_options.d_stat 8", ["--mixer_options.d_stat", "'--mixer_options.d_state'"]),
         ("train smnist --mixer long_conv --mixer_options.d_state 8", ["--mixer_options.d_state"]),
         ("train smnist --data.batch_sise 8", ["--data.batch_sise", "'--data.batch_size'"]),
+        ("train smnist --data.n_train 3", ["'data' has --data.batch_size, --data.num_workers"]),
         ("train smnist --model.d_model x", ["model.d_model", "int"]),
         ("train smnist --model.d_model -3", ["d_model is -3"]),
         ("train smnist --model.norm group", ["model.norm", "batch"]),
@@ -50,12 +72,18 @@ def test_prepare_builds_the_data(data_dir: Path, capsys: pytest.CaptureFixture[s
         ("train smnist --optimizer.lr 0", ["optimizer.lr is 0"]),
         ("train smnist --optimizer.warmup 2", ["optimizer.warmup is 2"]),
         ("train smnist --trainer.max_epochs 0", ["trainer.max_epochs is 0"]),
+        ("train smnist --trainer.accumulate_grad_batches 0", ["trainer.accumulate_grad_batches is 0"]),
+        ("train smnist --trainer.limit_train_batches 0", ["trainer.limit_train_batches is 0"]),
+        ("train smnist --trainer.limit_val_batches 0.0", ["trainer.limit_val_batches is 0"]),
+        ("train smnist --trainer.limit_test_batches 1.5", ["trainer.limit_test_batches is 1.5"]),
+        ("train smnist --trainer.gradient_clip_val -1", ["trainer.gradient_clip_val is -1"]),
         ("train smnist --trainer.precision 7", ["Precision '7'"]),
+        ("train smnist --trainer.accelerator tpu", ["the trainer refuses its settings"]),
         ("train smnist --seed x", ["seed", "'x'"]),
         ("train smnist --seed -1", ["seed is -1"]),
         ("train smnist --config missing.yaml", ["missing.yaml"]),
         ("train smnist other", ["other"]),
-        ("train smnist --resume", ["no run to resume"]),
+        ("train --resume --run-dir missing", ["no run to resume in missing", "TASK"]),
         ("train --resume", ["--run-dir"]),
         ("evaluate", ["run"]),
         ("report", ["runs"]),
@@ -76,6 +104,44 @@ def test_wrong_requests_are_refused_by_name(
     assert all(part in error for part in parts), error
     assert "Traceback" not in error
     assert not any(tmp_path.rglob("*.ckpt"))
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("task: smnist\nmixer: s4dd\n", ["'s4dd'", "'s4d'"]),
+        ("model: {n_layerz: 3}\n", ["model.n_layerz", "'model.n_layers'"]),
+        ("modle: {n_layers: 3}\n", ["modle.n_layers", "'model'"]),
+        ("task: pmnist\n", ["'pmnist'", "'smnist'"]),
+        ("mixer: sgconv\n", ["'sgconv'", "'s4d'"]),
+        ("preset: paper\n", ["'paper'", "'quick'"]),
+        ("[1, 2]\n", ["no mapping"]),
+        ("model: [\n", ["cannot read"]),
+    ],
+)
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_file_of_settings_that_does_not_fit_is_refused(
+    text: str, parts: list[str], order: int, tmp_path: Path, data_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "some.yaml").write_text(text)
+    command = [["smnist", "--preset", "quick"], ["--config", str(tmp_path / "some.yaml")]][::order]
+    if "s4dd" not in text:
+        command[0] += ["--mixer", "s4d"]
+    assert main(["train", *command[0], *command[1], "--run-dir", str(tmp_path / "run")]) == 2
+    error = capsys.readouterr().err
+    assert all(part in error for part in parts) and "Traceback" not in error, error
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_command_line_wins_over_the_file_of_settings(order: int, tmp_path: Path, finished: Path) -> None:
+    given = ["--seed", "3", "--trainer.max_epochs", "1", "--run-dir", str(tmp_path / "run")]
+    words = [given, ["--config", str(finished / "config.yaml")]][::order]
+    run(["train", "smnist", *words[0], *words[1]])
+    config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    saved = yaml.safe_load((finished / "config.yaml").read_text())
+    assert config["seed"] == 3 and config["trainer"]["max_epochs"] == 1 and saved["seed"] == 0
+    assert config["model"] == saved["model"] and config["data"] == saved["data"]
 
 
 def test_overrides_reach_the_configuration(data_dir: Path, finished: Path) -> None:

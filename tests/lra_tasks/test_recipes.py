@@ -10,15 +10,15 @@ import torch
 from longconv.mixers import list_mixers
 from lra_tasks.config import RunConfig, differences, flatten
 from lra_tasks.data import TASKS
+from lra_tasks.evaluation import build
 from lra_tasks.recipes import DEFAULT_MIXERS, create_recipe, list_presets
 from lra_tasks.recipes.paper import PAPER
-from lra_tasks.train import build
 
 ROWS = [
     (task, mixer, preset)
     for task in sorted(TASKS)
     for preset in list_presets(task)
-    for mixer in (list(PAPER[task].mixers) if preset == "paper" else list_mixers())
+    for mixer in (PAPER[task].mixers if preset == "paper" else list_mixers())
 ]
 
 

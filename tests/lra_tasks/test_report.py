@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from longconv.mixers import list_mixers
 from lra_tasks.data import TASKS
 from lra_tasks.published import PUBLISHED, find_published
+from lra_tasks.report import COLUMNS
 from tests.lra_tasks.running import main, read_metrics, run
 
 
@@ -36,26 +38,53 @@ def test_markdown_is_a_table(finished: Path, capsys: pytest.CaptureFixture[str])
 
 
 def test_text_has_every_run(
-    finished: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
-    run(["report", str(finished)])
-    printed = capsys.readouterr().out
-    assert "finished" in printed and "99.63" in printed and "published model" in printed
+    """On a narrow screen too, each row stands whole on one line."""
+    monkeypatch.setenv("COLUMNS", "40")
+    folder = tmp_path / "a-run-of-smnist-with-a-name-of-some-length"
+    shutil.copytree(finished, folder)
+    run(["report", str(finished), str(folder)])
+    lines = capsys.readouterr().out.splitlines()
+    metrics = read_metrics(finished)
+    cells = [
+        "smnist",
+        "s4d",
+        "quick",
+        str(metrics["parameters"]),
+        f"{100 * metrics['test/accuracy']:.2f}",
+        "99.63",
+        "S4",
+    ]
+    for name in ("finished", folder.name):
+        (row,) = [line for line in lines if line.strip().startswith(f"{name} ")]
+        assert row.split()[1:-1] == cells
+    assert any(" ".join(line.split()) == " ".join(COLUMNS.values()) for line in lines)
 
 
 def test_missing_unfinished_and_damaged_runs_are_named_and_the_others_reported(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in ("unfinished", "damaged"):
+    names = ("unfinished", "damaged", "sparse", "wrong", "list", "settings", "typed")
+    for name in names:
         shutil.copytree(finished, tmp_path / name)
     (tmp_path / "unfinished" / "metrics.json").unlink()
-    (tmp_path / "damaged" / "metrics.json").write_text("{")
-    bad = [str(tmp_path / name) for name in ("missing", "unfinished", "damaged")]
-    run(["report", *bad, str(finished), "--format", "csv"])
+    for name, text in (
+        ("damaged", "{"),
+        ("sparse", '{"test/accuracy": 0.5}'),
+        ("wrong", '{"test/accuracy": "0.5", "parameters": 1, "wall_time_s": 1, "epochs": 3}'),
+        ("list", "[]"),
+    ):
+        (tmp_path / name / "metrics.json").write_text(text)
+    config = (finished / "config.yaml").read_text()
+    (tmp_path / "settings" / "config.yaml").write_text(re.sub(r"data:\n  .*\n", "data: null\n", config, count=1))
+    (tmp_path / "typed" / "config.yaml").write_text(config.replace("task: smnist", "task: [smnist]"))
+    bad = [str(tmp_path / name) for name in ("missing", *names)]
+    assert main(["report", *bad, str(finished), "--format", "csv"]) == 1
     captured = capsys.readouterr()
     assert len(captured.out.splitlines()) == 2
     assert all(path in captured.err for path in bad) and "3 of 3 epochs" in captured.err
+    assert "parameters is None, expected a number" in captured.err and "Traceback" not in captured.err
     assert main(["report", *bad]) == 1
 
 
@@ -90,6 +119,9 @@ def test_every_task_and_mixer_has_a_published_accuracy_beside_it(task: str, mixe
 
 
 def test_the_variant_of_s4d_is_told_by_its_init() -> None:
-    found = [find_published("listops", "s4d", {"init": init}) for init in ("legs", "inv")]
-    assert [entry and entry.model for entry in found] == ["S4D-LegS", "S4D-Inv"]
+    found = [find_published("listops", "s4d", {"init": init}) for init in ("legs", "inv", "lin", "quad")]
+    assert [entry and entry.model for entry in found] == ["S4D-LegS", "S4D-Inv", "S4", "S4"]
+    assert find_published("listops", "s4d") == find_published("listops", "s4d", {"init": "lin"})
+    lin = find_published("sc35", "s4d", {"init": "lin"})
+    assert lin is not None and lin.model == "S4D-Lin"
     assert find_published("no such task", "s4d") is None

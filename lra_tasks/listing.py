@@ -1,0 +1,58 @@
+"""What `lra-tasks list` shows: all tasks in a table, or the facts of one."""
+
+from __future__ import annotations
+
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+
+from longconv._checks import check_choice
+from longconv.mixers import list_mixers
+from lra_tasks.data import TASKS
+from lra_tasks.errors import UsageError
+from lra_tasks.recipes import DEFAULT_MIXERS, list_presets
+
+
+def show_tasks(name: str | None, console: Console) -> int:
+    """Print the facts of one task, or of all where ``name`` is None; returns the exit code 0."""
+    if name is None:
+        _show_all(console)
+    else:
+        try:
+            _show_one(check_choice("TASK", name, sorted(TASKS)), console)
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+    return 0
+
+
+def _show_all(console: Console) -> None:
+    table = Table(box=SIMPLE, collapse_padding=True, pad_edge=False)
+    for column in ("task", "length", "classes", "chance %", "train/val/test", "presets"):
+        table.add_column(column, no_wrap=True)
+    for name, task in sorted(TASKS.items()):
+        info = task.info
+        sizes = "/".join(map(str, info.sizes))
+        chance = f"{100 * info.chance:.1f}"
+        table.add_row(name, str(info.length), str(info.n_classes), chance, sizes, " ".join(list_presets(name)))
+    console.print(table)
+    for name, task in sorted(TASKS.items()):
+        console.print(f"{name}: {task.info.title}; default mixer {DEFAULT_MIXERS[name]}", highlight=False)
+    console.print(f"mixers: {' '.join(list_mixers())}", highlight=False)
+
+
+def _show_one(name: str, console: Console) -> None:
+    info = TASKS[name].info
+    values = f"{info.d_input} numbers a step" if info.d_input else f"tokens, vocabulary {info.n_tokens}"
+    rows = {
+        "task": f"{name}: {info.title}",
+        "source": info.source,
+        "input": f"length {info.length}, {values}",
+        "classes": f"{info.n_classes}; {info.metric} of guessing {100 * info.chance:.1f} %",
+        "sizes": "/".join(map(str, info.sizes)) + " for train/val/test",
+        "split": info.split,
+        "protocol": info.protocol,
+        "presets": " ".join(list_presets(name)),
+        "mixer": f"{DEFAULT_MIXERS[name]} by default",
+    }
+    for key, text in rows.items():
+        console.print(f"{key:<9} {text}", highlight=False, markup=False, soft_wrap=True)

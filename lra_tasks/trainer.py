@@ -1,0 +1,107 @@
+"""Lightning's Trainer as these commands use it: from settings, quiet, and with errors that name what to change."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from lra_tasks.errors import UsageError
+from lra_tasks.files import cannot_write
+from lra_tasks.recipes import TrainerSettings
+
+_QUIET = (
+    ".*does not have many workers.*",
+    ".*smaller than the logging interval.*",
+    ".*Checkpoint directory .* exists and is not empty.*",
+    ".*GPU available but not used.*",
+    ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",
+)
+"""Warnings of Lightning that tell a user of these commands nothing to act on."""
+
+
+@contextmanager
+def lightning() -> Iterator[None]:
+    """Leave out Lightning's tips; what it refuses is a UsageError."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            for message in _QUIET:
+                warnings.filterwarnings("ignore", message)
+            yield
+    except MisconfigurationException as error:
+        raise UsageError(f"the trainer refuses its settings: {error}") from error
+    finally:
+        logger.setLevel(level)
+
+
+def create_trainer(settings: TrainerSettings, **others: Any) -> Trainer:
+    """A trainer with nothing on the screen.
+
+    Args:
+        settings: its settings.
+        others: further arguments of Lightning's Trainer.
+
+    Raises:
+        UsageError: a setting does not fit, or not this machine.
+    """
+    try:
+        return Trainer(
+            **{**asdict(settings), **others},
+            num_sanity_val_steps=0,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+    except (ValueError, TypeError, ImportError, MisconfigurationException) as error:
+        raise UsageError(f"the trainer refuses its settings: {error}") from error
+
+
+def leave_process_group() -> None:
+    """End the group of a distributed training, so that one process can go on alone."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+class RunLogger(TensorBoardLogger):
+    """TensorBoard's log of a run; a failed write is a RunError that names the folder.
+
+    Args:
+        folder: where the events go.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(save_dir=folder.parent, name="", version=folder.name)
+        self.folder = folder
+
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        """Log numbers of a step."""
+        with self._writing():
+            super().log_metrics(metrics, step)
+
+    def save(self) -> None:
+        """Write what is still in memory."""
+        with self._writing():
+            super().save()
+
+    def finalize(self, status: str) -> None:
+        """Write what is still in memory, and close the file."""
+        with self._writing():
+            super().finalize(status)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise cannot_write(self.folder, error) from error
