@@ -1,13 +1,15 @@
 """Operators: each is a public function, an operator of ``torch.ops.longconv``, and one or more backends.
 
-===============  =======================================================================================
-fft_conv         long convolution by FFT: causal, two-sided or circular, gated
-short_conv       causal convolution with a few taps a channel, with bias and activation
-linear_scan      states of h[t] = a[t] h[t-1] + b[t]
-cauchy           sum_n v[n] / (z[l] - w[n]): generating functions of state spaces
-vandermonde      sum_n v[n] x[n]^l: filters of diagonal state spaces; vandermonde_log takes the logs of x
-transpose        (..., R, C) to (..., C, R), contiguous
-===============  =======================================================================================
+================  ======================================================================================
+fft_conv          long convolution by FFT: causal, two-sided or circular, gated
+short_conv        causal convolution with a few taps a channel, with bias and activation
+linear_scan       states of h[t] = a[t] h[t-1] + b[t]
+cauchy            sum_n v[n] / (z[l] - w[n]): generating functions of state spaces
+vandermonde       sum_n v[n] x[n]^l: filters of diagonal state spaces; vandermonde_log takes the logs of x
+state_space_taps  impulse response of a state space whose matrix is diagonal plus low rank: filters of S4
+state_space_step  one sample through a state space whose matrix is diagonal plus low rank
+transpose         (..., R, C) to (..., C, R), contiguous
+================  ======================================================================================
 """
 
 from longconv.ops.cauchy import cauchy
@@ -15,6 +17,7 @@ from longconv.ops.fft_conv import fft_conv
 from longconv.ops.linear_scan import linear_scan
 from longconv.ops.short_conv import short_conv
 from longconv.ops.state_space_step import state_space_step
+from longconv.ops.state_space_taps import state_space_taps
 from longconv.ops.transpose import transpose
 from longconv.ops.vandermonde import vandermonde, vandermonde_log
 
@@ -24,6 +27,7 @@ __all__ = [
     "linear_scan",
     "short_conv",
     "state_space_step",
+    "state_space_taps",
     "transpose",
     "vandermonde",
     "vandermonde_log",

@@ -12,7 +12,15 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from torch.export import Dim
 from torch.func import grad, jacrev, vmap
 
-from longconv.ops import cauchy, fft_conv, linear_scan, short_conv, vandermonde, vandermonde_log
+from longconv.ops import (
+    cauchy,
+    fft_conv,
+    linear_scan,
+    short_conv,
+    state_space_taps,
+    vandermonde,
+    vandermonde_log,
+)
 from tests.tolerances import assert_close, relative_l2
 
 B, H, L, K, N = 2, 3, 12, 9, 4
@@ -29,6 +37,11 @@ def nodes(*shape: int) -> Tensor:
 def points(length: int) -> Tensor:
     """Points to the right of the nodes."""
     return torch.complex(torch.ones(length), torch.randn(length)).to(torch.complex128).requires_grad_()
+
+
+def dplr() -> list[Tensor]:
+    """A, B, C, left and right of a state space of rank 2."""
+    return [(0.5 * nodes(H, N).detach()).requires_grad_(), nodes(H, N), nodes(2, H, N), nodes(2, H, N), nodes(2, H, N)]
 
 
 def operator_calls() -> dict[str, tuple[Any, tuple[Any, ...]]]:
@@ -57,6 +70,8 @@ def operator_calls() -> dict[str, tuple[Any, tuple[Any, ...]]]:
         "linear_scan-real": (ops.linear_scan, (real(1, H), real(L, H), None, -2, True, "auto")),
         "short_conv": (ops.short_conv, (real(B, H, L), real(H, 3), real(H), real(B, H, 2), "gelu", "auto")),
         "short_conv-bare": (ops.short_conv, (real(B, H, L), real(H, 3), None, None, "none", "auto")),
+        "state_space_taps": (ops.state_space_taps, (*dplr(), L, "auto")),
+        "state_space_taps_backward": (ops.state_space_taps_backward, (real(2, H, L), *dplr(), "auto")),
         "vandermonde": (ops.vandermonde, (v, log_x, L, False, "auto")),
         "vandermonde-real": (ops.vandermonde, (real(H, N), real(2, H, N), L, False, "auto")),
         "vandermonde_backward": (ops.vandermonde_backward, (real(2, H, L), v, log_x, True, "auto")),
@@ -91,6 +106,7 @@ def functions() -> dict[str, tuple[Callable[..., Tensor], list[Tensor]]]:
             lambda u, w, bias, initial: short_conv(u, w, bias, activation="silu", initial=initial),
             [real(B, H, L), real(H, 3), real(H), real(B, H, 2)],
         ),
+        "state_space_taps": (lambda a, b, c, left, right: state_space_taps(a, b, c, left, right, L), dplr()),
         "vandermonde": (lambda v, x: vandermonde(v, x, L).real, [nodes(2, H, N), nodes(H, N)]),
         "vandermonde_log": (lambda v, x: vandermonde_log(v, x, L, real=True), [nodes(2, H, N), nodes(H, N)]),
     }
@@ -108,11 +124,18 @@ def test_compile_fullgraph(name: str, compiler: str) -> None:
         assert_close(got, expected)
 
 
+def dplr_of(k: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """A state space with 4 modes from the first 8 numbers of k (H, L)."""
+    A = torch.complex(torch.tanh(k[:, :4]), torch.tanh(k[:, 4:8])) / 2
+    return A, A, A[None], A[None] / 2, A[None] / 2
+
+
 LENGTHS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "cauchy": lambda u, k: cauchy(k[:, :4], 3 + u[0, 0].square(), -k[:, 4:8].square()),
     "fft_conv": fft_conv,
     "linear_scan": lambda u, k: linear_scan(torch.tanh(k), u, u[..., 0], dim=-1),
     "short_conv": lambda u, k: short_conv(u, k[:, :4], k[:, 0], activation="gelu", initial=u[..., :3]),
+    "state_space_taps": lambda u, k: state_space_taps(*dplr_of(k), length=u.shape[-1]),
     "vandermonde": lambda u, k: vandermonde(k[:, :4], torch.tanh(k[:, 4:8]), u.shape[-1]),
     "vandermonde_log": lambda u, k: vandermonde_log(k[:, :4], -k[:, 4:8].square(), u.shape[-1]),
 }
