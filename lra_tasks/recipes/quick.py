@@ -6,7 +6,7 @@ from lra_tasks.recipes.settings import ModelSettings, OptimizerSettings, Overrid
 
 # State sizes that leave a step of training no slower than S4D's, and the gate that S4D has.
 STATE_SPACES: dict[str, Overrides] = {
-    "lssl": {"mixer_options": {"output": "glu"}},
+    "lssl": {"mixer_options": {"output": "glu", "trainable_dt": False}},
     "dss": {"mixer_options": {"d_state": 64, "output": "glu"}},
     "s5": {"mixer_options": {"d_state": 64, "output": "glu"}},
 }
