@@ -72,7 +72,7 @@ def check_real(
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} is {describe(value)}, expected a real number")
     number = float(value)
-    if not (math.isfinite(number) and least <= number <= most) or (open_least and number == least):
+    if not (-math.inf < number < math.inf and least <= number <= most) or (open_least and number == least):
         bounds = f"{'(' if open_least else '['}{least:g}, {most:g}]"
         raise ValueError(f"{name} is {number:g}, expected a finite number in {bounds}")
     return number

@@ -224,7 +224,11 @@ class DSSFilter(ModalFilter):
         _check_system(Lambda, W, self.log_dt)
         a, scale = modes(Lambda, self.log_dt, self.variant, self.l_max)
         if self.variant == "softmax":
-            scale = scale * torch.exp(-torch.where(a.real > 0, a, 0) * (self.l_max - 1))
+            growth = torch.where(a.real > 0, a, 0) * (self.l_max - 1)
+            check_values(
+                "exp(Re a l_max)", growth.real.exp(), because="a mode of Re Lambda > 0 grows too fast to be streamed"
+            )
+            scale = scale * torch.exp(-growth)
         return a.exp(), scale / 2, W.to(torch.complex128)
 
     def forward(self, length: int) -> Tensor:

@@ -11,7 +11,7 @@ from longconv._checks import COMPLEX, check_int, check_state
 from longconv.filters import DPLRFilter
 from longconv.filters.dplr import DPLR, dense, real_columns, real_rows
 from longconv.mixers.base import ConvolutionMixer
-from longconv.mixers.lssl import DenseState, advance
+from longconv.mixers.dense import DenseState, advance
 from longconv.ops import state_space_step
 
 

@@ -44,3 +44,12 @@ def test_l_max_sizes_the_normaliser_alone() -> None:
     other.load_state_dict(mixer.state_dict())
     assert mixer(torch.randn(1, 50, 2)).isfinite().all()
     assert not torch.allclose(mixer.filter(10), other.filter(10))
+
+
+def test_a_mode_that_grows_beyond_double_precision_has_taps_and_no_stream() -> None:
+    mixer = DSS(2, d_state=4, l_max=1000, dt_min=1.0, dt_max=1.0)
+    with torch.no_grad():
+        mixer.taps.get_parameter("Lambda")[:, 0] = 2.0
+    assert mixer(torch.randn(1, 1000, 2)).isfinite().all()
+    with pytest.raises(ValueError, match=r"exp\(Re a l_max\).*too fast to be streamed"):
+        mixer.init_state(1)

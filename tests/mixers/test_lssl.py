@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from longconv import create_mixer
 from longconv.filters import hippo
 from longconv.mixers import LSSL, S4D
 from tests.tolerances import assert_close
@@ -71,3 +72,14 @@ def test_a_state_in_double_precision_serves_float32() -> None:
     y, state = mixer.prefill(u, mixer.init_state(2, dtype=torch.float64))
     assert state.x.dtype == torch.float64 and y.dtype == torch.float32
     assert_close(y, mixer(u))
+
+
+@pytest.mark.parametrize("name", ["lssl", "dss", "s5"])
+def test_compiled_with_a_symbolic_length(name: str) -> None:
+    """The number of doublings and chunks follows the length."""
+    torch._dynamo.reset()
+    mixer = create_mixer(name, 2, d_state=4).double()
+    compiled = torch.compile(mixer, fullgraph=True, backend="aot_eager", dynamic=True)
+    for length in (20, 33, 100):
+        u = torch.randn(2, length, 2, dtype=torch.float64)
+        assert_close(compiled(u), mixer(u))
