@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from longconv.filters.dense import columns, halves, rows, squares
-from longconv.ops import fft_conv
+from longconv.ops.fft_conv import fft_conv
 
 
 class DenseState(NamedTuple):
