@@ -45,16 +45,16 @@ def forward(a: Tensor, b: Tensor, initial: Tensor | None, dim: int, reverse: boo
 
 def _time_first(x: Tensor, axis: int) -> Tensor:
     """``x.movedim(axis, 0)``, contiguous."""
-    if axis != x.ndim - 1:
+    if math.prod(x.shape[axis + 1 :]) != 1:
         return x.movedim(axis, 0).contiguous()
-    return transpose(x.reshape(-1, x.shape[-1])).reshape(x.shape[-1], *x.shape[:-1])
+    return transpose(x.reshape(-1, x.shape[axis])).reshape(x.shape[axis], *x.shape[:axis], *x.shape[axis + 1 :])
 
 
 def _time_back(h: Tensor, axis: int) -> Tensor:
     """The inverse of :func:`_time_first`."""
-    if axis != h.ndim - 1:
+    if math.prod(h.shape[axis + 1 :]) != 1:
         return h.movedim(0, axis).contiguous()
-    return transpose(h.reshape(len(h), -1)).reshape(*h.shape[1:], len(h))
+    return transpose(h.reshape(len(h), -1)).reshape(*h.shape[1 : axis + 1], len(h), *h.shape[axis + 1 :])
 
 
 def _scan(a: Tensor, b: Tensor, carry: Tensor | None, axis: int, reverse: bool) -> Tensor:
