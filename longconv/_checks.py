@@ -51,12 +51,20 @@ def check_options(owner: str, given: Iterable[str], known: Sequence[str]) -> Non
         raise TypeError(f"{owner} has no option {named} (its options: {', '.join(known)})")
 
 
+def check_bool(name: str, value: object) -> bool:
+    """Return ``value`` if it is True or False, else raise a TypeError: nothing else stands for them."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} is {describe(value)}, expected True or False")
+    return value
+
+
 def check_int(name: str, value: object, *, least: int = 1) -> int:
     """Return ``value`` as an int of at least ``least``; a bool or a float is a TypeError.
 
-    A symbolic size (under ``torch.compile`` or ``torch.export``) passes through unchanged.
+    A symbolic size (under ``torch.export`` or a tracer) passes through, with ``least`` as a condition of the trace.
     """
     if isinstance(value, torch.SymInt):
+        torch._check(value >= least, lambda: f"{name} is {value}, expected an integer >= {least}")
         return value  # type: ignore[return-value]
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name} is {describe(value)}, expected an integer >= {least}")
@@ -68,12 +76,16 @@ def check_int(name: str, value: object, *, least: int = 1) -> int:
 def check_real(
     name: str, value: object, *, least: float = -math.inf, most: float = math.inf, open_least: bool = False
 ) -> float:
-    """Return ``value`` as a finite float in [least, most] (without ``least`` itself where ``open_least``)."""
+    """Return ``value`` as a finite float in [least, most] (without ``least`` itself where ``open_least``).
+
+    Finite is what lies between the infinities: ``math.isfinite`` has no symbolic form under ``torch.compile``.
+    """
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} is {describe(value)}, expected a real number")
     number = float(value)
     if not (-math.inf < number < math.inf and least <= number <= most) or (open_least and number == least):
-        bounds = f"{'(' if open_least else '['}{least:g}, {most:g}]"
+        open_least = open_least or least == -math.inf
+        bounds = f"{'(' if open_least else '['}{least:g}, {most:g}{')' if most == math.inf else ']'}"
         raise ValueError(f"{name} is {number:g}, expected a finite number in {bounds}")
     return number
 
@@ -157,9 +169,15 @@ def check_values(name: str, value: Tensor, *, positive: bool = False, because: s
 
 
 def check_state(
-    state: object, kind: type, u: Tensor, shape: Sequence[int], symbols: str, dtypes: Sequence[torch.dtype]
+    state: object,
+    kind: type,
+    u: Tensor,
+    shape: Sequence[int],
+    symbols: str,
+    dtypes: Sequence[torch.dtype],
+    outputs: Sequence[int],
 ) -> None:
-    """Raise an error unless ``state`` is a ``kind`` whose ``x`` fits a chunk or a sample ``u``.
+    """Raise an error unless ``state`` is a ``kind`` whose ``x`` and ``C`` fit a mixer and a chunk or a sample ``u``.
 
     Args:
         state: what came.
@@ -168,6 +186,7 @@ def check_state(
         shape: the sizes of ``state.x``.
         symbols: the same in symbols.
         dtypes: dtypes of ``state.x``, the double precision one first; it alone serves a float64 ``u``.
+        outputs: the sizes of ``state.C``, by which the states of other mixers are known.
     """
     if not isinstance(state, kind):
         raise TypeError(f"state is {describe(state)}, expected the {kind.__name__} that init_state returns")
@@ -178,7 +197,11 @@ def check_state(
             f"init_state({u.shape[0]}) makes one that fits"
         )
     check_shape("state.x", x, shape, symbols)
+    C: Tensor = state.C  # type: ignore[attr-defined]
+    if C.shape != torch.Size(outputs):
+        raise ValueError(f"state.C is {describe(C)}, expected shape {tuple(outputs)}: the state is another mixer's")
     check_device("state.x", x, "the input", u)
+    check_device("state.C", C, "the input", u)
     if u.dtype == torch.float64 and x.dtype != dtypes[0]:
         raise TypeError(
             f"state.x is {describe(x)}, but the input is {describe(u)}: init_state with dtype=torch.float64 makes a "

@@ -1,4 +1,4 @@
-"""One row for every mixer: a row puts it through the whole contract (tests/mixers/test_contract.py)."""
+"""One row for every mixer: a row puts it through all of tests/mixers/test_contract.py and test_machinery.py."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 import torch
+from torch import Tensor
 
 from longconv import create_mixer
 from longconv.mixers import Mixer
@@ -133,3 +135,21 @@ def _cases() -> list[Case]:
 
 MIXER_CASES = _cases()
 """Every variant of every mixer."""
+
+LENGTH = 2 * L_MAX + 5
+"""Longer than the l_max of every row, and odd."""
+CHAIN = 1e-11
+"""Relative L2 error in float64 of a whole mixer, computed two ways."""
+
+every_mixer = pytest.mark.parametrize("case", MIXER_CASES, ids=str)
+default_mixers = pytest.mark.parametrize("case", [case for case in MIXER_CASES if case.variant == "default"], ids=str)
+streaming_mixers = pytest.mark.parametrize("case", [case for case in MIXER_CASES if case.streams], ids=str)
+other_mixers = pytest.mark.parametrize("case", [case for case in MIXER_CASES if not case.streams], ids=str)
+
+
+def sequence(
+    batch: int = 3, length: int = LENGTH, *, dtype: torch.dtype = torch.float64, d_model: int = D_MODEL
+) -> Tensor:
+    """The same random input (B, L, D) every time."""
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(batch, length, d_model, generator=generator, dtype=torch.float64).to(dtype)

@@ -13,11 +13,18 @@ ROOT = Path(__file__).parents[1]
 
 MAY_IMPORT = {
     "longconv._checks": (),
+    "longconv._autocast": (),
     "longconv._native": ("longconv._checks",),
-    "longconv.ops": ("longconv._checks", "longconv._native"),
+    "longconv.ops": ("longconv._checks", "longconv._autocast", "longconv._native"),
     "longconv.filters": ("longconv._checks", "longconv.ops"),
-    "longconv.mixers": ("longconv._checks", "longconv.ops", "longconv.filters"),
-    "longconv.models": ("longconv._checks", "longconv.ops", "longconv.filters", "longconv.mixers"),
+    "longconv.mixers": ("longconv._checks", "longconv._autocast", "longconv.ops", "longconv.filters"),
+    "longconv.models": (
+        "longconv._checks",
+        "longconv._autocast",
+        "longconv.ops",
+        "longconv.filters",
+        "longconv.mixers",
+    ),
     "longconv._info": ("longconv._native", "longconv.ops"),
     "lra_tasks": ("longconv",),
     "bench": ("longconv",),

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from longconv._checks import check_real
+
+
+def parameter_dtype() -> torch.dtype:
+    """The dtype of a new filter's parameters: torch's default one, but float32 at least."""
+    return torch.promote_types(torch.get_default_dtype(), torch.float32)
+
+
+def initial_log_dt(shape: Sequence[int], dt_min: float, dt_max: float) -> Tensor:
+    """Logarithms of steps that are log-uniform in [dt_min, dt_max]."""
+    least = check_real("dt_min", dt_min, least=0, open_least=True)
+    most = check_real("dt_max", dt_max, least=least)
+    return math.log(least) + torch.rand(shape, dtype=parameter_dtype()) * math.log(most / least)
 
 
 class Filter(nn.Module, ABC):

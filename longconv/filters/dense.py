@@ -9,14 +9,12 @@ References:
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 
-from longconv._checks import check_int, check_real, check_shape, check_tensor, check_values
+from longconv._checks import check_bool, check_int, check_real, check_shape, check_tensor, check_values
 from longconv.filters import hippo
-from longconv.filters.base import Filter
+from longconv.filters.base import Filter, initial_log_dt, parameter_dtype
 
 REALS = (torch.float64, torch.float32)
 ON_THE_CIRCLE = 1e-6
@@ -190,18 +188,17 @@ class DenseFilter(Filter):
         super().__init__(filter_lr)
         A, B = hippo.transition(init, check_int("d_state", d_state))
         self.alpha = check_real("alpha", alpha, least=0, most=1)
-        least = check_real("dt_min", dt_min, least=0, open_least=True)
-        most = check_real("dt_max", dt_max, least=least)
-        _require_stable(A, least, most, self.alpha)
-        log_dt = math.log(least) + torch.rand(check_int("d_model", d_model)) * math.log(most / least)
-        self._keep("A", A, trainable_A)
+        log_dt = initial_log_dt([check_int("d_model", d_model)], dt_min, dt_max)
+        _require_stable(A, dt_min, dt_max, self.alpha)
+        self._keep("A", A, check_bool("trainable_A", trainable_A))
         self._keep("B", B, trainable_A)
-        self._keep("log_dt", log_dt, trainable_dt)
-        self.C = nn.Parameter(torch.randn(d_model, check_int("channels", channels), d_state))
+        self._keep("log_dt", log_dt, check_bool("trainable_dt", trainable_dt))
+        sizes = d_model, check_int("channels", channels), d_state
+        self.C = nn.Parameter(torch.randn(sizes, dtype=parameter_dtype()))
 
     def _keep(self, name: str, value: Tensor, trainable: bool) -> None:
         if trainable:
-            setattr(self, name, nn.Parameter(value.float()))
+            setattr(self, name, nn.Parameter(value.to(parameter_dtype())))
         else:
             self.register_buffer(name, value)
 
@@ -219,6 +216,8 @@ class DenseFilter(Filter):
 
 def _require_stable(A: Tensor, dt_min: float, dt_max: float, alpha: float) -> None:
     """Raise a ValueError if an eigenvalue of A_bar lies outside the unit circle for some dt in [dt_min, dt_max]."""
+    if A.is_meta:  # it has no eigenvalues to look at
+        return
     eigenvalues = torch.linalg.eigvals(A)
     for dt in (dt_min, dt_max):
         z = dt * eigenvalues

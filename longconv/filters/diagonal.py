@@ -14,9 +14,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from longconv._checks import COMPLEX, check_choice, check_int, check_real, check_tensor, describe
+from longconv._checks import COMPLEX, check_bool, check_choice, check_int, check_tensor, describe
 from longconv.filters import hippo
-from longconv.filters.base import Filter
+from longconv.filters.base import Filter, initial_log_dt, parameter_dtype
 from longconv.ops import vandermonde_log
 
 DISCRETIZATIONS = ("zoh", "bilinear", "dss")
@@ -267,15 +267,14 @@ class DiagonalFilter(ModalFilter):
         self.discretization = check_choice("discretization", discretization, DISCRETIZATIONS)
         self.l_max = check_int("l_max", l_max)
         self.modes = (d_model, d_state // 2)
-        check_int("channels", channels)
-        least = check_real("dt_min", dt_min, least=0, open_least=True)
-        most = check_real("dt_max", dt_max, least=least)
-        uniform = torch.rand((d_model,) if dt_tied else Lambda.shape)
-        self.log_dt = nn.Parameter(math.log(least) + uniform * math.log(most / least))
-        self.log_decay = nn.Parameter(torch.log(-Lambda.real).float())
-        self.frequency = nn.Parameter(Lambda.imag.float())
-        self.B = nn.Parameter(torch.view_as_real(B.to(torch.complex64)).contiguous())
-        self.C = nn.Parameter(torch.view_as_real(torch.randn(channels, *Lambda.shape, dtype=torch.complex64)))
+        steps = self.modes[:1] if check_bool("dt_tied", dt_tied) else self.modes
+        self.log_dt = nn.Parameter(initial_log_dt(steps, dt_min, dt_max))
+        dtype = parameter_dtype()
+        self.log_decay = nn.Parameter(torch.log(-Lambda.real).to(dtype))
+        self.frequency = nn.Parameter(Lambda.imag.to(dtype))
+        self.B = nn.Parameter(torch.view_as_real(B.to(dtype.to_complex())).contiguous())
+        C = torch.randn(check_int("channels", channels), *self.modes, dtype=dtype.to_complex())
+        self.C = nn.Parameter(torch.view_as_real(C))
 
     def continuous(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Lambda (H, N/2) and dt (H,) or (H, N/2) in double precision; B (H, N/2), C (C, H, N/2) in the parameters'."""

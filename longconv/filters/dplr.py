@@ -9,15 +9,14 @@ References:
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from longconv._checks import COMPLEX, check_int, check_real, check_shape, check_tensor, check_values
+from longconv._checks import COMPLEX, check_bool, check_int, check_real, check_shape, check_tensor, check_values
 from longconv.filters import hippo
-from longconv.filters.base import Filter
+from longconv.filters.base import Filter, initial_log_dt, parameter_dtype
 from longconv.ops.state_space_taps import state_space_taps
 
 REALS = (torch.float64, torch.float32)
@@ -225,20 +224,18 @@ class DPLRFilter(Filter):
             bound = check_real("b_clip", b_clip, least=0)
             B = torch.complex(B.real, B.imag.clamp(-bound, bound))
         modes = (d_model, d_state // 2)
-        P = P[:, None].expand(-1, *modes).to(torch.complex64)
+        dtype = parameter_dtype()
+        P = P[:, None].expand(-1, *modes).to(dtype.to_complex())
         free = (P == 0).all(-1, keepdim=True).all(-2, keepdim=True)
         P = torch.where(free, EXTRA_ROWS * torch.randn_like(P), P)
-        least = check_real("dt_min", dt_min, least=0, open_least=True)
-        most = check_real("dt_max", dt_max, least=least)
-        uniform = torch.rand(modes[:1] if dt_tied else modes)
-        self.log_dt = nn.Parameter(math.log(least) + uniform * math.log(most / least))
-        self.log_decay = nn.Parameter(torch.log(-Lambda.real.clamp(max=-LEAST_DECAY)).float().repeat(d_model, 1))
-        self.frequency = nn.Parameter(Lambda.imag.float().repeat(d_model, 1))
+        steps = modes[:1] if check_bool("dt_tied", dt_tied) else modes
+        self.log_dt = nn.Parameter(initial_log_dt(steps, dt_min, dt_max))
+        self.log_decay = nn.Parameter(torch.log(-Lambda.real.clamp(max=-LEAST_DECAY)).to(dtype).repeat(d_model, 1))
+        self.frequency = nn.Parameter(Lambda.imag.to(dtype).repeat(d_model, 1))
         self.P = nn.Parameter(torch.view_as_real(P).contiguous())
-        self.B = nn.Parameter(torch.view_as_real(B.to(torch.complex64)).repeat(d_model, 1, 1))
-        self.C = nn.Parameter(
-            torch.view_as_real(torch.randn(check_int("channels", channels), *modes, dtype=torch.complex64))
-        )
+        self.B = nn.Parameter(torch.view_as_real(B.to(dtype.to_complex())).repeat(d_model, 1, 1))
+        C = torch.randn(check_int("channels", channels), *modes, dtype=dtype.to_complex())
+        self.C = nn.Parameter(torch.view_as_real(C))
 
     def continuous(self, rate: float = 1.0) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Lambda, P, B, C and dt of :func:`dplr_filter`; Lambda and dt, times ``rate``, in double precision."""

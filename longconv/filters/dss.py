@@ -8,21 +8,20 @@ References:
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 
 from longconv._checks import (
     COMPLEX,
+    check_bool,
     check_choice,
     check_int,
-    check_real,
     check_shape,
     check_tensor,
     check_values,
     describe,
 )
+from longconv.filters.base import initial_log_dt, parameter_dtype
 from longconv.filters.diagonal import ModalFilter, diagonal_init, expm1, softmax_scale
 from longconv.ops import vandermonde_log
 
@@ -192,13 +191,11 @@ class DSSFilter(ModalFilter):
         self.variant = check_choice("variant", variant, VARIANTS)
         self.l_max, self.modes = check_int("l_max", l_max), (d_model, d_state // 2)
         self.wide = variant == "softmax"  # the powers of growing modes span many orders of magnitude
-        least = check_real("dt_min", dt_min, least=0, open_least=True)
-        most = check_real("dt_max", dt_max, least=least)
-        log_dt = math.log(least) + torch.rand(d_model, 1) * math.log(most / least)
-        self.log_dt = nn.Parameter(log_dt.repeat(1, 1 + separate_dt))
-        self.Lambda = nn.Parameter(self._stored(Lambda).float())
+        log_dt = initial_log_dt((d_model, 1), dt_min, dt_max)
+        self.log_dt = nn.Parameter(log_dt.repeat(1, 1 + check_bool("separate_dt", separate_dt)))
+        self.Lambda = nn.Parameter(self._stored(Lambda).to(parameter_dtype()))
         channels = check_int("channels", channels)
-        self.W = nn.Parameter(torch.randn(channels, *self.modes, 2))
+        self.W = nn.Parameter(torch.randn(channels, *self.modes, 2, dtype=parameter_dtype()))
 
     def _stored(self, Lambda: Tensor) -> Tensor:
         """What the parameter holds for Lambda (P,)."""
@@ -206,7 +203,7 @@ class DSSFilter(ModalFilter):
         if self.variant.startswith("exp"):
             real = torch.log(-real)
         if "re-im" in self.variant:
-            if not (imag > 0).all():
+            if not imag.is_meta and not (imag > 0).all():
                 raise ValueError(f"variant {self.variant!r} stores log Im Lambda, but the init has modes with Im = 0")
             imag = imag.log()
         return torch.stack([real, imag], -1)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from longconv._checks import check_choice, check_int, check_real
-from longconv.filters.base import Filter
+from longconv.filters.base import Filter, parameter_dtype
 
 
 def smooth(k: Tensor, window: int) -> Tensor:
@@ -86,12 +86,13 @@ def _check_window(window: int) -> None:
 
 
 def _random(C: int, H: int, L: int) -> Tensor:
-    return 0.002 * torch.randn(C, H, L)
+    return 0.002 * torch.randn(C, H, L, dtype=parameter_dtype())
 
 
 def _double_exp(C: int, H: int, L: int) -> Tensor:
-    rate = (H // 2) ** (torch.arange(H) / H)
-    return 0.02 * torch.randn(C, H, L) * torch.exp(-torch.arange(L) / L * rate[:, None])
+    draws = torch.randn(C, H, L, dtype=parameter_dtype())
+    h, l = (torch.arange(size, dtype=draws.dtype) / size for size in (H, L))
+    return 0.02 * draws * torch.exp(-l * ((H // 2) ** h)[:, None])
 
 
 INITS: dict[str, Callable[[int, int, int], Tensor]] = {"random": _random, "double_exp": _double_exp}

@@ -8,10 +8,12 @@ References:
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -198,6 +200,23 @@ def _check_parameters(measure: str, row: Measure, parameters: Mapping[str, float
             raise ValueError(f"{name} is {value:g}, expected a number in ({least:g}, {most:g}) for measure {measure!r}")
 
 
+Tables = TypeVar("Tables", bound=Callable[..., "tuple[Tensor, ...]"])
+
+
+def _on_the_cpu(function: Tables) -> Tables:
+    """The function computed on the CPU, with its results on torch's default device, which may hold no numbers."""
+
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
+        device = torch.get_default_device()
+        with torch.device("cpu"):
+            results = function(*args, **kwargs)
+        return tuple(result.to(device) for result in results)
+
+    return cast("Tables", run)
+
+
+@_on_the_cpu
 def transition(measure: str, N: int, **parameters: float) -> tuple[Tensor, Tensor]:
     """The system x' = A x + B u of a measure.
 
@@ -244,6 +263,7 @@ def transition(measure: str, N: int, **parameters: float) -> tuple[Tensor, Tenso
     return row.transition(N, **parameters)
 
 
+@_on_the_cpu
 def nplr(measure: str, N: int, rank: int = 1, **parameters: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Normal plus low rank form of a measure's system.
 

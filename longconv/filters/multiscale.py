@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from longconv._checks import check_choice, check_int, check_real, check_shape, check_tensor
-from longconv.filters.base import Filter
+from longconv.filters.base import Filter, parameter_dtype
 
 MODES = ("linear", "nearest", "sum", "cos", "learnable")
 REALS = (torch.float64, torch.float32)
@@ -74,7 +74,9 @@ def multiscale_filter(
     if norm is None:
         norm = k.norm(dim=-1, keepdim=True)
     elif isinstance(norm, Tensor):
+        check_tensor("norm", norm, "(C, H, 1)", ndim=3, dtypes=REALS)
         check_shape("norm", norm, (*k.shape[:2], 1), "(C, H, 1)")
+        norm = norm.to(k.dtype)
     elif norm is not False:
         raise TypeError(f"norm is {norm!r}, expected None, a (C, H, 1) tensor or False")
     k = k[..., :length]
@@ -153,14 +155,14 @@ class MultiscaleFilter(Filter):
         least = check_real("decay_min", decay_min, least=0, open_least=True)
         most = check_real("decay_max", decay_max, least=least)
         scales = max(1, 1 + math.ceil(math.log2(l_max / d)) - init_scale)
-        draw = _cosines if mode == "cos" else torch.randn
-        self.weights = nn.ParameterList(nn.Parameter(draw(C, H, d)) for _ in range(scales))
+        draw, dtype = _cosines if mode == "cos" else torch.randn, parameter_dtype()
+        self.weights = nn.ParameterList(nn.Parameter(draw(C, H, d, dtype=dtype)) for _ in range(scales))
         if mode == "learnable":
-            self.decay = nn.Parameter(least + torch.rand(H) * (most - least))
+            self.decay = nn.Parameter(least + torch.rand(H, dtype=dtype) * (most - least))
         else:
-            self.register_buffer("decay", torch.linspace(least, most, H))
+            self.register_buffer("decay", torch.linspace(least, most, H, dtype=dtype))
         with torch.no_grad():
-            whole = _join(list(self.weights), self.decay[:, None], mode, init_scale)
+            whole = _join([weight.double() for weight in self.weights], self.decay.double()[:, None], mode, init_scale)
             self.register_buffer("norm", whole.norm(dim=-1, keepdim=True))
 
     def forward(self, length: int) -> Tensor:
@@ -172,7 +174,7 @@ class MultiscaleFilter(Filter):
         return F.pad(k, (0, length))[..., :length]
 
 
-def _cosines(C: int, H: int, d: int) -> Tensor:
+def _cosines(C: int, H: int, d: int, dtype: torch.dtype) -> Tensor:
     """cos(i t) over t in [0, 2 pi], the H frequencies i in a random order."""
-    t = torch.linspace(0, 2 * math.pi, d)
+    t = torch.linspace(0, 2 * math.pi, d, dtype=dtype)
     return torch.cos(torch.randperm(H)[:, None] * t).expand(C, H, d).clone()

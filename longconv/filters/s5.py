@@ -13,9 +13,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from longconv._checks import check_choice, check_int, check_real, check_values
+from longconv._checks import check_bool, check_choice, check_int, check_values
 from longconv.filters import hippo
-from longconv.filters.base import Filter
+from longconv.filters.base import Filter, initial_log_dt, parameter_dtype
 from longconv.filters.diagonal import discretise
 
 DISCRETIZATIONS = ("zoh", "bilinear")
@@ -68,9 +68,8 @@ class S5Filter(Filter):
     ) -> None:
         super().__init__(filter_lr)
         self.discretization = check_choice("discretization", discretization, DISCRETIZATIONS)
-        self.conj_sym, self.bidirectional, self.clip = conj_sym, bidirectional, clip
-        least = check_real("dt_min", dt_min, least=0, open_least=True)
-        most = check_real("dt_max", dt_max, least=least)
+        self.conj_sym, self.clip = check_bool("conj_sym", conj_sym), check_bool("clip", clip)
+        self.bidirectional = check_bool("bidirectional", bidirectional)
         Lambda, V = _eigenbasis(init, d_state, blocks)
         if not conj_sym:
             Lambda, V = torch.cat([Lambda, Lambda.conj()]), torch.cat([V, V.conj()], -1)
@@ -80,7 +79,7 @@ class S5Filter(Filter):
         self.Lambda = _stored(Lambda)
         self.B = _stored(B)
         self.C = _stored(C.transpose(0, 1).flatten(1))
-        self.log_dt = nn.Parameter(math.log(least) + torch.rand(P) * math.log(most / least))
+        self.log_dt = nn.Parameter(initial_log_dt([P], dt_min, dt_max))
 
     @property
     def factor(self) -> int:
@@ -127,8 +126,8 @@ class S5Filter(Filter):
 
 
 def _stored(value: Tensor) -> nn.Parameter:
-    """A complex tensor as a parameter in single precision with a last axis of real and imaginary part."""
-    return nn.Parameter(torch.view_as_real(value.to(torch.complex64).resolve_conj()).contiguous())
+    """A complex tensor as a parameter with a last axis of real and imaginary part."""
+    return nn.Parameter(torch.view_as_real(value.to(parameter_dtype().to_complex()).resolve_conj()).contiguous())
 
 
 def _eigenbasis(init: str, d_state: int, blocks: int | None) -> tuple[Tensor, Tensor]:

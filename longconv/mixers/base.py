@@ -12,8 +12,10 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
+from longconv import _autocast
 from longconv._checks import (
     FLOATS,
+    check_bool,
     check_choice,
     check_device,
     check_int,
@@ -165,9 +167,12 @@ class Mixer(nn.Module, ABC):
         raise ValueError(f"u is {describe(u)}, expected shape (B, L, D) = (any, any, {self.d_model}){swapped}")
 
     def _check_dtype(self, name: str, u: Tensor) -> None:
-        """Outside autocast the input's dtype is that of the parameters (filters, which stay in float32, aside)."""
+        """The input's dtype is that of the parameters (filters, which stay in float32, aside).
+
+        Autocast makes up for other differences, but it leaves float64 alone.
+        """
         dtype = next((p.dtype for p in self.parameters(recurse=False)), u.dtype)
-        if u.dtype != dtype and not torch.is_autocast_enabled(u.device.type):
+        if u.dtype != dtype and (torch.float64 in (u.dtype, dtype) or not _autocast.is_on(u.device)):
             raise TypeError(
                 f"{name} is {describe(u)}, but the mixer's parameters are {str(dtype).removeprefix('torch.')}"
             )
@@ -202,7 +207,8 @@ class FilterMixer(Mixer):
         dropout: float = 0.0,
     ) -> None:
         super().__init__(d_model)
-        self.channels, self.bidirectional, self.taps = check_int("channels", channels), bidirectional, taps
+        self.channels, self.bidirectional = check_int("channels", channels), check_bool("bidirectional", bidirectional)
+        self.taps = taps
         self.D = nn.Parameter(torch.randn(channels, d_model))
         self.activation = (
             nn.Identity()
@@ -227,7 +233,7 @@ class FilterMixer(Mixer):
     def filter(self, length: int) -> Tensor:
         """The first ``length`` taps: (C, H, length); if bidirectional (2C, H, length), forward filters first."""
         check_int("length", length, least=0)
-        with torch.autocast(self.D.device.type, enabled=False):
+        with _autocast.off(self.D.device):
             k: Tensor = self.taps(length)
         return k
 
@@ -269,6 +275,11 @@ class ConvolutionMixer(FilterMixer):
         """(B, L, H) -> (B, C H, L), the input of every filter."""
         x = transpose(u)
         return x if self.channels == 1 else x.repeat(1, self.channels, 1)
+
+
+def filter_count(channels: int, bidirectional: bool) -> int:
+    """The filters of a feature: one a channel, or two if bidirectional."""
+    return check_int("channels", channels) * (1 + check_bool("bidirectional", bidirectional))
 
 
 def zero_beyond(y: Tensor, lengths: Tensor | None) -> Tensor:

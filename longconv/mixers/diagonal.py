@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from longconv import _autocast
 from longconv._checks import COMPLEX, check_state
 from longconv.filters.diagonal import ModalFilter
 from longconv.mixers.base import ConvolutionMixer
@@ -64,7 +65,7 @@ class DiagonalMixer(ConvolutionMixer):
             return self._mix_features(u.repeat(1, 1, self.channels)), state
         x, A_bar, B_bar, C = state
         log_A_bar = torch.log(torch.where(A_bar == 0, torch.finfo(torch.float64).tiny, A_bar))
-        with torch.autocast(u.device.type, enabled=False):
+        with _autocast.off(u.device):
             k = vandermonde_log((2 * C * B_bar).to(x.dtype), log_A_bar, length, real=True)
             past = vandermonde_log((2 * C * A_bar * x[:, None]).to(x.dtype), log_A_bar, length, real=True)
         k = k.to(u.dtype if u.dtype == torch.float64 else torch.float32)
@@ -74,8 +75,9 @@ class DiagonalMixer(ConvolutionMixer):
         return self._mix_features(transpose(y)), state._replace(x=x)
 
     def _check_state(self, u: Tensor, state: DiagonalState) -> None:
-        shape = (u.shape[0], *self.taps.modes)
-        check_state(state, DiagonalState, u, shape, "(B, H, N/2)", COMPLEX)
+        modes = self.taps.modes
+        outputs = (self.channels, *modes)
+        check_state(state, DiagonalState, u, (u.shape[0], *modes), "(B, H, N/2)", COMPLEX, outputs)
 
 
 def advance(x: Tensor, log_A_bar: Tensor, B_bar: Tensor, u: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from longconv.filters import DSSFilter
+from longconv.mixers.base import filter_count
 from longconv.mixers.diagonal import DiagonalMixer
 
 
@@ -57,7 +58,7 @@ class DSS(DiagonalMixer):
     ) -> None:
         taps = DSSFilter(
             d_model,
-            channels * (1 + bidirectional),
+            filter_count(channels, bidirectional),
             d_state,
             init=init,
             variant=variant,

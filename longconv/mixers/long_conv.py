@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from longconv.filters import FreeFilter
-from longconv.mixers.base import ConvolutionMixer
+from longconv.mixers.base import ConvolutionMixer, filter_count
 
 
 class LongConv(ConvolutionMixer):
@@ -50,7 +50,7 @@ class LongConv(ConvolutionMixer):
     ) -> None:
         taps = FreeFilter(
             d_model,
-            channels * (1 + bidirectional),
+            filter_count(channels, bidirectional),
             l_max=l_max,
             init=init,
             threshold=threshold,

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from longconv._checks import check_state
 from longconv.filters import DenseFilter
-from longconv.mixers.base import ConvolutionMixer
+from longconv.mixers.base import ConvolutionMixer, filter_count
 from longconv.mixers.dense import DenseState, advance
 
 
@@ -68,7 +68,7 @@ class LSSL(ConvolutionMixer):
     ) -> None:
         taps = DenseFilter(
             d_model,
-            channels * (1 + bidirectional),
+            filter_count(channels, bidirectional),
             d_state,
             init=init,
             alpha=alpha,
@@ -124,4 +124,5 @@ class LSSL(ConvolutionMixer):
             (u.shape[0], self.d_model, self.taps.C.shape[-1]),
             "(B, H, N)",
             (torch.float64, torch.float32),
+            self.taps.C.shape,
         )

@@ -7,10 +7,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from longconv import _autocast
 from longconv._checks import COMPLEX, check_int, check_state
 from longconv.filters import DPLRFilter
 from longconv.filters.dplr import DPLR, dense, real_columns, real_rows
-from longconv.mixers.base import ConvolutionMixer
+from longconv.mixers.base import ConvolutionMixer, filter_count
 from longconv.mixers.dense import DenseState, advance
 from longconv.ops import state_space_step
 
@@ -80,7 +81,7 @@ class S4(ConvolutionMixer):
     ) -> None:
         taps = DPLRFilter(
             d_model,
-            check_int("channels", channels) * (1 + bidirectional),
+            filter_count(channels, bidirectional),
             d_state,
             init=init,
             rank=rank,
@@ -105,7 +106,7 @@ class S4(ConvolutionMixer):
     def filter(self, length: int, *, rate: float = 1.0) -> Tensor:
         """The taps as in :meth:`ConvolutionMixer.filter`, with every dt multiplied by ``rate``."""
         check_int("length", length, least=0)
-        with torch.autocast(self.D.device.type, enabled=False):
+        with _autocast.off(self.D.device):
             return self.taps(length, rate=rate)
 
     def forward(self, u: Tensor, lengths: Tensor | None = None, *, rate: float = 1.0) -> Tensor:
@@ -157,7 +158,7 @@ class S4(ConvolutionMixer):
         if u.shape[1] == 0:
             return self._mix_features(u.repeat(1, 1, self.channels)), state
         x = real_columns(state.x.to(torch.complex128))
-        with torch.autocast(u.device.type, enabled=False):
+        with _autocast.off(u.device):
             y, x = advance(u.double(), DenseState(x, *dense(state.system), real_rows(2 * state.C).transpose(0, 1)))
         y = y + self.D * u[:, :, None]
         x = torch.view_as_complex(x.unflatten(-1, (-1, 2)).contiguous()).to(state.x.dtype)
@@ -165,4 +166,4 @@ class S4(ConvolutionMixer):
 
     def _check_state(self, u: Tensor, state: S4State) -> None:
         shape = (u.shape[0], *self.taps.frequency.shape)
-        check_state(state, S4State, u, shape, "(B, H, N/2)", COMPLEX)
+        check_state(state, S4State, u, shape, "(B, H, N/2)", COMPLEX, self.taps.C.shape[:-1])

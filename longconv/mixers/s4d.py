@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from longconv.filters import DiagonalFilter
+from longconv.mixers.base import filter_count
 from longconv.mixers.diagonal import DiagonalMixer
 
 
@@ -56,7 +57,7 @@ class S4D(DiagonalMixer):
     ) -> None:
         taps = DiagonalFilter(
             d_model,
-            channels * (1 + bidirectional),
+            filter_count(channels, bidirectional),
             d_state,
             init=init,
             discretization=discretization,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from longconv import _autocast
 from longconv._checks import (
     COMPLEX,
     FLOATS,
@@ -86,7 +87,7 @@ def ssm(
     real = torch.promote_types(u.dtype, torch.float32)
     real = real if initial is None else torch.promote_types(real, initial.dtype.to_real())
     _check_growth(Lambda_bar, u.shape[1], real)
-    with torch.autocast(u.device.type, enabled=False):
+    with _autocast.off(u.device):
         wide = u.to(real)
         inputs = _complex(wide @ _interleaved(B_bar.mT, -1).to(real))
         x, final = _scan(Lambda_bar, inputs, initial, bidirectional)
@@ -303,7 +304,7 @@ class S5(FilterMixer):
         """Mix a whole sequence; see :meth:`~longconv.mixers.base.Mixer.forward`."""
         self._check_input(u, lengths)
         check_lengths(lengths, u.shape[1])
-        with torch.autocast(u.device.type, enabled=False):
+        with _autocast.off(u.device):
             system = self.taps.discretised()
         u = zero_beyond(u, lengths)
         y, _ = ssm(u, *system, self.D[0], None, self.taps.conj_sym, self.bidirectional)
@@ -334,4 +335,5 @@ class S5(FilterMixer):
         return self._mix_features(y), state._replace(x=x.to(state.x.dtype))
 
     def _check_state(self, u: Tensor, state: S5State) -> None:
-        check_state(state, S5State, u, (u.shape[0], self.taps.log_dt.shape[0]), "(B, P)", COMPLEX)
+        P = self.taps.log_dt.shape[0]
+        check_state(state, S5State, u, (u.shape[0], P), "(B, P)", COMPLEX, (self.d_model, P))

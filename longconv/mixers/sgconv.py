@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from longconv.filters import MultiscaleFilter
-from longconv.mixers.base import ConvolutionMixer
+from longconv.mixers.base import ConvolutionMixer, filter_count
 
 
 class SGConv(ConvolutionMixer):
@@ -48,7 +48,7 @@ class SGConv(ConvolutionMixer):
     ) -> None:
         taps = MultiscaleFilter(
             d_model,
-            channels * (1 + bidirectional),
+            filter_count(channels, bidirectional),
             kernel_dim=kernel_dim,
             l_max=l_max,
             decay_min=decay_min,

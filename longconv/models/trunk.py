@@ -10,6 +10,7 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor, nn
 
+from longconv import _autocast
 from longconv._checks import FLOATS, check_device, check_int, check_options, check_shape, check_tensor
 from longconv.models.backbone import Backbone, BackboneOptions
 from longconv.models.padding import INTEGERS, check_lengths, readable, valid_positions, zero_padding
@@ -63,7 +64,7 @@ class Embedding(nn.Module):
             symbols = f"({', '.join(axes)}, d_input)"
             check_tensor("x", x, symbols, ndim=len(axes) + 1, dtypes=FLOATS)
             check_shape("x", x, (*[None] * len(axes), self.d_input), symbols)
-            if x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type):
+            if x.dtype != weight.dtype and not _autocast.is_on(x.device):
                 raise TypeError(
                     f"x is {x.dtype}, but the model is {weight.dtype}: convert one of them, or use autocast"
                 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import re
 from typing import Any
 
@@ -14,26 +15,20 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from longconv import create_mixer, list_mixers
-from longconv.mixers import ConvolutionMixer, FilterMixer, Mixer
-from tests.cases import D_MODEL, L_MAX, MIXER_CASES, MIXERS, Case
-from tests.tolerances import assert_close, relative_l2
-
-LENGTH = 2 * L_MAX + 5
-"""Longer than the l_max of every row, and odd."""
-CHAIN = 1e-11
-"""Relative L2 error in float64 of a whole mixer, computed two ways."""
-
-every_mixer = pytest.mark.parametrize("case", MIXER_CASES, ids=str)
-streaming_mixers = pytest.mark.parametrize("case", [case for case in MIXER_CASES if case.streams], ids=str)
-other_mixers = pytest.mark.parametrize("case", [case for case in MIXER_CASES if not case.streams], ids=str)
-
-
-def sequence(
-    batch: int = 3, length: int = LENGTH, *, dtype: torch.dtype = torch.float64, d_model: int = D_MODEL
-) -> Tensor:
-    return torch.randn(batch, length, d_model, generator=torch.Generator().manual_seed(1), dtype=torch.float64).to(
-        dtype
-    )
+from longconv.mixers import ConvolutionMixer, FilterMixer, Mixer, mixer_options
+from tests.cases import (
+    CHAIN,
+    D_MODEL,
+    L_MAX,
+    LENGTH,
+    MIXERS,
+    Case,
+    every_mixer,
+    other_mixers,
+    sequence,
+    streaming_mixers,
+)
+from tests.tolerances import assert_close
 
 
 def step_through(mixer: Mixer, u: Tensor) -> tuple[Tensor, Any]:
@@ -66,6 +61,21 @@ def test_every_mixer_refuses_unknown_options_and_sizes(name: str) -> None:
         create_mixer(name, 0)
     with pytest.raises(TypeError, match=r"d_model is 4\.0"):
         create_mixer(name, 4.0)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", list_mixers())
+def test_options_of_a_wrong_kind_are_refused_by_name(name: str) -> None:
+    signature = inspect.signature(type(create_mixer(name, 4)))
+    switches = [option for option, parameter in signature.parameters.items() if isinstance(parameter.default, bool)]
+    assert "bidirectional" in switches
+    for switch in switches:
+        for wrong in (2, 1, 0.5, "yes", None):
+            with pytest.raises(TypeError, match=f"^{switch} is {wrong!r}.*expected True or False"):
+                create_mixer(name, 4, **{switch: wrong})
+    if "channels" in signature.parameters:
+        for bidirectional in (False, True):
+            with pytest.raises(ValueError, match="^channels is -1, "):
+                create_mixer(name, 4, channels=-1, bidirectional=bidirectional)
 
 
 # --- streaming --------------------------------------------------------------------------------------------------------
@@ -163,11 +173,34 @@ def test_streaming_refuses_bad_input(case: Case) -> None:
     with pytest.raises(TypeError, match="dtype"):
         mixer.init_state(2, dtype=torch.int64)
     low = state._replace(x=state.x.to(torch.complex64 if state.x.is_complex() else torch.float32))
-    for wrong, message in [(low, "state.x is .*dtype=torch.float64"), (tuple(state), "state is .*init_state")]:
+    for wrong, message in [
+        (low, "state.x is .*dtype=torch.float64"),
+        (tuple(state), "state is .*init_state"),
+        (5, "state is 5"),
+    ]:
         with pytest.raises(TypeError, match=message):
             mixer.step(torch.zeros(2, D_MODEL, dtype=torch.float64), wrong)
         with pytest.raises(TypeError, match=message):
             mixer.prefill(torch.zeros(2, 4, D_MODEL, dtype=torch.float64), wrong)
+
+
+@streaming_mixers
+def test_the_state_of_another_mixer_is_refused(case: Case) -> None:
+    """Of a mixer of other sizes, or whose system stayed on another device."""
+    mixer, u = case.build(), sequence()
+    options = mixer_options(case.mixer)
+    sizes = [("d_state", 16), ("channels", 3)] if "channels" in options else [("d_state", 16)]
+    for option, size in sizes:
+        more = {"output": "linear"} if option == "channels" else {}
+        other = create_mixer(case.mixer, D_MODEL, **{**case.options, **more, option: size}).double().init_state(3)
+        for call in (lambda other=other: mixer.step(u[:, 0], other), lambda other=other: mixer.prefill(u, other)):
+            with pytest.raises(ValueError, match="^state"):
+                call()
+    with pytest.raises(TypeError, match="^state is None"):
+        mixer.step(u[:, 0], None)
+    state = mixer.init_state(3)
+    with pytest.raises(ValueError, match=r"^state.C is on meta, but the input is on cpu"):
+        mixer.step(u[:, 0], state._replace(C=state.C.to("meta")))
 
 
 @other_mixers
@@ -311,65 +344,6 @@ def test_filter_parameters_are_declared(case: Case) -> None:
     declared = {name.split(".")[0] for name, _ in mixer.taps.named_parameters()}
     assert declared <= set(mixer.taps.filter_parameters)
     assert all(hasattr(mixer.taps, name) for name in mixer.taps.filter_parameters)
-
-
-# --- compilation and precision ----------------------------------------------------------------------------------------
-
-
-def check_compiled(case: Case, backend: str) -> None:
-    torch._dynamo.reset()
-    mixer, u, lengths = case.build(), sequence(), torch.tensor([LENGTH, 8, 1])
-    compiled = torch.compile(mixer, fullgraph=True, backend=backend)
-    y, expected = compiled(u, lengths), mixer(u, lengths)
-    assert_close(y, expected, CHAIN)
-    parameters = list(mixer.parameters())
-    got = torch.autograd.grad(y.square().sum(), parameters)
-    for gradient, want in zip(got, torch.autograd.grad(expected.square().sum(), parameters), strict=True):
-        assert_close(gradient, want, 1e-10)
-
-
-@every_mixer
-def test_compile_takes_the_whole_graph(case: Case) -> None:
-    check_compiled(case, "aot_eager")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("case", [case for case in MIXER_CASES if case.variant == "default"], ids=str)
-def test_compile_with_inductor(case: Case) -> None:
-    check_compiled(case, "inductor")
-
-
-@every_mixer
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_low_precision(case: Case, dtype: torch.dtype) -> None:
-    """Of the module, with filters that stay in float32, and by autocast."""
-    u = sequence(dtype=torch.float32)
-    expected = case.build(torch.float32)(u)
-    mixer = case.build(dtype)
-    y = mixer(u.to(dtype))
-    assert y.dtype == dtype
-    bound = 2e-2 if dtype == torch.bfloat16 else 3e-3
-    assert relative_l2(y, expected) < bound
-    assert mixer.filter(LENGTH).dtype == torch.float32
-    assert_close(mixer.filter(LENGTH), case.build(torch.float32).filter(LENGTH))
-    with torch.autocast("cpu", dtype):
-        assert relative_l2(case.build(torch.float32)(u), expected) < bound
-
-
-@streaming_mixers
-def test_streaming_in_low_precision(case: Case) -> None:
-    """Chunks and steps in bfloat16 and under autocast stay as near to the float32 output as forward does."""
-    u = sequence(dtype=torch.float32)
-    expected = case.build(torch.float32)(u)
-    for dtype, autocast in ((torch.bfloat16, False), (torch.float32, True)):
-        mixer = case.build(dtype)
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-            head, state = mixer.prefill(u[:, :20].to(dtype))
-            tail = []
-            for u_t in u[:, 20:].to(dtype).unbind(1):
-                y_t, state = mixer.step(u_t, state)
-                tail.append(y_t)
-        assert relative_l2(torch.cat([head, torch.stack(tail, 1)], 1), expected) < 2e-2
 
 
 # --- bad input --------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from longconv import _autocast
 from longconv._checks import FLOATS, check_choice, check_device, check_shape, check_tensor, describe, filter_dtypes
 from longconv.ops.fft_conv.operator import BACKENDS, call_forward
 
@@ -74,13 +75,13 @@ def fft_conv(
     batch, channels, _ = u.shape
     check_choice("mode", mode, MODES)
     check_choice("backend", backend, BACKENDS.names())
-    _check_filter("k", k, u)
+    k = _check_filter("k", k, u)
     if k_reverse is not None:
-        _check_filter("k_reverse", k_reverse, u)
+        k_reverse = _check_filter("k_reverse", k_reverse, u)
         if mode == "circular":
             raise ValueError("k_reverse is given in circular mode, where every lag is in k: leave it out")
     if skip is not None:
-        check_tensor("skip", skip, "(H,)", ndim=1, dtypes=filter_dtypes(u))
+        skip = _check_dtype("skip", skip, "(H,)", 1, filter_dtypes(u), u)
         check_shape("skip", skip, (channels,), "(H,)")
         check_device("skip", skip, "u", u)
     pre_gate = _check_gate("pre_gate", pre_gate, u)
@@ -93,23 +94,30 @@ def fft_conv(
     return y
 
 
-def _check_filter(name: str, k: Tensor, u: Tensor) -> None:
-    check_tensor(name, k, "(H, K) or (B, H, K)", ndim=(2, 3), dtypes=filter_dtypes(u))
+def _check_dtype(
+    name: str, value: Tensor, shape: str, ndim: int | tuple[int, ...], dtypes: tuple[torch.dtype, ...], u: Tensor
+) -> Tensor:
+    """Check rank and dtype; under autocast, which leaves some tensors wide and makes others narrow, it follows u's."""
+    if isinstance(value, Tensor) and value.dtype in FLOATS and value.dtype not in dtypes and _autocast.is_on(u.device):
+        value = value.to(u.dtype)
+    return check_tensor(name, value, shape, ndim=ndim, dtypes=dtypes)
+
+
+def _check_filter(name: str, k: Tensor, u: Tensor) -> Tensor:
+    k = _check_dtype(name, k, "(H, K) or (B, H, K)", (2, 3), filter_dtypes(u), u)
     batch, channels, _ = u.shape
     sizes, symbols = ((channels, None), "(H, K)") if k.ndim == 2 else ((batch, channels, None), "(B, H, K)")
     check_shape(name, k, sizes, symbols)
     if k.shape[-1] < 1:
         raise ValueError(f"{name} is {describe(k)}, expected at least one tap, K >= 1")
     check_device(name, k, "u", u)
+    return k
 
 
 def _check_gate(name: str, gate: Tensor | None, u: Tensor) -> Tensor | None:
-    """Check a gate; under autocast, which leaves some tensors wide and makes others narrow, it follows u's dtype."""
     if gate is None:
         return None
-    if isinstance(gate, Tensor) and gate.dtype in FLOATS and torch.is_autocast_enabled(u.device.type):
-        gate = gate.to(u.dtype)
-    check_tensor(name, gate, "(B, H, L)", ndim=3, dtypes=(u.dtype,))
+    gate = _check_dtype(name, gate, "(B, H, L)", 3, (u.dtype,), u)
     check_shape(name, gate, u.shape, "(B, H, L)")
     check_device(name, gate, "u", u)
     return gate

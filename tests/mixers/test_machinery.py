@@ -1,0 +1,162 @@
+"""Every mixer (tests/cases.py) under torch's own machinery: compile, export, vmap, dtypes, autocast, devices."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from longconv import create_mixer
+from longconv.mixers import FilterMixer, Mixer
+from tests.cases import (
+    CHAIN,
+    D_MODEL,
+    L_MAX,
+    LENGTH,
+    Case,
+    default_mixers,
+    every_mixer,
+    sequence,
+    streaming_mixers,
+)
+from tests.tolerances import assert_close, relative_l2
+
+
+def check_compiled(case: Case, backend: str, *, dynamic: bool | None = None) -> None:
+    torch._dynamo.reset()
+    mixer, u, lengths = case.build(), sequence(), torch.tensor([LENGTH, 8, 1])
+    compiled = torch.compile(mixer, fullgraph=True, backend=backend, dynamic=dynamic)
+    y, expected = compiled(u, lengths), mixer(u, lengths)
+    assert_close(y, expected, CHAIN)
+    parameters = list(mixer.parameters())
+    got = torch.autograd.grad(y.square().sum(), parameters)
+    for gradient, want in zip(got, torch.autograd.grad(expected.square().sum(), parameters), strict=True):
+        assert_close(gradient, want, 1e-10)
+
+
+@every_mixer
+def test_compile_takes_the_whole_graph(case: Case) -> None:
+    check_compiled(case, "aot_eager")
+
+
+@default_mixers
+def test_compile_with_symbolic_sizes(case: Case) -> None:
+    check_compiled(case, "aot_eager", dynamic=True)
+
+
+def test_one_graph_serves_mixers_of_different_options() -> None:
+    """Numbers that differ from mixer to mixer become symbols of the graph."""
+    torch._dynamo.reset()
+    u = sequence(dtype=torch.float32)
+
+    @torch.compile(fullgraph=True, backend="aot_eager")
+    def apply(mixer: Mixer, u: Tensor) -> Tensor:
+        return mixer(u)
+
+    for threshold in (0.001, 0.002, 0.004):
+        mixer = create_mixer("long_conv", D_MODEL, threshold=threshold, l_max=L_MAX)
+        assert_close(apply(mixer, u), mixer(u))
+
+
+@default_mixers
+def test_export(case: Case) -> None:
+    mixer, u = case.build(), sequence()
+    program = torch.export.export(mixer, (u,))
+    assert_close(program.module()(u), mixer(u), CHAIN)
+
+
+@every_mixer
+def test_vmap(case: Case) -> None:
+    mixer, u = case.build(), torch.stack([sequence(), -2 * sequence()])
+    assert_close(torch.vmap(mixer)(u), torch.stack([mixer(part) for part in u]), CHAIN)
+
+
+@pytest.mark.slow
+@default_mixers
+def test_compile_with_inductor(case: Case) -> None:
+    check_compiled(case, "inductor")
+
+
+@every_mixer
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_low_precision(case: Case, dtype: torch.dtype) -> None:
+    """Of the module, with filters that stay in float32, and by autocast."""
+    u = sequence(dtype=torch.float32)
+    expected = case.build(torch.float32)(u)
+    mixer = case.build(dtype)
+    y = mixer(u.to(dtype))
+    assert y.dtype == dtype
+    bound = 2e-2 if dtype == torch.bfloat16 else 3e-3
+    assert relative_l2(y, expected) < bound
+    assert mixer.filter(LENGTH).dtype == torch.float32
+    assert_close(mixer.filter(LENGTH), case.build(torch.float32).filter(LENGTH))
+    with torch.autocast("cpu", dtype):
+        assert relative_l2(case.build(torch.float32)(u), expected) < bound
+
+
+@every_mixer
+@pytest.mark.parametrize("autocast", [torch.bfloat16, torch.float16])
+def test_autocast_mixes_precisions(case: Case, autocast: torch.dtype) -> None:
+    """Any of the lower precisions for the mixer, its input and autocast; float64 is refused by the input's name."""
+    u = sequence(dtype=torch.float32)
+    expected = case.build(torch.float32)(u)
+    with torch.autocast("cpu", autocast):
+        for own in (torch.float32, autocast):
+            for given in (torch.float32, autocast):
+                assert relative_l2(case.build(own)(u.to(given)), expected) < 3e-2
+        for own, given in ((torch.float32, torch.float64), (torch.float64, torch.float32)):
+            with pytest.raises(TypeError, match=f"u is .*{str(given).split('.')[1]}.*mixer's parameters"):
+                case.build(own)(u.to(given))
+
+
+@every_mixer
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_default_dtype(case: Case, dtype: torch.dtype) -> None:
+    """A new mixer is of torch's default dtype, its filter of float32 at least."""
+    torch.set_default_dtype(dtype)
+    try:
+        torch.manual_seed(0)
+        mixer = create_mixer(case.mixer, D_MODEL, **case.options)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert isinstance(mixer, FilterMixer)
+    wide = torch.promote_types(dtype, torch.float32)
+    assert {p.dtype for p in mixer.taps.parameters()} == {wide}
+    assert mixer(sequence(dtype=dtype)).dtype == dtype
+    assert mixer.filter(LENGTH).dtype == wide
+    if wide == torch.float32:
+        torch.manual_seed(0)
+        expected = create_mixer(case.mixer, D_MODEL, **case.options)
+        assert torch.equal(mixer.filter(LENGTH), expected.filter(LENGTH)), "drawn in low precision"
+
+
+@every_mixer
+def test_meta_device(case: Case) -> None:
+    """Shapes without numbers: built on the meta device, or moved there."""
+    with torch.device("meta"):
+        built = create_mixer(case.mixer, D_MODEL, **case.options)
+    assert all(tensor.is_meta for tensor in built.state_dict().values())
+    u, lengths = torch.empty(3, LENGTH, D_MODEL, device="meta"), torch.empty(3, dtype=torch.int64, device="meta")
+    for mixer in (built, case.build(torch.float32).to("meta")):
+        y = mixer(u, lengths)
+        assert y.is_meta and y.shape == u.shape
+    if case.streams:
+        y, state = built.prefill(u)
+        y_t, _ = built.step(u[:, 0], state)
+        assert y.shape == u.shape and y_t.shape == (3, D_MODEL)
+
+
+@streaming_mixers
+def test_streaming_in_low_precision(case: Case) -> None:
+    """Chunks and steps in bfloat16 and under autocast stay as near to the float32 output as forward does."""
+    u = sequence(dtype=torch.float32)
+    expected = case.build(torch.float32)(u)
+    for dtype, autocast in ((torch.bfloat16, False), (torch.float32, True)):
+        mixer = case.build(dtype)
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            head, state = mixer.prefill(u[:, :20].to(dtype))
+            tail = []
+            for u_t in u[:, 20:].to(dtype).unbind(1):
+                y_t, state = mixer.step(u_t, state)
+                tail.append(y_t)
+        assert relative_l2(torch.cat([head, torch.stack(tail, 1)], 1), expected) < 2e-2
