@@ -156,6 +156,11 @@ def real_columns(x: Tensor) -> Tensor:
     return torch.view_as_real(x).flatten(-2)
 
 
+def modes(x: Tensor) -> Tensor:
+    """The inverse of :func:`real_columns`."""
+    return torch.view_as_complex(x.unflatten(-1, (-1, 2)))
+
+
 def real_rows(c: Tensor) -> Tensor:
     """The row (..., N), float64, whose product with the real state is Re sum_n c[..., n] x[n]."""
     return real_columns(c.to(torch.complex128).conj_physical())
@@ -163,10 +168,10 @@ def real_rows(c: Tensor) -> Tensor:
 
 def dense(system: DPLR) -> tuple[Tensor, Tensor]:
     """A_bar (H, N, N) and B_bar (H, N) on the real state, float64."""
-    a, modes = system.A, system.A.shape[-1]
+    a, count = system.A, system.A.shape[-1]
     block = torch.stack([torch.stack([a.real, -a.imag], -1), torch.stack([a.imag, a.real], -1)], -2)  # (H, P, 2, 2)
-    place = torch.eye(modes, dtype=block.dtype, device=block.device)[:, None, :, None]  # (P, 1, P, 1)
-    diagonal = (block[:, :, :, None] * place).reshape(-1, 2 * modes, 2 * modes)
+    place = torch.eye(count, dtype=block.dtype, device=block.device)[:, None, :, None]  # (P, 1, P, 1)
+    diagonal = (block[:, :, :, None] * place).reshape(-1, 2 * count, 2 * count)
     low_rank = torch.einsum("rhn,rhm->hnm", real_columns(system.left), real_rows(system.right))
     return diagonal + low_rank, real_columns(system.B)
 

@@ -6,14 +6,16 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from longconv import _autocast
 from longconv._checks import COMPLEX, check_int, check_state
 from longconv.filters import DPLRFilter
-from longconv.filters.dplr import DPLR, dense, real_columns, real_rows
+from longconv.filters.dense import columns, halves, squares
+from longconv.filters.dplr import DPLR, dense, modes, real_columns, real_rows
 from longconv.mixers.base import ConvolutionMixer, filter_count
-from longconv.mixers.dense import DenseState, advance
-from longconv.ops import state_space_step
+from longconv.ops import fft_conv, state_space_step, transpose
+from longconv.ops.state_space_taps import state_space_taps
 
 
 class S4State(NamedTuple):
@@ -157,13 +159,67 @@ class S4(ConvolutionMixer):
         self._check_state(u, state)
         if u.shape[1] == 0:
             return self._mix_features(u.repeat(1, 1, self.channels)), state
-        x = real_columns(state.x.to(torch.complex128))
+        A, B, left, right = state.system
+        length, precision = u.shape[1], state.x.real.dtype
         with _autocast.off(u.device):
-            y, x = advance(u.double(), DenseState(x, *dense(state.system), real_rows(2 * state.C).transpose(0, 1)))
-        y = y + self.D * u[:, :, None]
-        x = torch.view_as_complex(x.unflatten(-1, (-1, 2)).contiguous()).to(state.x.dtype)
-        return self._mix_features(y.to(u.dtype).flatten(2)), state._replace(x=x)
+            k = state_space_taps(A, B, 2 * state.C, left, right, length).to(precision)
+            past, x = advance(state, u.to(precision))
+        y = fft_conv(self._features(u), k.flatten(0, 1), skip=self.D.flatten())
+        y = (y + past.flatten(1, 2)).to(u.dtype)
+        return self._mix_features(transpose(y)), state._replace(x=x)
 
     def _check_state(self, u: Tensor, state: S4State) -> None:
         shape = (u.shape[0], *self.taps.frequency.shape)
         check_state(state, S4State, u, shape, "(B, H, N/2)", COMPLEX, self.taps.C.shape[:-1])
+
+
+def advance(state: S4State, u: Tensor) -> tuple[Tensor, Tensor]:
+    """What the state before a chunk adds to its outputs, and the state after it.
+
+    In Q blocks of S samples, S about the square root of T, with x the state before the chunk,
+
+        past[q S + r] = (C A_bar^(q S)) (A_bar^(r+1) x)
+        x' = A_bar^T x + sum_q A_bar^((Q-1-q) S) w[q],    w[q] = sum_s A_bar^(S-1-s) B_bar u[q, s]
+
+    where the blocks u[q] end with the chunk, the first of them filled up with zeros in front. Sums over samples are in
+    the state's precision; powers, and the recurrence over blocks, in double precision.
+
+    Args:
+        state: the state before the chunk.
+        u: (B, T, H) in the state's precision, T >= 1.
+
+    Returns:
+        past (B, C, H, T), and x' (B, H, N/2).
+    """
+    x, system, C = state
+    batch, length, H = u.shape
+    doublings = halves(length)[0]
+    size = 1 << doublings
+    count = -(-length // size)
+    A_bar, B_bar = dense(system)
+    powers = squares(A_bar, doublings + 1)
+
+    ahead, still = [], u.new_zeros(batch, H)
+    for _ in range(size):
+        x, _ = state_space_step(x, still, *system[:2], C, *system[2:])
+        ahead.append(real_columns(x))
+    y_rows = [real_rows(2 * C).transpose(0, 1)]  # (H, C, N)
+    for _ in range(count - 1):
+        y_rows.append(y_rows[-1] @ powers[-1])
+    starts = torch.stack(y_rows, 2).flatten(1, 2).to(u.dtype)  # (H, C Q, N)
+    past = starts @ torch.stack(ahead, 1).permute(2, 3, 0, 1).flatten(2)  # (H, C Q, B S)
+    past = past.unflatten(2, (batch, size)).unflatten(1, (-1, count))  # (H, C, Q, B, S)
+    past = past.permute(3, 1, 0, 2, 4).flatten(3)[..., :length]
+
+    weights = columns(B_bar, powers[:-1]).flip(-1).mT.to(u.dtype)  # (H, S, N)
+    blocks = F.pad(u, (0, 0, count * size - length, 0)).unflatten(1, (count, size)).permute(3, 0, 1, 2)  # (H, B, Q, S)
+    inputs = (blocks.flatten(1, 2) @ weights).unflatten(1, (batch, count)).to(A_bar.dtype)  # (H, B, Q, N)
+    after = real_columns(state.x).transpose(0, 1).to(A_bar.dtype)  # (H, B, N)
+    first = length - (count - 1) * size
+    for bit, power in enumerate(powers):
+        if first >> bit & 1:
+            after = after @ power.mT
+    after = after + inputs[:, :, 0]
+    for block in inputs[:, :, 1:].unbind(2):
+        after = after @ powers[-1].mT + block
+    return past, modes(after.transpose(0, 1).contiguous()).to(x.dtype)

@@ -40,6 +40,23 @@ def test_float32_steps_stay_near_forward(init: str, rank: int) -> None:
     assert_close(y[:, -1000:], want[:, -1000:], 1e-4)
 
 
+@pytest.mark.parametrize(("init", "rank"), [("legs", 1), ("legt", 2), ("fourier", 1)])
+def test_float32_chunks_stay_near_forward(init: str, rank: int) -> None:
+    """Outputs and states after long chunks, to those of float64."""
+    mixer = bare(d_state=64, init=init, rank=rank)
+    wide = copy.deepcopy(mixer).double()
+    u, outputs = torch.randn(2, 16384, 3), []
+    state: Any = None
+    with torch.no_grad():
+        for chunk in u.split([5000, 1, 7000, 4383], 1):
+            y, state = mixer.prefill(chunk, state)
+            outputs.append(y)
+        want, end = wide.prefill(u.double())
+        assert_close(torch.cat(outputs, 1), want, 2e-6)
+        assert_close(state.x, end.x, 5e-6)
+        assert_close(want, wide(u.double()))
+
+
 def test_step_cost_and_state_are_those_of_any_position() -> None:
     mixer = bare()
     _, early = mixer.prefill(torch.randn(2, 3, 3))
