@@ -88,15 +88,14 @@ def _train(options: Namespace, selection: Selection | None, console: Console) ->
     if selection is None or selection.config is None:
         raise UsageError(f"train needs a TASK: one of {', '.join(sorted(TASKS))}")
     values = options.as_dict()
-    resume, run_dir = values.pop("resume"), values.pop("run_dir")
-    values.pop("config")
+    resume = values.pop("resume")
+    for name in ("config", "run_dir"):
+        values.pop(name)
     config = RunConfig.from_dict({"mixer_options": {}, **values}).with_absolute_folders()
     for name in ("task", "mixer"):
         if getattr(config, name) != getattr(selection.config, name):
             raise UsageError(f"{name} is both {getattr(selection.config, name)!r} and {getattr(config, name)!r}")
-    folder = selection.run_dir or (Path(run_dir) if run_dir else None)
-    if folder is None:
-        folder = default_run_dir(config.task, config.mixer, config.preset, config.seed)
+    folder = selection.run_dir or default_run_dir(config.task, config.mixer, config.preset, config.seed)
     train(config, RunFolder(folder), resume=resume, console=console)
     return 0
 

@@ -46,10 +46,10 @@ def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         with temporary.open("wb") as file:
             write(file)
         move_flushed(temporary, path)
-    except (OSError, RuntimeError) as error:  # torch.save turns a failed write into a RuntimeError
+    except Exception as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        cause = _os_error(error)
+        cause = _os_error(error)  # torch.save turns a failed write into a RuntimeError
         if cause is None:
             raise
         raise cannot_write(path, cause) from error
@@ -93,7 +93,7 @@ def cannot_write(path: Path, error: OSError) -> RunError:
 
 
 def _os_error(error: BaseException) -> OSError | None:
-    """The OSError that an error is or came from."""
+    """The OSError that an error is or came from, if any."""
     chain: BaseException | None = error
     while chain is not None and not isinstance(chain, OSError):
         chain = chain.__cause__ or chain.__context__

@@ -99,6 +99,7 @@ class SequenceModule(LightningModule):
             lr=self.settings.lr,
             weight_decay=self.settings.weight_decay,
             filter_lr=self.settings.filter_lr,
+            dt_lr=self.settings.dt_lr,
         )
         optimizer = torch.optim.AdamW(groups, lr=self.settings.lr)
         n_steps, warmup = int(self.trainer.estimated_stepping_batches), self.settings.warmup

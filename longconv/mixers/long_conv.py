@@ -11,15 +11,17 @@ class LongConv(ConvolutionMixer):
 
     Args:
         d_model: D.
-        channels: C, filters a feature.
+        channels: number C of filters a feature.
         bidirectional: whether an output depends on the future too.
         l_max: sizes the parameters: taps from l_max on are zero. Inputs of any length are taken.
-        init: "random" or "double_exp".
+        init: start of the taps: "random" or "double_exp".
         threshold: lambda of the squash.
-        smoothing: None, "time" or "frequency".
+        smoothing: where the filter is smoothed: None, "time" or "frequency".
         smooth_window: taps or bins of the smoothing, odd.
         filter_dropout: probability that a tap is dropped in training.
-        activation, output, dropout: see :class:`~longconv.mixers.base.ConvolutionMixer`.
+        activation: what follows the convolution: "gelu", "relu", "silu", "tanh" or None.
+        output: what joins the features: "glu" (Linear and GLU), "linear" or None (of one channel alone).
+        dropout: probability that an activation is dropped in training.
         filter_lr: learning rate of the filter's parameters; None takes the optimiser's.
 
     References:

@@ -15,14 +15,17 @@ class S4D(DiagonalMixer):
     Args:
         d_model: D.
         d_state: N, size of the real state of a feature; even.
-        channels: C, filters a feature.
+        channels: number C of filters a feature.
         bidirectional: whether an output depends on the future too; then it can't stream.
-        init: of Lambda and B: "legs", "lin", "inv", "inv2", "quad", "rand" or "real".
-        discretization: "zoh", "bilinear" or "dss".
-        dt_min, dt_max: the step of a feature starts log-uniform in [dt_min, dt_max].
-        dt_tied: one step a feature; else one a mode.
+        init: start of Lambda and B: "legs", "lin", "inv", "inv2", "quad", "rand" or "real".
+        discretization: how the system becomes discrete: "zoh", "bilinear" or "dss".
+        dt_min: least step at the start; steps start log-uniform in [dt_min, dt_max].
+        dt_max: greatest step at the start.
+        dt_tied: whether the modes of a feature share one step.
         l_max: length of the normaliser of "dss"; the others ignore it, and it limits nothing.
-        activation, output, dropout: see :class:`~longconv.mixers.base.ConvolutionMixer`.
+        activation: what follows the convolution: "gelu", "relu", "silu", "tanh" or None.
+        output: what joins the features: "glu" (Linear and GLU), "linear" or None (of one channel alone).
+        dropout: probability that an activation is dropped in training.
         filter_lr: learning rate of the filter's parameters; None takes the optimiser's.
 
     References:

@@ -11,14 +11,17 @@ class SGConv(ConvolutionMixer):
 
     Args:
         d_model: D.
-        channels: C, filters a feature.
+        channels: number C of filters a feature.
         bidirectional: whether an output depends on the future too.
         l_max: sizes the parameters: taps from l_max on are zero. Inputs of any length are taken.
         kernel_dim: d, taps of a sub-filter.
-        decay_min, decay_max: decay over the features, evenly spaced.
-        mode: "linear", "nearest", "sum", "cos" or "learnable"; see :func:`longconv.filters.multiscale_filter`.
+        decay_min: decay of the first feature's sub-filters; those of the others are evenly spaced.
+        decay_max: decay of the last feature's sub-filters.
+        mode: "linear", "nearest", "sum", "cos" or "learnable": how a sub-filter is stretched to its scale.
         init_scale: every scale is stretched by 2^init_scale more.
-        activation, output, dropout: see :class:`~longconv.mixers.base.ConvolutionMixer`.
+        activation: what follows the convolution: "gelu", "relu", "silu", "tanh" or None.
+        output: what joins the features: "glu" (Linear and GLU), "linear" or None (of one channel alone).
+        dropout: probability that an activation is dropped in training.
         filter_lr: learning rate of the filter's parameters; None takes the optimiser's.
 
     References:

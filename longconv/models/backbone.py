@@ -12,7 +12,7 @@ from typing import Any, TypedDict, cast
 import torch
 from torch import Tensor, nn
 
-from longconv._checks import FLOATS, check_int, check_shape, check_tensor
+from longconv._checks import FLOATS, check_bool, check_int, check_shape, check_tensor
 from longconv.mixers import create_mixer
 from longconv.models.blocks import Block, Residual
 from longconv.models.drop import active_drop, drop_path_rates
@@ -96,6 +96,8 @@ class Backbone(nn.Module):
     ) -> None:
         super().__init__()
         self.d_model = check_int("d_model", d_model)
+        check_bool("prenorm", prenorm)
+        check_bool("tie_dropout", tie_dropout)
         rates = drop_path_rates(drop_path, n_layers, drop_path_schedule)
         mixers = _per_layer("mixer", mixer, str, n_layers)
         options = _per_layer("mixer_options", {} if mixer_options is None else mixer_options, Mapping, n_layers)

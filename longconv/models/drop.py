@@ -64,7 +64,7 @@ class DropPath(nn.Module):
 
 
 def create_dropout(p: float, *, tied: bool) -> nn.Module:
-    """``nn.Dropout``, or :class:`TiedDropout` where ``tied``, of a probability in [0, 1)."""
+    """``nn.Dropout``, or :class:`TiedDropout` where ``tied``, of a probability in [0, 1]."""
     check_real("dropout", p, least=0.0, most=1.0)
     return TiedDropout(p) if tied else nn.Dropout(p)
 

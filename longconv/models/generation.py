@@ -78,8 +78,12 @@ def generate(
         check_int("top_k", top_k)
     if top_p is not None:
         check_real("top_p", top_p, least=0.0, most=1.0, open_least=True)
+    if eos_token is not None:
+        check_int("eos_token", eos_token, least=0)
     logits, state = model.prefill(prompt)
     logits = logits[:, -1]
+    if eos_token is not None and eos_token >= logits.shape[-1]:
+        raise ValueError(f"eos_token is {eos_token}, expected a token below the vocabulary's size {logits.shape[-1]}")
     tokens = [prompt]
     done = torch.zeros(prompt.shape[0], dtype=torch.bool, device=prompt.device)
     for index in range(n_steps):
@@ -97,10 +101,12 @@ def generate(
 def _draw(
     logits: Tensor, temperature: float, top_k: int | None, top_p: float | None, generator: torch.Generator | None
 ) -> Tensor:
-    """One token a sample (B,) from logits (B, V)."""
+    """One token a sample (B,) from logits (B, V), drawn in single precision at least."""
     if temperature == 0:
         return logits.argmax(dim=-1)
-    logits = logits / temperature
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    # Less their maximum the logits stay free of infinity however cold it is; a divisor too small to invert is raised.
+    logits = (logits - logits.amax(dim=-1, keepdim=True)) / max(temperature, torch.finfo(torch.float32).tiny)
     if top_k is None and top_p is None:
         return torch.multinomial(logits.softmax(dim=-1), 1, generator=generator)[:, 0]
     logits, order = logits.sort(dim=-1, descending=True)

@@ -19,13 +19,17 @@ from longconv.models.trunk import Trunk
 
 
 class _PooledModel(HubModel):
-    """Trunk, pooling over the valid positions, linear map: one vector of ``n_outputs`` numbers a sample."""
+    """Trunk, pooling over the valid positions, linear map: one vector of ``n_outputs`` numbers a sample.
 
-    def __init__(self, n_outputs: int, trunk: Trunk, pooling: str) -> None:
+    ``size`` is what the model calls ``n_outputs``; the rest of the arguments are the trunk's.
+    """
+
+    def __init__(self, size: str, n_outputs: int, *, pooling: str, **trunk: Any) -> None:
         super().__init__()
-        self.trunk = trunk
+        self.trunk = Trunk(**trunk)
         self.pooling = check_choice("pooling", pooling, POOLINGS)
-        self.head = nn.Linear(trunk.backbone.d_model, n_outputs)
+        self.head = nn.Linear(self.trunk.backbone.d_model, check_int(size, n_outputs))
+        self.config = {size: n_outputs, "pooling": pooling, **backbone_defaults(), **trunk}
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """A batch of sequences.
@@ -79,10 +83,8 @@ class SequenceClassifier(_PooledModel):
         pooling: str = "mean",
         **backbone: Unpack[BackboneOptions],
     ) -> None:
-        trunk = Trunk(d_input=d_input, n_tokens=n_tokens, d_model=d_model, n_layers=n_layers, **backbone)
-        super().__init__(check_int("n_classes", n_classes), trunk, pooling)
         inputs = {"d_input": d_input, "n_tokens": n_tokens, "d_model": d_model, "n_layers": n_layers}
-        self.config = {"n_classes": n_classes, **inputs, "pooling": pooling, **backbone_defaults(), **backbone}
+        super().__init__("n_classes", n_classes, pooling=pooling, **inputs, **backbone)
 
 
 class SequenceRegressor(_PooledModel):
@@ -116,10 +118,8 @@ class SequenceRegressor(_PooledModel):
         pooling: str = "mean",
         **backbone: Unpack[BackboneOptions],
     ) -> None:
-        trunk = Trunk(d_input=d_input, n_tokens=n_tokens, d_model=d_model, n_layers=n_layers, **backbone)
-        super().__init__(check_int("n_outputs", n_outputs), trunk, pooling)
         inputs = {"d_input": d_input, "n_tokens": n_tokens, "d_model": d_model, "n_layers": n_layers}
-        self.config = {"n_outputs": n_outputs, **inputs, "pooling": pooling, **backbone_defaults(), **backbone}
+        super().__init__("n_outputs", n_outputs, pooling=pooling, **inputs, **backbone)
 
 
 class LanguageModel(HubModel):
@@ -158,13 +158,13 @@ class LanguageModel(HubModel):
         **backbone: Unpack[BackboneOptions],
     ) -> None:
         super().__init__()
-        self.trunk = Trunk(n_tokens=n_tokens, d_model=d_model, n_layers=n_layers, **backbone)
+        trunk: dict[str, Any] = {"n_tokens": n_tokens, "d_model": d_model, "n_layers": n_layers, **backbone}
+        self.trunk = Trunk(**trunk)
         self.head = nn.Linear(d_model, n_tokens)
         if tie_embeddings:
             nn.init.normal_(self.trunk.embedding.map.weight, std=d_model**-0.5)
             self.head.weight = self.trunk.embedding.map.weight
-        sizes = {"n_tokens": n_tokens, "d_model": d_model, "n_layers": n_layers, "tie_embeddings": tie_embeddings}
-        self.config = {**sizes, **backbone_defaults(), **backbone}
+        self.config = {"tie_embeddings": tie_embeddings, **backbone_defaults(), **trunk}
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Logits at every position.

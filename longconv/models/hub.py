@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import itertools
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from longconv import __version__
 from longconv._checks import check_options, nearest
@@ -96,7 +97,7 @@ class HubModel(
         map_location: str | torch.device = "cpu",
         **overrides: Any,
     ) -> Self:
-        """Build a model from a folder or from a repository of the hub; it comes in evaluation mode.
+        """Build a model from a folder or from a repository of the hub; in evaluation mode and the saved dtypes.
 
         Args:
             pretrained_model_name_or_path: a folder that ``save_pretrained`` wrote, or ``"owner/name"`` on the hub.
@@ -110,37 +111,56 @@ class HubModel(
 
         Raises:
             ImportError: huggingface_hub or safetensors is missing (names the extra that brings them).
-            FileNotFoundError: the folder lacks a file.
+            FileNotFoundError: the folder is missing or lacks a file.
             ValueError: a corrupt file, an unknown configuration key, another model's folder, or weights that don't fit.
         """
         safetensors = _require("safetensors.torch")
         hub = _require("huggingface_hub")
         source = Path(pretrained_model_name_or_path)
+        download = {
+            "revision": revision,
+            "cache_dir": cache_dir,
+            "force_download": force_download,
+            "token": token,
+            "local_files_only": local_files_only,
+        }
 
         def locate(name: str) -> Path:
             if source.is_dir():
                 if not (source / name).is_file():
                     raise FileNotFoundError(f"{source} has no {name}: expected a folder that save_pretrained wrote")
                 return source / name
-            download = hub.hf_hub_download(
-                repo_id=str(pretrained_model_name_or_path),
-                filename=name,
-                revision=revision,
-                cache_dir=cache_dir,
-                force_download=force_download,
-                token=token,
-                local_files_only=local_files_only,
-            )
-            return Path(download)
+            try:
+                return Path(hub.hf_hub_download(repo_id=str(pretrained_model_name_or_path), filename=name, **download))
+            except _require("huggingface_hub.errors").HFValidationError as error:
+                raise FileNotFoundError(
+                    f"there is no folder {source}, and {str(source)!r} is no name of a repository (owner/name) either"
+                ) from error
+            except OSError as error:
+                error.add_note(f"There is no folder {source} on this machine, so it was looked for on the hub.")
+                raise
 
         check_options(cls.__name__, overrides, _arguments(cls))
-        model = cls(**{**_read_config(cls, locate(CONFIG_FILE)), **overrides})
+        path = locate(CONFIG_FILE)
+        try:
+            model = cls(**{**_read_config(cls, path), **overrides})
+        except TypeError as error:
+            raise ValueError(f"{path} doesn't fit {cls.__name__}: {error}") from error
         weights = locate(WEIGHTS_FILE)
         try:
+            _take_dtypes(model, safetensors.load_file(str(weights)))
             safetensors.load_model(model, str(weights), strict=True, device=str(map_location))
         except (RuntimeError, _require("safetensors").SafetensorError) as error:
             raise ValueError(f"{weights} is corrupt or doesn't fit {cls.__name__}: {error}") from error
         return model.to(map_location).eval()
+
+
+def _take_dtypes(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Convert every parameter and buffer to the dtype that it was saved in."""
+    tensors = itertools.chain(model.named_parameters(remove_duplicate=False), model.named_buffers())
+    for name, tensor in tensors:
+        if name in weights:
+            tensor.data = tensor.data.to(weights[name].dtype)
 
 
 def _plain(value: object) -> Any:

@@ -45,6 +45,10 @@ class BatchNorm(nn.Module):
     neither enters them nor the running statistics; in evaluation the running statistics serve. Values at padded
     positions come out finite where they went in finite; the caller sets them to zero.
 
+    Of fewer than two valid positions there is no variance: the running statistics stay as they are, and a lone position
+    comes out as beta. (Without ``valid`` such a batch is an error of torch. Here it isn't, because to know the count
+    would take a synchronisation and a graph break, and a batch of padding alone has nothing to go wrong.)
+
     Args:
         d_model: the number of features D.
 
@@ -82,13 +86,16 @@ class BatchNorm(nn.Module):
     def _train_masked(self, x: Tensor, valid: Tensor) -> Tensor:
         norm = self.norm
         wide = x.to(norm.weight.dtype).masked_fill(~valid, 0.0)
-        count = valid.sum().to(wide.dtype).clamp(min=1.0)
+        total = valid.sum()
+        count = total.to(wide.dtype).clamp(min=1.0)
         mean = wide.sum((0, 1)) / count
         centred = (wide - mean).masked_fill(~valid, 0.0)
         variance = centred.square().sum((0, 1)) / count
         unbiased = variance * (count / (count - 1.0).clamp(min=1.0))
         with torch.no_grad():
-            cast(Tensor, norm.num_batches_tracked).add_(1)
-            cast(Tensor, norm.running_mean).lerp_(mean, cast(float, norm.momentum))
-            cast(Tensor, norm.running_var).lerp_(unbiased, cast(float, norm.momentum))
+            counts = total >= 2
+            share = cast(float, norm.momentum) * counts.to(wide.dtype)
+            cast(Tensor, norm.num_batches_tracked).add_(counts)
+            cast(Tensor, norm.running_mean).lerp_(mean, share)
+            cast(Tensor, norm.running_var).lerp_(unbiased, share)
         return (centred * (variance + norm.eps).rsqrt() * norm.weight + norm.bias).to(x.dtype)

@@ -8,9 +8,17 @@ from torch import nn
 
 from longconv._checks import check_real
 
+STEP_SIZES = "log_dt"
+"""The name of every filter parameter that holds step sizes."""
+
 
 def optimizer_groups(
-    model: nn.Module, *, lr: float, weight_decay: float = 0.0, filter_lr: float | None = None
+    model: nn.Module,
+    *,
+    lr: float,
+    weight_decay: float = 0.0,
+    filter_lr: float | None = None,
+    dt_lr: float | None = None,
 ) -> list[dict[str, Any]]:
     """The parameters of ``model`` in groups by learning rate and weight decay, for ``torch.optim``.
 
@@ -18,13 +26,14 @@ def optimizer_groups(
     or a state space, and ``filter_lr``, their learning rate. These parameters get no weight decay and the first given
     of: the argument ``filter_lr``, the module's ``filter_lr``, ``lr``. All other parameters get ``lr`` and
     ``weight_decay``. Every parameter is in exactly one group, a shared one too; it is a filter's where any module
-    declares it.
+    declares it. Those named ``log_dt`` are the step sizes of a state space, for which ``dt_lr`` goes first.
 
     Args:
         model: any module; filters are looked for in all its submodules.
         lr: the learning rate.
         weight_decay: the weight decay.
         filter_lr: the learning rate of every filter parameter, in place of the modules' own; None: theirs.
+        dt_lr: the learning rate of the step sizes ``log_dt``; None: that of the other filter parameters.
 
     Returns:
         Groups with the keys ``params``, ``lr`` and ``weight_decay``, the plain one first; no two of them have equal
@@ -42,11 +51,11 @@ def optimizer_groups(
     >>> [(group["lr"], group["weight_decay"]) for group in groups]
     [(0.01, 0.05), (0.001, 0.0)]
     """
-    check_real("lr", lr, least=0.0)
-    check_real("weight_decay", weight_decay, least=0.0)
-    if filter_lr is not None:
-        check_real("filter_lr", filter_lr, least=0.0)
-    rates = _filter_rates(model, lr, filter_lr)
+    given = {"lr": lr, "weight_decay": weight_decay, "filter_lr": filter_lr, "dt_lr": dt_lr}
+    for name, value in given.items():
+        if value is not None:
+            check_real(name, value, least=0.0)
+    rates = _filter_rates(model, lr, filter_lr, dt_lr)
     groups: dict[tuple[float, float], dict[str, Any]] = {}
     for parameter in sorted(model.parameters(), key=lambda p: id(p) in rates):
         settings = (rates[id(parameter)], 0.0) if id(parameter) in rates else (lr, weight_decay)
@@ -55,15 +64,16 @@ def optimizer_groups(
     return list(groups.values())
 
 
-def _filter_rates(model: nn.Module, lr: float, filter_lr: float | None) -> dict[int, float]:
+def _filter_rates(model: nn.Module, lr: float, filter_lr: float | None, dt_lr: float | None) -> dict[int, float]:
     """The learning rate of every declared filter parameter, by the parameter's id."""
     rates: dict[int, float] = {}
     for path, module in model.named_modules():
         own_lr = getattr(module, "filter_lr", None)
         if own_lr is not None:
             check_real(f"{path}.filter_lr", own_lr, least=0.0)
-        rate = next(float(given) for given in (filter_lr, own_lr, lr) if given is not None)
         for name in getattr(module, "filter_parameters", ()):
+            given = (dt_lr if name == STEP_SIZES else None, filter_lr, own_lr, lr)
+            rate = next(float(value) for value in given if value is not None)
             for parameter in _parameters_of(module, name, path):
                 if rates.setdefault(id(parameter), rate) != rate:
                     raise ValueError(

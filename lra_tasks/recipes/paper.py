@@ -9,7 +9,9 @@ References:
     SGConv: What Makes Convolutional Models Great on Long Sequence Modeling? (Li, Cai, Zhang, Chen, Dey),
     arXiv:2210.09298.
 
-What a paper does not give (the epochs of LongConv, the batch size of SGConv) is taken from S4.
+What a paper does not give (the epochs of LongConv, the batch size of SGConv) is taken from S4. As in S4's code, the
+step sizes of S4D learn at the base rate on ListOps and at the filters' on Pathfinder, and no parameter of a filter has
+weight decay.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ PATHFINDER = Recipe(
 )
 
 LISTOPS_MIXERS: dict[str, Overrides] = {
-    "s4d": {"mixer_options": {"d_state": 4, "init": "legs"}},
+    "s4d": {"mixer_options": {"d_state": 4, "init": "legs"}, "optimizer": {"dt_lr": 0.01}},
     "long_conv": {
         "data": {"batch_size": 50},
         "model": {"n_layers": 8, "d_model": 128},

@@ -16,11 +16,15 @@ class ModelSettings:
     Args:
         d_model: width D of the residual stream.
         n_layers: number of residual blocks.
-        norm: normalisation of a block.
+        norm: normalisation of a block: layer, batch or rms.
         prenorm: normalise the input of a block instead of its output.
         dropout: probability of dropping a feature.
-        drop_path: probability of skipping a block for a sample.
-        pooling: how the sequence becomes one vector.
+        tie_dropout: drop whole features of a sample, with one mask for all positions.
+        drop_path: probability of skipping a branch for a sample.
+        drop_path_schedule: linear lets drop_path grow with the depth up to its value; constant has it everywhere.
+        feed_forward: network at every position after each mixer, glu or mlp; null for none.
+        expansion: hidden features of that network as a multiple of d_model.
+        pooling: how the sequence becomes one vector: mean, max, sum, last or first of the valid positions.
     """
 
     d_model: int = 128
@@ -28,8 +32,12 @@ class ModelSettings:
     norm: Literal["layer", "batch", "rms"] = "batch"
     prenorm: bool = False
     dropout: float = 0.0
+    tie_dropout: bool = False
     drop_path: float = 0.0
-    pooling: Literal["mean", "max", "last", "first"] = "mean"
+    drop_path_schedule: Literal["linear", "constant"] = "linear"
+    feed_forward: Literal["glu", "mlp"] | None = None
+    expansion: float = 2.0
+    pooling: Literal["mean", "max", "sum", "last", "first"] = "mean"
 
 
 @dataclass(frozen=True)
@@ -40,19 +48,22 @@ class OptimizerSettings:
         lr: highest learning rate.
         weight_decay: decoupled weight decay; SSM parameters and filters have none.
         filter_lr: learning rate of SSM parameters and filters; null takes the mixer's own filter_lr, else lr.
+        dt_lr: learning rate of the step sizes of an SSM; null takes that of its other parameters.
         warmup: share of all steps, in [0, 1), in which the learning rate rises from zero.
     """
 
     lr: float = 0.01
     weight_decay: float = 0.05
     filter_lr: float | None = 0.001
+    dt_lr: float | None = None
     warmup: float = 0.1
 
     def __post_init__(self) -> None:
         check_real("optimizer.lr", self.lr, least=0.0, open_least=True)
         check_real("optimizer.weight_decay", self.weight_decay, least=0.0)
-        if self.filter_lr is not None:
-            check_real("optimizer.filter_lr", self.filter_lr, least=0.0)
+        for name in ("filter_lr", "dt_lr"):
+            if getattr(self, name) is not None:
+                check_real(f"optimizer.{name}", getattr(self, name), least=0.0)
         if check_real("optimizer.warmup", self.warmup, least=0.0, most=1.0) == 1.0:
             raise ValueError("optimizer.warmup is 1, expected a share in [0, 1)")
 
@@ -69,9 +80,9 @@ class TrainerSettings:
         strategy: how devices share the work, such as auto, ddp or fsdp.
         gradient_clip_val: largest norm of the gradient; null does not clip.
         accumulate_grad_batches: number of batches a step of the optimiser.
-        limit_train_batches: batches of an epoch (an integer) or their share (a float); likewise for val and test.
-        limit_val_batches: see limit_train_batches.
-        limit_test_batches: see limit_train_batches.
+        limit_train_batches: batches of an epoch (an integer) or their share (a float).
+        limit_val_batches: batches of a validation, or their share.
+        limit_test_batches: batches of the test, or their share.
         log_every_n_steps: how often the loss of a step goes to the TensorBoard log.
         deterministic: refuse operations of the device that are not reproducible.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,10 @@ import yaml
 import longconv
 from longconv.mixers import list_mixers
 from lra_tasks.cli import main
+from lra_tasks.config import RunConfig
 from lra_tasks.data import TASKS
-from lra_tasks.parser import COMMANDS
+from lra_tasks.parser import COMMANDS, create_parser
+from lra_tasks.recipes import create_recipe
 from tests.lra_tasks.running import run, tiny
 
 
@@ -38,10 +41,10 @@ def test_list_names_every_task_and_mixer(capsys: pytest.CaptureFixture[str]) -> 
     assert all(name in printed for name in (*TASKS, *list_mixers(), "quick", "paper"))
 
 
-def test_prepare_builds_the_data(data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run(["prepare", "smnist", "--data-dir", str(data_dir)])
-    assert str(data_dir) in capsys.readouterr().out
-    assert any(data_dir.rglob("*.npy"))
+def test_prepare_builds_the_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(["prepare", "smnist", "--data-dir", str(tmp_path)])
+    assert str(tmp_path) in capsys.readouterr().out
+    assert any(tmp_path.rglob("*.npy"))
 
 
 @pytest.mark.parametrize(
@@ -169,6 +172,20 @@ def test_the_configuration_of_a_run_repeats_it(tmp_path: Path, finished: Path) -
     run(["train", "--config", str(finished / "config.yaml"), "--run-dir", str(tmp_path / "again")])
     assert (tmp_path / "again" / "config.yaml").read_text() == (finished / "config.yaml").read_text()
     assert (tmp_path / "again" / "history.csv").read_text().splitlines()[0].startswith("epoch,step")
+
+
+@pytest.mark.parametrize("task", sorted(TASKS))
+@pytest.mark.parametrize("mixer", ["s4d", "sgconv", "long_conv"])
+def test_every_option_is_explained_in_plain_words(task: str, mixer: str) -> None:
+    config = RunConfig(task, mixer, "quick", 0, None, create_recipe(task, mixer))
+    parser = create_parser("train", config).active
+    assert parser is not None
+    options = [action for action in parser._actions if action.option_strings and action.dest != "help"]
+    assert len(options) > 40
+    for action in options:
+        text = (action.help or "").split(" (")[0].strip()
+        assert len(text) > 10, f"{action.dest}: {text!r}"
+        assert not re.search(r"``|:\w+:|\bsee\b|\.\.\.", text), f"{action.dest}: {text!r}"
 
 
 def test_help_shows_the_options_of_task_and_mixer(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+import inspect
+from types import SimpleNamespace
+from typing import Any, get_args, get_type_hints
 
 import pytest
 import torch
 
 from longconv.mixers import list_mixers
+from longconv.models import BackboneOptions, SequenceClassifier
+from longconv.models.drop import SCHEDULES
+from longconv.models.norms import NORMS
+from longconv.models.pooling import POOLINGS
 from lra_tasks.config import RunConfig, differences, flatten
 from lra_tasks.data import TASKS
 from lra_tasks.evaluation import build
-from lra_tasks.recipes import DEFAULT_MIXERS, create_recipe, list_presets
+from lra_tasks.recipes import DEFAULT_MIXERS, ModelSettings, create_recipe, list_presets
 from lra_tasks.recipes.paper import PAPER
 
 ROWS = [
@@ -36,6 +42,25 @@ def test_a_recipe_builds_a_model_of_the_task(task: str, mixer: str, preset: str)
     assert RunConfig.from_dict(config.to_dict()) == config
 
 
+def test_the_settings_are_all_options_of_the_classifier() -> None:
+    given = set(inspect.signature(SequenceClassifier).parameters) - {"backbone"} | set(BackboneOptions.__annotations__)
+    elsewhere = {"n_classes", "d_input", "n_tokens", "mixer", "mixer_options"}
+    kinds = get_type_hints(ModelSettings)
+    assert set(kinds) == given - elsewhere
+    assert set(get_args(kinds["pooling"])) == set(POOLINGS) and set(get_args(kinds["norm"])) == set(NORMS)
+    assert set(get_args(kinds["drop_path_schedule"])) == set(SCHEDULES)
+
+
+def test_the_step_sizes_learn_at_their_own_rate() -> None:
+    recipe = create_recipe("listops", "s4d", "paper")
+    _, module = build(RunConfig("listops", "s4d", "paper", 0, None, recipe))
+    module.trainer = SimpleNamespace(estimated_stepping_batches=10)  # type: ignore[assignment]
+    optimizer = module.configure_optimizers()["optimizer"]
+    rates = {id(p): group["initial_lr"] for group in optimizer.param_groups for p in group["params"]}
+    named = {name.rpartition(".")[2]: rates[id(p)] for name, p in module.named_parameters() if "taps" in name}
+    assert named["log_dt"] == 0.01 and named["log_decay"] == named["C"] == 0.001
+
+
 def test_every_task_has_a_quick_preset_and_a_default_mixer() -> None:
     assert all("quick" in list_presets(task) and DEFAULT_MIXERS[task] in list_mixers() for task in TASKS)
 
@@ -44,6 +69,8 @@ def test_paper_recipes_hold_the_published_settings() -> None:
     recipe = create_recipe("pathfinder32", "s4d", "paper")
     assert (recipe.model.n_layers, recipe.model.d_model, recipe.mixer_options["d_state"]) == (6, 256, 64)
     assert (recipe.optimizer.lr, recipe.data["batch_size"], recipe.trainer.max_epochs) == (0.004, 64, 200)
+    recipe = create_recipe("listops", "s4d", "paper")
+    assert (recipe.optimizer.lr, recipe.optimizer.dt_lr, recipe.optimizer.filter_lr) == (0.01, 0.01, 0.001)
     recipe = create_recipe("listops", "long_conv", "paper")
     assert (recipe.model.n_layers, recipe.model.d_model, recipe.optimizer.filter_lr) == (8, 128, 5e-4)
     assert recipe.mixer_options["threshold"] == 0.002

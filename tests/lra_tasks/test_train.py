@@ -201,6 +201,23 @@ def test_evaluate_needs_not_the_accelerator_of_the_run(
     assert "the trainer refuses its settings" in capsys.readouterr().err
 
 
+def test_a_run_on_official_files_is_evaluated_from_elsewhere(
+    tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "release").mkdir()
+    rows = "".join(f"( ( ( [MAX {digit} ) 3 ) ] )\t{max(digit, 3)}\r\n" for digit in range(10)) * 2
+    for split in ("train", "val", "test"):
+        (tmp_path / "release" / f"basic_{split}.tsv").write_text(f"Source\tTarget\r\n{rows}", newline="")
+    monkeypatch.chdir(tmp_path)
+    limits = [word for part in ("train", "val", "test") for word in (f"--trainer.limit_{part}_batches", "1.0")]
+    run(tiny(tmp_path / "run", data_dir, "--data.official_dir", "release", *limits, task="listops"))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    run(["evaluate", str(tmp_path / "run")])
+    (tmp_path / "release").rename(tmp_path / "moved")
+    run(["evaluate", str(tmp_path / "run")])
+
+
 @pytest.mark.parametrize("stop", [KeyboardInterrupt(), SystemExit(1)])
 @pytest.mark.parametrize("command", ["train", "evaluate"])
 def test_an_interrupted_test_says_so(

@@ -127,6 +127,23 @@ def test_nan_stays_in_its_sample(norm: str) -> None:
     assert_close(got[[0, 2]], want[[0, 2]])
 
 
+@pytest.mark.parametrize("prenorm", [True, False])
+@pytest.mark.parametrize("norm", NORMS)
+def test_layers_follow_the_formulas(norm: str, prenorm: bool) -> None:
+    """Pre-norm: x <- x + f(norm(x)), and one more norm at the end; post-norm: x <- norm(x + f(x))."""
+    backbone, x = build(norm=norm, prenorm=prenorm, feed_forward="glu").eval(), inputs()
+    want = x
+    for block in backbone.blocks():
+        for residual, f in (
+            (block.mixer_residual, block.mixer),
+            (block.feed_forward_residual, block.feed_forward),
+        ):
+            assert residual is not None
+            assert f is not None
+            want = want + f(residual.norm(want)) if prenorm else residual.norm(want + f(want))
+    assert_close(backbone(x), backbone.norm(want) if prenorm else want)
+
+
 def test_layers_have_their_own_parameters_and_options() -> None:
     backbone = Backbone(D, 2, ["s4d", "s4d"], [{"d_state": 4}, {"d_state": 16}])
     first, second = (sum(p.numel() for p in block.mixer.parameters()) for block in backbone.blocks())
@@ -223,6 +240,8 @@ def test_wrong_inputs(x: Tensor, lengths: Tensor | None, error: type[Exception],
         ({"d_model": -1}, ValueError, "d_model is -1"),
         ({"norm": "lyer"}, ValueError, "did you mean 'layer'"),
         ({"dropout": 1.5}, ValueError, "dropout is 1.5"),
+        ({"prenorm": "no"}, TypeError, "prenorm is 'no'.*True or False"),
+        ({"tie_dropout": 1}, TypeError, "tie_dropout is 1"),
         ({"feed_forward": "gl"}, ValueError, "feed_forward is 'gl'.*'glu'"),
         ({"feed_forward": "glu", "expansion": 0.0}, ValueError, "expansion is 0"),
         ({"mixer": ["s4d"]}, ValueError, "mixer has 1 entries, expected one for each of 2 layers"),

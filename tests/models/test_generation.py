@@ -106,9 +106,32 @@ def test_no_steps_returns_the_prompt_and_no_gradient(model: LanguageModel, promp
     assert generate(model, prompt.int(), 2).dtype == torch.int32
 
 
+@pytest.mark.parametrize("temperature", [1e-3, 1e-40, 5e-324])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_a_very_low_temperature_takes_the_likeliest(temperature: float, dtype: torch.dtype) -> None:
+    model = Fixed([0.3, 0.5, 0.15, 0.05])
+    model.logits = model.logits.to(dtype)
+    for options in ({}, {"top_k": 3}, {"top_p": 0.9}):
+        got = generate(model, torch.zeros(5, 1, dtype=torch.int64), 3, temperature=temperature, **options)
+        assert (got[:, 1:] == 1).all()
+
+
+def test_low_precision_logits_are_drawn_from_in_single_precision() -> None:
+    """With 4096 equal logits bfloat16 would round the cumulative probabilities of top-p to steps of 1/256."""
+    model = Fixed([1.0] * 4096)
+    model.logits = model.logits.bfloat16()
+    generator = torch.Generator().manual_seed(0)
+    drawn = generate(model, torch.zeros(8192, 1, dtype=torch.int64), 1, top_p=0.5, generator=generator)[:, 1]
+    share = len(drawn.unique()) / 4096
+    assert 0.45 < share <= 0.5 + 1 / 4096
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
+        ({"eos_token": V}, ValueError, "eos_token is 7, expected a token below the vocabulary's size 7"),
+        ({"eos_token": -1}, ValueError, "eos_token is -1"),
+        ({"eos_token": 1.0}, TypeError, "eos_token is 1.0"),
         ({"prompt": torch.zeros(2, 0, dtype=torch.int64)}, ValueError, "at least one token"),
         ({"prompt": torch.zeros(2, dtype=torch.int64)}, ValueError, r"expected shape \(B, L0\)"),
         ({"prompt": torch.zeros(2, 3)}, TypeError, "prompt is .*float32"),

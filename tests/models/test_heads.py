@@ -57,6 +57,15 @@ def test_pooling_is_over_the_valid_positions(pooling: str) -> None:
     assert_close(pool(x[:, :1], pooling, None), x[:, 0])
 
 
+def test_pooling_refuses_what_is_no_tensor() -> None:
+    x = torch.zeros(2, 3, 4)
+    for lengths, error in (([1, 2], TypeError), (torch.tensor([1]), ValueError), (torch.tensor([0, 4]), ValueError)):
+        with pytest.raises(error, match="lengths"):
+            pool(x, "mean", lengths)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"x is .*expected shape \(B, L, D\)"):
+        pool(x[0])
+
+
 def test_mean_of_a_long_bfloat16_sequence_divides_by_the_exact_length() -> None:
     x = torch.ones(1, 1001, 1, dtype=torch.bfloat16)  # bfloat16 rounds 1001 to 1000
     assert pool(x, "mean", torch.tensor([1001])).item() == 1.0
@@ -148,6 +157,7 @@ def test_every_parameter_gets_a_gradient() -> None:
         for name, parameter in model.named_parameters():
             assert parameter.grad is not None, name
             assert parameter.grad.isfinite().all(), name
+            assert parameter.grad.any(), f"{name}: all zero"
 
 
 def test_regressor_fits_the_mean_of_its_input() -> None:
@@ -207,6 +217,7 @@ def test_autocast() -> None:
     want = model(x, LENGTHS)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         got = model(x, LENGTHS)
+    assert got.dtype == torch.bfloat16
     assert_close(got, want, 0.1)
     got.float().sum().backward()
 

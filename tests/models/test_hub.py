@@ -70,6 +70,30 @@ def test_round_trip(case: str, tmp_path: Path) -> None:
     assert len(list(loaded.parameters())) == len(list(model.parameters()))
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("case", MODELS)
+def test_dtypes_are_kept(case: str, dtype: torch.dtype, tmp_path: Path) -> None:
+    kind, options, _ = MODELS[case]
+    torch.manual_seed(0)
+    model = kind(**options).to(dtype).eval()
+    model.save_pretrained(tmp_path)
+    want, got = model.state_dict(), kind.from_pretrained(tmp_path).state_dict()
+    assert dtype in {tensor.dtype for tensor in got.values()}
+    assert all(got[name].dtype == want[name].dtype and torch.equal(got[name], want[name]) for name in want)
+
+
+def test_a_wrong_type_in_the_configuration_names_the_file(folder: Path) -> None:
+    edit(folder, d_model="wide")
+    with pytest.raises(ValueError, match=r"config\.json doesn't fit SequenceClassifier: d_model is 'wide'"):
+        SequenceClassifier.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("name", ["/no/such/folder", "./models/of/mine", "models/of/mine"])
+def test_a_mistyped_folder_is_named(name: str) -> None:
+    with pytest.raises(FileNotFoundError, match=f"there is no folder {Path(name)}"):
+        SequenceClassifier.from_pretrained(name)
+
+
 def test_models_are_the_hubs_own_kind() -> None:
     assert issubclass(SequenceClassifier, hub.PyTorchModelHubMixin)
 

@@ -57,6 +57,19 @@ def test_masked_batch_norm_is_batch_norm_of_the_valid_positions(x: Tensor) -> No
     assert masked.norm.num_batches_tracked == plain.num_batches_tracked == 2
 
 
+@pytest.mark.parametrize("lengths", [[0, 0, 0], [0, 1, 0]])
+def test_fewer_than_two_valid_positions_leave_the_statistics_alone(x: Tensor, lengths: list[int]) -> None:
+    norm = BatchNorm(4).double()
+    norm(x)
+    before = {name: value.clone() for name, value in norm.state_dict().items()}
+    valid = valid_positions(torch.tensor(lengths), 7)
+    y = norm(x, valid)
+    assert all(torch.equal(value, before[name]) for name, value in norm.state_dict().items())
+    assert y.isfinite().all() and torch.equal(y[valid[..., 0]], norm.norm.bias.expand(sum(lengths), 4))
+    with pytest.raises(ValueError, match="more than 1 value"):
+        norm(x[:1, :1])
+
+
 def test_masked_batch_norm_in_evaluation_uses_the_running_statistics(x: Tensor) -> None:
     norm = BatchNorm(4).double().eval()
     valid = valid_positions(torch.tensor([7, 2, 4]), 7)

@@ -48,6 +48,26 @@ def test_the_argument_overrides_the_modules() -> None:
     assert sizes(model, filter_lr=0.0)[0.0, 0.0] == [3, 2, 4, 3, 2, 4]
 
 
+def test_step_sizes_may_have_a_rate_of_their_own() -> None:
+    class StateSpace(Filter):
+        filter_parameters = ("taps", "log_dt")
+
+        def __init__(self, filter_lr: float | None = None) -> None:
+            super().__init__(filter_lr)
+            self.log_dt = nn.Parameter(torch.ones(6))
+
+    model = StateSpace(0.01)
+    assert sizes(model, dt_lr=0.1) == {(0.1, 0.05): [5, 2, 4], (0.01, 0.0): [3], (0.1, 0.0): [6]}
+    assert sizes(model, dt_lr=0.2, filter_lr=0.003) == {(0.1, 0.05): [5, 2, 4], (0.003, 0.0): [3], (0.2, 0.0): [6]}
+    assert sizes(model) == {(0.1, 0.05): [5, 2, 4], (0.01, 0.0): [3, 6]}
+
+
+@pytest.mark.parametrize("mixer", ["s4d", "s4", "lssl", "dss"])
+def test_every_state_space_names_its_step_sizes(mixer: str) -> None:
+    rates = set(sizes(SequenceClassifier(3, d_input=1, d_model=8, n_layers=1, mixer=mixer), filter_lr=0.01, dt_lr=0.2))
+    assert rates == {(0.1, 0.05), (0.01, 0.0), (0.2, 0.0)}
+
+
 def test_equal_groups_are_one() -> None:
     assert sizes(Filter(), weight_decay=0.0) == {(0.1, 0.0): [5, 3, 2, 4]}
 
@@ -85,7 +105,7 @@ def test_an_optimiser_obeys_the_groups() -> None:
     assert torch.allclose(model.bias, torch.full((5,), 0.95))
 
 
-@pytest.mark.parametrize("name", ["lr", "weight_decay", "filter_lr"])
+@pytest.mark.parametrize("name", ["lr", "weight_decay", "filter_lr", "dt_lr"])
 def test_negative_rates(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} is -1"):
         sizes(Filter(), **{name: -1.0})

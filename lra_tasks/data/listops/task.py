@@ -14,7 +14,7 @@ protocol  S4's: no parentheses, ``]`` as ``X``, ``<eos>`` appended, at most 2048
 from __future__ import annotations
 
 import logging
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -24,7 +24,7 @@ import torch
 from torch.utils.data import Dataset
 
 from longconv._checks import check_int
-from lra_tasks.data.base import Sample, Task, TaskInfo
+from lra_tasks.data.base import Sample, Task, TaskInfo, marks, official_folder
 from lra_tasks.data.cache import save_array
 from lra_tasks.data.errors import DataError
 from lra_tasks.data.listops.official import SPLITS, find_release, read_tsv, write_tsv
@@ -65,24 +65,25 @@ class ListOps(Task):
     """Long ListOps: the value 0..9 of a nested expression of MIN, MAX, MED and SM (sum modulo 10) on digits.
 
     Args:
-        data_dir: see ``Task``.
-        batch_size: see ``Task``.
-        num_workers: see ``Task``.
-        seed: see ``Task``.
-        official_dir: read the official ``basic_*.tsv`` here instead of generating; the options below but ``l_max`` and
-            ``append_eos`` then have no meaning.
+        data_dir: where prepared data is kept; None for $LONGCONV_DATA or ~/.cache/longconv.
+        batch_size: samples a batch.
+        num_workers: processes that load batches; 0 loads them in the training process.
+        seed: of the training order; not of the data.
+        official_dir: folder of the official basic_*.tsv, to read instead of generating; of the other options only l_max
+            and append_eos then count.
         n_train: expressions to train on.
         n_val: expressions to validate on.
         n_test: expressions to test on.
-        min_length: expressions are longer than this ...
-        max_length: ... and shorter than this.
+        min_length: every expression has more tokens than this.
+        max_length: every expression has fewer tokens than this.
         max_depth: greatest depth of a tree (the root has depth 1).
         max_args: most arguments of an operator (the least is 2).
-        data_seed: of the generated expressions.
-        processes: that generate; None for all cores. The data does not depend on it.
-        l_max: longer inputs are cut, ``<eos>`` included.
-        append_eos: end every input with ``<eos>``.
-        write_official: also write the generated rows as the release's files, in ``listops-1000`` of ``folder``.
+        data_seed: seed of the generated expressions.
+        processes: number of processes that generate; None for all cores. The data does not depend on it.
+        l_max: length to which longer inputs are cut, the end token included.
+        append_eos: whether every input ends with an end token.
+        write_official: whether the generated rows are written as the release's files too, into the folder listops-1000
+            of the prepared data.
     """
 
     cache_name = "listops"
@@ -123,7 +124,7 @@ class ListOps(Task):
         write_official: bool = False,
     ) -> None:
         super().__init__(data_dir, batch_size, num_workers, seed)
-        self.official_dir = None if official_dir is None else Path(official_dir).expanduser()
+        self.official_dir = official_folder(official_dir)
         counts = {"n_train": n_train, "n_val": n_val, "n_test": n_test}
         self.counts = {name.removeprefix("n_"): check_int(name, count) for name, count in counts.items()}
         self.data_seed = check_int("data_seed", data_seed, least=0)
@@ -145,14 +146,18 @@ class ListOps(Task):
         return self.l_max
 
     def parameters(self) -> dict[str, Any]:
-        """The generator's options and seed, or the official files' sizes and times."""
+        """The generator's options and seed, or the folder of the official files."""
         if self.official_dir is not None:
-            files = {split: path.resolve() for split, path in find_release(self.official_dir).items()}
-            stats = {split: path.stat() for split, path in files.items()}
-            marks = {split: [str(files[split]), stat.st_size, stat.st_mtime_ns] for split, stat in stats.items()}
-            return {"version": 1, "official": marks}
+            return {"version": 2, "official": str(self.official_dir)}
         generated = {"counts": self.counts, **self.shape, "seed": self.data_seed, "tsv": self.write_official}
         return {"version": 1, "generated": generated}
+
+    def source(self) -> Any:
+        """Names, sizes and times of the official files."""
+        if self.official_dir is None:
+            return None
+        with suppress(DataError):
+            return marks(find_release(self.official_dir).values())
 
     def build(self, folder: Path) -> None:
         """Generate or read, and write tokens, offsets and labels of every split."""

@@ -21,7 +21,7 @@ References:
 from __future__ import annotations
 
 import logging
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -31,7 +31,7 @@ import torch
 from torch.utils.data import Dataset
 
 from longconv._checks import check_choice, check_int
-from lra_tasks.data.base import Sample, Task, TaskInfo, fractions
+from lra_tasks.data.base import Sample, Task, TaskInfo, fractions, marks, official_folder
 from lra_tasks.data.cache import ArrayWriter, save_array
 from lra_tasks.data.errors import DataError
 from lra_tasks.data.parallel import in_order, progress_bar
@@ -71,15 +71,16 @@ class Pathfinder32(Task):
     """Pathfinder at 32 x 32: do the two discs mark the ends of one dashed contour?
 
     Args:
-        data_dir: see ``Task``.
-        batch_size: see ``Task``.
-        num_workers: see ``Task``.
-        seed: see ``Task``.
-        official_dir: read the official release here instead of generating.
+        data_dir: where prepared data is kept; None for $LONGCONV_DATA or ~/.cache/longconv.
+        batch_size: samples a batch.
+        num_workers: processes that load batches; 0 loads them in the training process.
+        seed: of the training order; not of the data.
+        official_dir: folder of the official release, to read instead of generating.
         n_samples: pictures to generate; divided 80 / 10 / 10 %.
-        split: "random" (a permutation seeded with 42, as S4) or "first" (in order, as the Long Range Arena's code).
-        data_seed: of the generated pictures.
-        processes: that generate; None for all cores. The data does not depend on it.
+        split: how the pictures are divided: "random" (a permutation seeded with 42, as S4) or "first" (in order, as the
+            Long Range Arena's code).
+        data_seed: seed of the generated pictures.
+        processes: number of processes that generate; None for all cores. The data does not depend on it.
     """
 
     cache_name = "pathfinder32"
@@ -112,20 +113,24 @@ class Pathfinder32(Task):
         processes: int | None = None,
     ) -> None:
         super().__init__(data_dir, batch_size, num_workers, seed)
-        self.official_dir = None if official_dir is None else Path(official_dir).expanduser()
+        self.official_dir = official_folder(official_dir)
         self.n_samples = check_int("n_samples", n_samples, least=10)
         self.split = check_choice("split", split, ("random", "first"))
         self.data_seed = check_int("data_seed", data_seed, least=0)
         self.processes = None if processes is None else check_int("processes", processes)
 
     def parameters(self) -> dict[str, Any]:
-        """The generator's options and seed, or the official metadata's sizes and times; both splits share one cache."""
+        """The generator's options and seed, or the folder of the official files; both splits share one cache."""
         if self.official_dir is None:
             return {"version": 1, "size": self.size, "generated": {"n": self.n_samples, "seed": self.data_seed}}
-        release = find_release(self.official_dir, self.size).resolve()
-        files = sorted((release / "metadata").glob("*.npy"))
-        marks = [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files]
-        return {"version": 1, "size": self.size, "official": [str(release), marks]}
+        return {"version": 2, "size": self.size, "official": str(self.official_dir)}
+
+    def source(self) -> Any:
+        """Names, sizes and times of the official metadata."""
+        if self.official_dir is None:
+            return None
+        with suppress(DataError):
+            return marks(sorted((find_release(self.official_dir, self.size) / "metadata").glob("*.npy")))
 
     def build(self, folder: Path) -> None:
         """Generate or read, and write one array of pictures and one of labels."""

@@ -82,6 +82,19 @@ def test_other_parameters_are_a_fault(tmp_path: Path) -> None:
     assert find_fault(tmp_path / "key", {"seed": 2}) == "it was made with other parameters"
 
 
+def test_changed_sources_are_read_again_and_missing_ones_are_not_needed(tmp_path: Path) -> None:
+    built: list[int] = []
+
+    def counted(folder: Path) -> None:
+        built.append(1)
+        build(folder)
+
+    for source, expected in (([1, 2], 1), ([1, 2], 1), (None, 1), ([1, 3], 2), (None, 2)):
+        ensure(tmp_path / "key", PARAMETERS, counted, source)
+        assert len(built) == expected
+    assert find_fault(tmp_path / "key", PARAMETERS, [1, 2]) == "the files that it was made from have changed"
+
+
 @pytest.mark.parametrize("error", [RuntimeError("broken"), KeyboardInterrupt()])
 def test_a_failed_build_leaves_nothing(tmp_path: Path, error: BaseException) -> None:
     def failing(folder: Path) -> None:

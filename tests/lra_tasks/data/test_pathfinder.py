@@ -223,6 +223,28 @@ def test_reads_the_official_folders(tmp_path: Path, parent: str) -> None:
         assert np.array_equal(np.load(task.folder / "labels.npy"), labels)
 
 
+def test_a_whole_cache_needs_its_source_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    level = release(tmp_path / "source")
+    monkeypatch.chdir(tmp_path)
+
+    def prepared() -> list[int]:
+        task = create_task("pathfinder32", data_dir=tmp_path / "data", official_dir="source", split="first")
+        task.prepare_data()
+        return np.load(task.folder / "labels.npy").tolist()
+
+    labels = prepared()
+    (tmp_path / "source").rename(tmp_path / "moved")
+    assert prepared() == labels
+    (tmp_path / "moved").rename(tmp_path / "source")
+    text = (level / "metadata" / "2.npy").read_text()
+    (level / "metadata" / "2.npy").write_text("".join(text.splitlines(keepends=True)[1:]))
+    assert prepared() == labels[1:]
+    task = create_task("pathfinder32", data_dir=tmp_path / "empty", official_dir="source", split="first")
+    (tmp_path / "source").rename(tmp_path / "moved")
+    with pytest.raises(DataError, match="no pathfinder32/curv_contour_length_14"):
+        task.prepare_data()
+
+
 def test_bad_pictures_are_skipped_counted_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     level = release(tmp_path)
     folder = level / "imgs" / "2"
