@@ -156,11 +156,6 @@ def real_columns(x: Tensor) -> Tensor:
     return torch.view_as_real(x).flatten(-2)
 
 
-def modes(x: Tensor) -> Tensor:
-    """The inverse of :func:`real_columns`."""
-    return torch.view_as_complex(x.unflatten(-1, (-1, 2)))
-
-
 def real_rows(c: Tensor) -> Tensor:
     """The row (..., N), float64, whose product with the real state is Re sum_n c[..., n] x[n]."""
     return real_columns(c.to(torch.complex128).conj_physical())

@@ -53,7 +53,7 @@ class DiagonalMixer(ConvolutionMixer):
 
     def _step(self, u_t: Tensor, state: DiagonalState) -> tuple[Tensor, DiagonalState]:
         self._check_state(u_t, state)
-        u = u_t.to(state.x.dtype.to_real())
+        u = u_t.to(state.x.real.dtype)
         x, y = state_space_step(state.x, u, state.A_bar, state.B_bar, state.C)
         y = 2 * y + self.D * u[:, None]
         return self._mix_features(y.to(u_t.dtype).flatten(1)), state._replace(x=x)

@@ -12,7 +12,7 @@ from longconv import _autocast
 from longconv._checks import COMPLEX, check_int, check_state
 from longconv.filters import DPLRFilter
 from longconv.filters.dense import columns, halves, squares
-from longconv.filters.dplr import DPLR, dense, modes, real_columns, real_rows
+from longconv.filters.dplr import DPLR, dense, real_columns, real_rows
 from longconv.mixers.base import ConvolutionMixer, filter_count
 from longconv.ops import fft_conv, state_space_step, transpose
 from longconv.ops.state_space_taps import state_space_taps
@@ -149,7 +149,7 @@ class S4(ConvolutionMixer):
 
     def _step(self, u_t: Tensor, state: S4State) -> tuple[Tensor, S4State]:
         self._check_state(u_t, state)
-        u = u_t.to(state.x.dtype.to_real())
+        u = u_t.to(state.x.real.dtype)
         A, B, left, right = state.system
         x, y = state_space_step(state.x, u, A, B, state.C, left, right)
         y = 2 * y + self.D * u[:, None]
@@ -222,4 +222,5 @@ def advance(state: S4State, u: Tensor) -> tuple[Tensor, Tensor]:
     after = after + inputs[:, :, 0]
     for block in inputs[:, :, 1:].unbind(2):
         after = after @ powers[-1].mT + block
-    return past, modes(after.transpose(0, 1).contiguous()).to(x.dtype)
+    after = after.transpose(0, 1).to(u.dtype)
+    return past, torch.complex(after[..., 0::2], after[..., 1::2])

@@ -85,7 +85,7 @@ def ssm(
     """
     _check_system(u, Lambda_bar, B_bar, C, D, initial, bidirectional)
     real = torch.promote_types(u.dtype, torch.float32)
-    real = real if initial is None else torch.promote_types(real, initial.dtype.to_real())
+    real = real if initial is None else torch.promote_types(real, initial.real.dtype)
     _check_growth(Lambda_bar, u.shape[1], real)
     with _autocast.off(u.device):
         wide = u.to(real)

@@ -39,6 +39,19 @@ def test_compile_takes_the_whole_graph(case: Case) -> None:
     check_compiled(case, "aot_eager")
 
 
+@streaming_mixers
+def test_compile_of_streaming_takes_the_whole_graph(case: Case) -> None:
+    torch._dynamo.reset()
+    mixer, u = case.build(), sequence()
+    step, prefill = (torch.compile(f, fullgraph=True, backend="aot_eager") for f in (mixer.step, mixer.prefill))
+    with torch.no_grad():
+        state = mixer.init_state(u.shape[0])
+        head, state = prefill(u[:, :-2], state)
+        y, state = step(u[:, -2], state)
+        last, _ = step(u[:, -1], state)
+        assert_close(torch.cat([head, y[:, None], last[:, None]], 1), mixer(u), CHAIN)
+
+
 @default_mixers
 def test_compile_with_symbolic_sizes(case: Case) -> None:
     check_compiled(case, "aot_eager", dynamic=True)
