@@ -118,6 +118,11 @@ def _of_diagonal(matrix: Tensor) -> Tensor:
     return torch.complex(blocks[:, 0, 0] + blocks[:, 1, 1], blocks[:, 1, 0] - blocks[:, 0, 1])
 
 
+def _reversed(tensor: Tensor) -> Tensor:
+    """The first axis backwards; a copy of rows, which ``flip`` makes element by element."""
+    return tensor[torch.arange(tensor.shape[0] - 1, -1, -1, device=tensor.device)]
+
+
 def _powers(A: Tensor, count: int) -> Tensor:
     """A^j for j < count, a power of two, (count, H, N)."""
     powers, square = torch.ones_like(A)[None], A
@@ -134,7 +139,7 @@ def _blocks(A: Tensor, B: Tensor, C: Tensor, left: Tensor, right: Tensor, length
     for _ in range(size - 1):
         z.append(recurrence.step(z[-1]))
     sequences, powers = torch.stack(z), _powers(A, size)
-    u = powers.flip(0)[:, None] * left  # (T, R, H, N)
+    u = _reversed(powers)[:, None] * left  # (T, R, H, N)
     block = _diagonal(powers[-1] * A) + _stack(u).mT @ _stack(sequences[:, 1:])
     rows = [real(C.conj_physical()).transpose(0, 1)]
     for _ in range(count - 1):
@@ -188,7 +193,7 @@ def _backward(g: Tensor, A: Tensor, B: Tensor, C: Tensor, left: Tensor, right: T
     else:
         adjoints = torch.stack(later[-2::-1], 1).flatten(1, 2)  # (H, (Q - 1) C, 2N)
         dblock = blocks.rows[:-1].transpose(0, 1).flatten(1, 2).mT @ adjoints
-    u, v = blocks.powers.flip(0)[:, None] * left, blocks.sequences[:, 1:]
+    u, v = _reversed(blocks.powers)[:, None] * left, blocks.sequences[:, 1:]
     du, dv = _unstack(_stack(v) @ dblock.mT, size), _unstack(_stack(u) @ dblock, size)
     dz = torch.cat([modes(dcolumns.transpose(0, 1).contiguous())[:, None], dv], 1)
     dA, dleft = _powers_gradient(blocks.powers, A, left, du, _of_diagonal(dblock))
@@ -202,7 +207,7 @@ def _backward(g: Tensor, A: Tensor, B: Tensor, C: Tensor, left: Tensor, right: T
 def _powers_gradient(powers: Tensor, A: Tensor, left: Tensor, du: Tensor, dtop: Tensor) -> tuple[Tensor, Tensor]:
     """The gradients to A and left of U[j] = A^(T-1-j) left (T, R, H, N), and of A^T, whose gradient is dtop."""
     size = powers.shape[0]
-    du = du.flip(0)  # of A^j left
+    du = _reversed(du)  # of A^j left
     dleft = (powers.conj_physical()[:, None] * du).sum(0)
     dpowers = (du * left.conj_physical()).sum(1)  # of A^j
     dpowers = torch.cat([dpowers[1:], dtop[None]])  # of A^(j + 1) = A A^j, whose derivative is (j + 1) A^j
