@@ -15,7 +15,7 @@ from lra_tasks.errors import RunError, UsageError
 from lra_tasks.files import load_checkpoint
 from lra_tasks.module import SequenceModule
 from lra_tasks.results import RunFolder, read_config
-from lra_tasks.trainer import create_trainer, lightning
+from lra_tasks.trainer import create_trainer, quiet_lightning
 
 Split = Literal["val", "test"]
 
@@ -75,7 +75,7 @@ def score(config: RunConfig, task: Task, module: SequenceModule, split: Split = 
         DataError: a data file is missing or corrupt.
     """
     settings = replace(config.recipe.trainer, devices=1, strategy="auto")
-    with lightning():
+    with quiet_lightning():
         trainer = create_trainer(settings, logger=False, enable_checkpointing=False)
         run = trainer.test if split == "test" else trainer.validate
         (metrics,) = run(module, datamodule=task, verbose=False)

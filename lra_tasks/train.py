@@ -20,7 +20,7 @@ from lra_tasks.module import SequenceModule
 from lra_tasks.plots import plot_filters, plot_learning_curve
 from lra_tasks.progress import RunProgress
 from lra_tasks.results import RunFolder, versions, write_metrics
-from lra_tasks.trainer import RunLogger, create_trainer, leave_process_group, lightning
+from lra_tasks.trainer import RunLogger, create_trainer, leave_process_group, quiet_lightning
 
 
 def train(config: RunConfig, folder: RunFolder, *, resume: bool, console: Console) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def train(config: RunConfig, folder: RunFolder, *, resume: bool, console: Consol
     Args:
         config: what to run.
         folder: where it is kept.
-        resume: continue the run in the folder, or begin it where none of its epochs was finished.
+        resume: continue the run in the folder; where none of its epochs was finished, begin it, with any settings.
         console: where progress is printed.
 
     Returns:
@@ -44,7 +44,7 @@ def train(config: RunConfig, folder: RunFolder, *, resume: bool, console: Consol
     """
     task, module = build(config)
     checkpoints = EpochCheckpoints(folder, config)
-    with lightning():
+    with quiet_lightning():
         trainer = create_trainer(
             config.recipe.trainer,
             logger=RunLogger(folder.logs),
@@ -75,17 +75,17 @@ def _enter(config: RunConfig, folder: RunFolder, *, resume: bool) -> None:
 
 
 def _check_resumable(config: RunConfig, folder: RunFolder) -> None:
-    """Raise unless the folder holds this very run, with a last checkpoint that can be read, if any."""
+    """Raise unless the folder holds this very run with a readable checkpoint, or a run that has done no epoch yet."""
     if not folder.config.is_file():
         raise UsageError(f"there is no run to resume in {folder.path}, but other files: choose another --run-dir")
+    if not folder.last.is_file():
+        return
     differing = differences(RunConfig.load(folder.config), config)
     if differing:
         raise UsageError(
             f"{folder.path} holds a run with other settings, so it cannot be resumed with these: "
             f"{'; '.join(differing)} (only {', '.join(RESUME_MAY_CHANGE)} may change)"
         )
-    if not folder.last.is_file():
-        return
     n_done, n_epochs = int(load_checkpoint(folder.last)["run"]["row"]["epoch"]), config.recipe.trainer.max_epochs
     if n_done > n_epochs:
         raise UsageError(f"trainer.max_epochs is {n_epochs}, but {n_done} epochs of {folder.path} are done")

@@ -30,7 +30,7 @@ _QUIET = (
 
 
 @contextmanager
-def lightning() -> Iterator[None]:
+def quiet_lightning() -> Iterator[None]:
     """Leave out Lightning's tips; what it refuses is a UsageError."""
     logger = logging.getLogger("lightning.pytorch")
     level = logger.level

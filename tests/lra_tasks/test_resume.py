@@ -240,6 +240,17 @@ def test_resuming_with_other_settings_names_them(
     assert (finished / "metrics.json").read_bytes() == before
 
 
+def test_a_run_that_never_began_takes_other_settings(
+    tmp_path: Path, data_dir: Path, finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    assert main(tiny(folder, data_dir, "--trainer.limit_train_batches", "0.0001")) == 2
+    error = capsys.readouterr().err
+    assert "the trainer refuses its settings" in error and "0.0001" in error and "Traceback" not in error
+    run(tiny(folder, data_dir, "--resume"))
+    _same(folder, finished)
+
+
 def test_resume_refuses_another_task(finished: Path, data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(tiny(finished, data_dir, "--resume", task="pmnist")) == 2
     assert "holds a run with task 'smnist'" in capsys.readouterr().err

@@ -33,7 +33,7 @@ def test_the_folder_of_a_run_is_complete(finished: Path) -> None:
     assert 0 <= metrics["test/accuracy"] <= 1 and 0 <= metrics["val/accuracy"] <= 1
     assert metrics["epochs"] == 3 and 1 <= metrics["best_epoch"] <= 3
     assert metrics["parameters"] > 0 and metrics["wall_time_s"] > 0 and metrics["seed"] == 0
-    assert metrics["versions"]["torch"] == torch.__version__
+    assert metrics["versions"]["torch"] == torch.__version__ and metrics["device"] == "cpu"
     for name in ("learning_curve.png", "filters.png"):
         assert (finished / name).read_bytes().startswith(b"\x89PNG")
     assert list((finished / "logs").glob("events*"))
