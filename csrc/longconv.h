@@ -83,6 +83,43 @@ LONGCONV_API int32_t longconv_cpu_state_space_step(void* next, void* y, const vo
                                                    const double* right, int64_t batch, int64_t features, int64_t modes,
                                                    int64_t channels, int64_t rank, int32_t element_size);
 
+// What a transform for sequences of one length takes; all in numbers (of 4 or 8 bytes).
+struct LongconvFftSize {
+    int64_t size;      // of the transform, >= length
+    int64_t tables;    // the tables of longconv_cpu_fft_plan
+    int64_t forward;   // memory of one worker of longconv_cpu_fft_conv, forward
+    int64_t backward;  // and backward
+};
+
+// The transform for sequences of a length >= 1 in the chosen instruction set (the tables fit no other one): its sizes,
+// and with tables not NULL (aligned to 64 bytes, as all memory below) its tables. element is a real LongconvElement.
+LONGCONV_API int32_t longconv_cpu_fft_plan(void* tables, int64_t length, int32_t element, struct LongconvFftSize* size);
+
+// Contiguous rows of real numbers at data + sample * batch + channel * channel_stride; data NULL: there are none.
+struct LongconvRows {
+    void* data;
+    int64_t batch, channel;
+};
+
+// y = post_gate (k * x + k_reverse * x + skip x), x = pre_gate u, for sequences (batch, channels, length), and its
+// gradients. Filters have one row a channel, or one a sample and channel (per_sample); so have dk, dk_reverse and
+// dskip. In circular mode y[t] also takes what k * x is at t + length (the sample's own, with `lengths`, from where on
+// its filter must be 0; k_reverse must be absent). Absent gates count as 1, absent k_reverse and skip as 0, absent
+// gradients are not computed.
+struct LongconvFftConv {
+    const void* plan;        // tables of longconv_cpu_fft_plan
+    void* work;              // of `threads` workers
+    const int64_t* lengths;  // of the samples, or NULL: u counts as 0 and y is 0 from there on
+    int64_t batch, channels, length;
+    int64_t taps, reverse_taps;  // 1 .. length, 0 .. length - 1
+    int32_t per_sample, circular, backward, threads, element;
+    struct LongconvRows u, k, k_reverse, skip, pre_gate, post_gate;
+    struct LongconvRows y;                                                     // forward
+    struct LongconvRows dy, du, dk, dk_reverse, dskip, dpre_gate, dpost_gate;  // backward; u may be absent for du alone
+};
+
+LONGCONV_API int32_t longconv_cpu_fft_conv(const struct LongconvFftConv* call);
+
 // ---- liblongconv_cuda: each call queues its work on a stream (a cudaStream_t) of a device and returns at once
 
 LONGCONV_API int32_t longconv_cuda_abi(void);

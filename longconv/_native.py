@@ -34,6 +34,8 @@ _SIGNATURES: dict[str, dict[str, tuple[Sequence[type], type | None]]] = {
         "isa_select": ([_TEXT], _I32),
         "isa": ([], _TEXT),
         "threads": ([_POINTER], None),
+        "fft_plan": ([_POINTER, _I64, _I32, _POINTER], _I32),
+        "fft_conv": ([_POINTER], _I32),
         "state_space_step": ([*[_POINTER] * 9, *[_I64] * 5, _I32], _I32),
         "transpose": (_TRANSPOSE, _I32),
         "linear_scan": ([*[_POINTER] * 4, *[_I64] * 3, *[_STRIDES] * 3, *[_I32] * 3], _I32),

@@ -129,6 +129,20 @@ int32_t longconv_cpu_transpose(void* out, const void* in, int64_t batch, int64_t
                                       element_size);
 }
 
+int32_t longconv_cpu_fft_plan(void* tables, int64_t length, int32_t element, LongconvFftSize* size) {
+    if (!chosen) return LONGCONV_UNKNOWN_ISA;
+    if (length < 1) return LONGCONV_BAD_SIZE;
+    return chosen->kernels->fft_plan(tables, length, element, size);
+}
+
+int32_t longconv_cpu_fft_conv(const LongconvFftConv* call) {
+    if (!chosen) return LONGCONV_UNKNOWN_ISA;
+    if (call->batch < 0 || call->channels < 0 || call->length < 1 || call->taps < 1 || call->reverse_taps < 0)
+        return LONGCONV_BAD_SIZE;
+    if (call->taps > call->length || call->reverse_taps >= call->length || call->threads < 1) return LONGCONV_BAD_SIZE;
+    return chosen->kernels->fft_conv(*call);
+}
+
 int32_t longconv_cpu_linear_scan(void* h, const void* a, const void* b, const void* initial, int64_t outer,
                                  int64_t length, int64_t inner, const int64_t a_strides[3], const int64_t b_strides[3],
                                  const int64_t initial_strides[2], int32_t reverse, int32_t threads, int32_t element) {

@@ -12,7 +12,7 @@ from torch import Tensor
 from longconv._checks import check_lengths
 from longconv.ops._library import define, gradients_of
 from longconv.ops._registry import Backend, Backends
-from longconv.ops.fft_conv import plain
+from longconv.ops.fft_conv import cpu, plain
 from longconv.ops.fft_conv.reference import MatrixConvolution
 from longconv.ops.fft_conv.torch_fft import SpectralConvolution
 
@@ -27,7 +27,12 @@ def _plain(name: str, make: plain.Make, *, auto: bool = True) -> Backend:
 
 
 BACKENDS = Backends(
-    "fft_conv", [_plain("torch", SpectralConvolution), _plain("reference", MatrixConvolution, auto=False)]
+    "fft_conv",
+    [
+        Backend("cpu", cpu.forward, cpu.backward, available=cpu.available, supports=cpu.supports),
+        _plain("torch", SpectralConvolution),
+        _plain("reference", MatrixConvolution, auto=False),
+    ],
 )
 
 

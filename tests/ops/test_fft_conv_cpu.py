@@ -1,0 +1,147 @@
+"""The backend ``cpu`` of ``fft_conv`` at every size and instruction set; the contract is in test_fft_conv."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from longconv import _native
+from longconv.ops import fft_conv
+from longconv.ops.fft_conv import cpu
+from tests.tolerances import assert_close
+
+pytestmark = pytest.mark.skipif(cpu.available() is not None, reason=str(cpu.available()))
+
+ERROR = {torch.float32: 5e-7, torch.float64: 3e-15}
+"""What a transform of this design is off by, relative L2; the promise to users is tests/tolerances.py."""
+
+
+def run(call: dict[str, Tensor], dy: Tensor, **options: Any) -> list[Tensor]:
+    """The output, and the gradient of every tensor."""
+    leaves: dict[str, Any] = {name: t.detach().requires_grad_() for name, t in call.items()}
+    y = fft_conv(**leaves, **options)
+    return [y, *torch.autograd.grad(y, list(leaves.values()), dy)]
+
+
+def against_double(call: dict[str, Tensor], **options: Any) -> None:
+    """Everything against the torch backend in float64, which has the same rounded inputs."""
+    dy = torch.randn_like(call["u"])
+    got = run(call, dy, backend="cpu", **options)
+    want = run({n: t.double() for n, t in call.items()}, dy.double(), backend="torch", **options)
+    for name, a, b in zip(("y", *call), got, want, strict=True):
+        if (
+            name == "skip"
+        ):  # one number out of a spectrum: its error is that of a sum of so many terms, however small it is
+            assert (a - b).norm() <= ERROR[a.dtype] * (dy.numel() ** 0.5 + b.norm())
+        elif b.count_nonzero() or a.count_nonzero():
+            assert_close(a, b, ERROR[a.dtype])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_every_size(isa: str, dtype: torch.dtype) -> None:
+    """Lengths around every width, leaf and radix, primes and long ones."""
+    around = [n + d for n in (4, 16, 64, 128, 192, 256, 320, 768, 1024, 1280, 4096) for d in (-1, 0, 1)]
+    for length in (1, 2, 11, 97, *around, 2560, 3840, 4999, 6561, 15625, 16384, 32768, 65536, 69120):
+        call = {"u": torch.randn(2, 2, length, dtype=dtype), "k": torch.randn(2, length, dtype=dtype) / length**0.5}
+        against_double(call)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_random_calls(isa: str, data: st.DataObject) -> None:
+    batch, channels = data.draw(st.integers(1, 3), label="B"), data.draw(st.integers(1, 3), label="H")
+    length = data.draw(st.integers(1, 5000), label="L")
+    dtype = data.draw(st.sampled_from([torch.float32, torch.float64]), label="dtype")
+    mode = data.draw(st.sampled_from(["causal", "circular"]), label="mode")
+
+    def taps(label: str) -> Tensor:
+        count = data.draw(st.integers(1, 6000), label=label)
+        lead = (channels,) if data.draw(st.booleans(), label=f"{label}: shared") else (batch, channels)
+        return torch.randn(*lead, count, dtype=dtype) / count**0.5
+
+    shape = (batch, channels, length)
+    call = {"u": torch.randn(shape, dtype=dtype), "k": taps("K")}
+    if mode == "causal" and data.draw(st.booleans(), label="two-sided"):
+        call["k_reverse"] = taps("K reverse")
+    if data.draw(st.booleans(), label="skip"):
+        call["skip"] = torch.randn(channels, dtype=dtype)
+    for name in ("pre_gate", "post_gate"):
+        if data.draw(st.booleans(), label=name):
+            call[name] = torch.randn(shape, dtype=dtype)
+    lengths = None
+    if data.draw(st.booleans(), label="lengths"):
+        lengths = torch.tensor([length, *(data.draw(st.integers(0, length)) for _ in range(batch - 1))])
+    against_double(call, mode=mode, lengths=lengths)
+
+
+@pytest.mark.parametrize("mode", ["causal", "circular"])
+@pytest.mark.parametrize("threads", [2, 3])
+def test_threads_change_nothing(mode: str, threads: int) -> None:
+    """Neither their number nor, with fewer filters than threads, the samples being shared out."""
+    before = torch.get_num_threads()
+    calls = [{"u": torch.randn(b, h, 3000), "k": torch.randn(h, 3000)} for b, h in ((9, 1), (2, 9), (1, 1))]
+    alone = [run(call, call["u"], mode=mode, backend="cpu") for call in calls]
+    torch.set_num_threads(threads)
+    try:
+        together = [run(call, call["u"], mode=mode, backend="cpu") for call in calls]
+    finally:
+        torch.set_num_threads(before)
+    for got, want in zip(together, alone, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))
+
+
+@pytest.mark.parametrize("length", [5, 300, 1024, 5000])
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_a_bad_row_stays_alone(length: int, bad: float) -> None:
+    u, k = torch.randn(3, 2, length), torch.randn(2, length)
+    clean = run({"u": u, "k": k}, u, backend="cpu")
+    spoiled = u.clone()
+    spoiled[1, 1, length // 2] = bad
+    got = run({"u": spoiled, "k": k}, u, backend="cpu")
+    others = torch.ones(3, 2, dtype=torch.bool)
+    others[1, 1] = False
+    assert torch.equal(got[0][others], clean[0][others])
+    assert not got[0][1, 1].isfinite().all()
+    assert torch.equal(got[1], clean[1]), "du doesn't depend on u"
+    assert torch.equal(got[2][0], clean[2][0])
+    assert not got[2][1].isfinite().all()
+
+
+def test_views_give_what_copies_give() -> None:
+    """Rows at any stride, among them repeated ones and channels-last ones."""
+    u = torch.randn(3, 1000, 4)
+    k = torch.randn(2000, 4)
+    for seen in (u.mT, u.mT[:, :, ::3], u.mT[:1].expand(3, -1, -1), u.mT.flip(-1)):
+        dy = torch.randn(seen.shape)
+        got = run({"u": seen, "k": k.mT[:, ::2], "pre_gate": seen}, dy.mT.contiguous().mT)
+        want = run({"u": seen.contiguous(), "k": k.mT[:, ::2].contiguous(), "pre_gate": seen.contiguous()}, dy)
+        assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))
+
+
+def test_memory_is_that_of_a_few_rows() -> None:
+    """Beside the results the call takes a few rows a thread, whatever the batch: the plan is there already."""
+    u, k = torch.randn(8, 64, 1024), torch.randn(64, 1024)
+    fft_conv(u, k, backend="cpu")
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        fft_conv(u, k, backend="cpu")
+    taken = sum(max(event.cpu_memory_usage, 0) for event in profile.events() if event.name == "aten::empty")
+    assert 0 < taken <= u.nbytes + 10 * 4 * 1024 * torch.get_num_threads()
+
+
+def test_dispatch_changes_the_plan() -> None:
+    """A plan belongs to an instruction set: its tables are laid out by the width of the vectors."""
+    u, k = torch.randn(1, 1, 777), torch.randn(1, 777)
+    want = fft_conv(u.double(), k.double(), backend="torch")
+    before = _native.chosen_isa(_native.cpu())
+    assert before is not None
+    try:
+        for isa in [name for name, supported in _native.isas(_native.cpu()).items() if supported] * 2:
+            _native.select_isa(_native.cpu(), isa)
+            assert_close(fft_conv(u, k, backend="cpu"), want, ERROR[torch.float32])
+    finally:
+        _native.select_isa(_native.cpu(), before)
