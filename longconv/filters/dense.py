@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from longconv._checks import check_bool, check_int, check_real, check_shape, check_tensor, check_values
+from longconv._checks import check_bool, check_choice, check_int, check_real, check_shape, check_tensor, check_values
 from longconv.filters import hippo
 from longconv.filters.base import Filter, initial_log_dt, parameter_dtype
 
@@ -186,7 +186,7 @@ class DenseFilter(Filter):
         filter_lr: float | None = None,
     ) -> None:
         super().__init__(filter_lr)
-        A, B = hippo.transition(init, check_int("d_state", d_state))
+        A, B = hippo.transition(check_choice("init", init, hippo.NAMES), check_int("d_state", d_state))
         self.alpha = check_real("alpha", alpha, least=0, most=1)
         log_dt = initial_log_dt([check_int("d_model", d_model)], dt_min, dt_max)
         _require_stable(A, dt_min, dt_max, self.alpha)

@@ -14,7 +14,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from longconv._checks import COMPLEX, check_bool, check_int, check_real, check_shape, check_tensor, check_values
+from longconv._checks import (
+    COMPLEX,
+    check_bool,
+    check_choice,
+    check_int,
+    check_real,
+    check_shape,
+    check_tensor,
+    check_values,
+)
 from longconv.filters import hippo
 from longconv.filters.base import Filter, initial_log_dt, parameter_dtype
 from longconv.ops.state_space_taps import state_space_taps
@@ -219,7 +228,7 @@ class DPLRFilter(Filter):
         check_int("d_model", d_model)
         if check_int("d_state", d_state) % 2:
             raise ValueError(f"d_state is {d_state}, expected an even number: the modes are conjugate pairs")
-        Lambda, P, B, _ = hippo.nplr(init, d_state, rank)
+        Lambda, P, B, _ = hippo.nplr(check_choice("init", init, hippo.NAMES), d_state, rank)
         if b_clip is not None:
             bound = check_real("b_clip", b_clip, least=0)
             B = torch.complex(B.real, B.imag.clamp(-bound, bound))

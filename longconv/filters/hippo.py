@@ -183,12 +183,15 @@ MEASURES = {
 
 ALIASES = {"fourier": "fout", "fourier_diag": "foud"}
 
+NAMES = (*MEASURES, *ALIASES)
+"""The names that :func:`transition` takes."""
+
 NPLR = tuple(name for name, row in MEASURES.items() if row.correction(2) is not None)
 """The measures that :func:`nplr` knows."""
 
 
 def _measure(name: str) -> Measure:
-    known = check_choice("measure", name, (*MEASURES, *ALIASES))
+    known = check_choice("measure", name, NAMES)
     return MEASURES[ALIASES.get(known, known)]
 
 

@@ -137,5 +137,5 @@ def _eigenbasis(init: str, d_state: int, blocks: int | None) -> tuple[Tensor, Te
         blocks = 8 if N % 16 == 0 else 1
     if N % (2 * check_int("blocks", blocks)):
         raise ValueError(f"d_state is {N}, expected a multiple of 2 blocks = {2 * blocks}: a block has pairs of modes")
-    Lambda, _, _, V = hippo.nplr(init, N // blocks, rank=2)
+    Lambda, _, _, V = hippo.nplr(check_choice("init", init, hippo.NAMES), N // blocks, rank=2)
     return Lambda.repeat(blocks), torch.block_diag(*[V] * blocks)

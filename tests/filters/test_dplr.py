@@ -231,7 +231,7 @@ def test_bad_arguments() -> None:
         ({"dt_min": -0.1}, "dt_min is -0.1"),
         ({"dt_min": 0.2}, "dt_max is 0.1"),
         ({"dt_max": math.inf}, "dt_max is inf"),
-        ({"init": "leg"}, "measure is 'leg'.*did you mean 'legt' or 'legs'"),
+        ({"init": "leg"}, "init is 'leg'.*did you mean 'legt' or 'legs'"),
         ({"init": "lmu"}, "measure 'lmu' has no known normal plus low rank form"),
         ({"init": "legt"}, "rank is 1, expected at least 2 for measure 'legt'"),
         ({"rank": 0}, "rank is 0"),

@@ -136,7 +136,7 @@ def test_bad_parameters_are_named() -> None:
     for call in (lambda: mixer(u), lambda: mixer.init_state(1), lambda: mixer.filter(4)):
         with pytest.raises(ValueError, match=r"B\[1, 2, 0\] is inf, expected finite values"):
             call()
-    with pytest.raises(ValueError, match="measure is 'legz'.*did you mean"):
+    with pytest.raises(ValueError, match="init is 'legz'.*did you mean"):
         bare(init="legz")
     with pytest.raises(ValueError, match="d_state is 9, expected an even number"):
         bare(d_state=9)
