@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 LIBRARY = torch.library.Library("longconv", "DEF")
 """Namespace ``torch.ops.longconv``."""
@@ -38,8 +39,8 @@ def define(
 ) -> Callable[..., Any]:
     """Define the operator ``torch.ops.longconv.<name>``; return the function that calls it.
 
-    Under the transforms of ``torch.func`` the call goes through an ``autograd.Function`` of the same rules, because the
-    rule that ``torch.library`` registers can't be transformed (torch 2.13).
+    Under the transforms of ``torch.func`` and forward-mode differentiation the call goes through an
+    ``autograd.Function`` of the same rules, because those that ``torch.library`` registers know neither (torch 2.13).
 
     Args:
         name: the operator's name.
@@ -56,7 +57,8 @@ def define(
     function: Any
 
     def call(*args: Any) -> Any:
-        return function.apply(*args) if torch._C._are_functorch_transforms_active() else operator(*args)
+        transformed = torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+        return function.apply(*args) if transformed else operator(*args)
 
     rule = functools.partial(vmap, call)
     function = _transformable(name, operator, save, gradients, rule, several=schema.endswith("[]"))
@@ -65,6 +67,16 @@ def define(
     torch.library.register_autograd(qualified, gradients, setup_context=save, lib=LIBRARY)
     torch.library.register_vmap(qualified, rule, lib=LIBRARY)
     return call
+
+
+class _Context:
+    """What ``save`` and ``gradients`` need of an autograd context."""
+
+    def __init__(self, needs_input_grad: Sequence[bool]) -> None:
+        self.needs_input_grad, self.saved_tensors = needs_input_grad, ()
+
+    def save_for_backward(self, *tensors: Any) -> None:
+        self.saved_tensors = tensors
 
 
 def _transformable(
@@ -79,6 +91,8 @@ def _transformable(
     """The operator as an ``autograd.Function``, which tracks the tensors of a tuple but not those of a list.
 
     So the results of an operator with ``several`` of them, a list, become a tuple here, and their cotangents a list.
+
+    Forward mode is the gradient of the gradients: c -> J^T c is linear, and its own gradient takes a tangent t to J t.
     """
 
     def tupled(results: Any) -> Any:
@@ -94,7 +108,29 @@ def _transformable(
         results, dims = rule(*args)
         return tupled(results), tupled(dims)
 
-    members = {"forward": forward, "setup_context": save, "backward": backward, "vmap": mapped}
+    def setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        save(ctx, inputs, output)
+        outputs = output if several else (output,)
+        ctx.count, ctx.plain_inputs = len(outputs), [None if isinstance(a, Tensor) else a for a in inputs]
+        ctx.save_for_forward(*outputs, *(a if isinstance(a, Tensor) else None for a in inputs))
+
+    def jvp(ctx: Any, *tangents: Tensor | None) -> Any:
+        saved: list[Any] = [t if t is None else forward_ad.unpack_dual(t).primal for t in ctx.saved_tensors]
+        outputs, tensors = saved[: ctx.count], saved[ctx.count :]
+        inputs = [a if t is None else t for a, t in zip(ctx.plain_inputs, tensors, strict=True)]
+        moving = {i: t for i, t in enumerate(tangents) if t is not None and (t.is_floating_point() or t.is_complex())}
+        rule = _Context([i in moving for i in range(len(inputs))])
+        save(rule, tuple(inputs), outputs if several else outputs[0])
+
+        def pull(*cotangents: Tensor) -> tuple[Tensor, ...]:
+            grads = backward(rule, *cotangents)
+            return tuple(torch.zeros_like(t) if grads[i] is None else grads[i] for i, t in moving.items())
+
+        push = torch.func.vjp(pull, *(torch.zeros_like(o) for o in outputs))[1]
+        moved = push(tuple(moving.values()))
+        return moved if several else moved[0]
+
+    members = {"forward": forward, "setup_context": setup, "backward": backward, "vmap": mapped, "jvp": jvp}
     return type(name, (torch.autograd.Function,), {key: staticmethod(value) for key, value in members.items()})
 
 

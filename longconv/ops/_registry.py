@@ -83,7 +83,7 @@ class Backends:
             if reason := backend.refusal(*call):
                 raise ValueError(f"{self.op}: backend {name!r} can't serve this call: {reason}")
             return backend
-        refused: list[str] = []
+        refused: dict[str, str] = {}
         for backend in self.backends:
             if not backend.auto:
                 continue
@@ -91,18 +91,23 @@ class Backends:
             if reason is None:
                 self._log(backend.name, refused)
                 return backend
-            refused.append(f"{backend.name}: {reason}")
-        raise ValueError(f"{self.op}: no backend can serve this call ({'; '.join(refused)})")
+            refused[backend.name] = reason
+        raise ValueError(f"{self.op}: no backend can serve this call ({_joined(refused)})")
 
     def status(self) -> dict[str, str | None]:
         """For every backend None if this machine can run it, else the reason why not."""
         return {backend.name: backend.available() for backend in self.backends}
 
-    def _log(self, name: str, refused: list[str]) -> None:
+    def _log(self, name: str, refused: dict[str, str]) -> None:
+        """Say it once for each backend and those refused before it, with the reasons of that first call."""
         key = (name, *refused)
         if key not in self._logged:
             self._logged.add(key)
-            logger.info("%s: backend %s%s", self.op, name, f" (refused: {'; '.join(refused)})" if refused else "")
+            logger.info("%s: backend %s%s", self.op, name, f" (refused: {_joined(refused)})" if refused else "")
+
+
+def _joined(refused: dict[str, str]) -> str:
+    return "; ".join(f"{name}: {reason}" for name, reason in refused.items())
 
 
 ALL: dict[str, Backends] = {}

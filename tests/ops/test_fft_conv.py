@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch._subclasses import FakeTensor, FakeTensorMode
 
 from longconv.ops import fft_conv
 from longconv.ops.fft_conv import torch_fft
@@ -50,6 +51,14 @@ def run(call: dict[str, Tensor], dy: Tensor, **options: Any) -> tuple[Tensor, di
     leaves = {name: tensor.detach().requires_grad_() for name, tensor in call.items()}
     y = _apply(leaves, options)
     return y, dict(zip(leaves, torch.autograd.grad(y, list(leaves.values()), dy.to(y.dtype)), strict=True))
+
+
+def second_derivatives(call: dict[str, Tensor], dy: Tensor, **options: Any) -> tuple[Tensor, ...]:
+    """The gradient of the square norm of the gradient to all inputs and dy."""
+    leaves = {name: tensor.detach().requires_grad_() for name, tensor in call.items()}
+    everything, dy = list(leaves.values()), dy.detach().requires_grad_()
+    first = torch.autograd.grad(_apply(leaves, options), everything, dy, create_graph=True)
+    return torch.autograd.grad(torch.stack([g.square().sum() for g in first]).sum(), [*everything, dy])
 
 
 def _apply(call: dict[str, Tensor], options: dict[str, Any]) -> Tensor:
@@ -128,16 +137,19 @@ def test_agrees_with_reference(backend: str, data: st.DataObject) -> None:
 @pytest.mark.parametrize("backend", FAST)
 @pytest.mark.parametrize("length", [1, 2, 64, 997, 1000])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_precision(backend: str, length: int, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("mode", ["causal", "circular"])
+@pytest.mark.parametrize("padded", [False, True])
+def test_precision(backend: str, length: int, dtype: torch.dtype, mode: str, padded: bool) -> None:
     """The rounded inputs in float64 are the truth; filters stay float32 under 16 bits."""
-    wide = make(length, length, reverse=max(length - 1, 1), gates=True, skip=True)
+    wide = make(length, length, reverse=max(length - 1, 1) if mode == "causal" else 0, gates=True, skip=True)
+    options = {"mode": mode, "lengths": torch.tensor([length, (length + 1) // 2]) if padded else None}
     narrow = {
         n: t.to(torch.float32 if n in ("k", "k_reverse", "skip") and dtype != torch.float32 else dtype)
         for n, t in wide.items()
     }
     dy = torch.randn(B, H, length).to(dtype).double()
-    y, grads = run(narrow, dy, backend=backend)
-    want, want_grads = run({n: t.double() for n, t in narrow.items()}, dy, backend="reference")
+    y, grads = run(narrow, dy, backend=backend, **options)
+    want, want_grads = run({n: t.double() for n, t in narrow.items()}, dy, backend="reference", **options)
     assert y.dtype == dtype
     assert_close(y, want)
     for name, grad in grads.items():
@@ -168,10 +180,25 @@ def test_twisted_ring_has_the_tail_in_its_imaginary_part() -> None:
     """Product modulo X^L - i: the real part is y[0..L-1], the imaginary part is y[L..2L-1]."""
     u, k = torch.randn(64).double(), torch.randn(64).double()
     ring = torch_fft.Twisted(64)
-    z = torch.fft.ifft(ring.transform(u) * ring.transform(k)) / torch_fft.twist(64, u.dtype, u.device)
+    z = torch.fft.ifft(ring.transform(u) * ring.transform(k)) / torch_fft.twist(64, u)
     full = torch.from_numpy(np.convolve(u, k))
     assert_close(z.real, full[:64])
     assert_close(z.imag[:63], full[64:])
+
+
+def test_twists_are_kept_while_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch_fft, "_twists", {})
+    monkeypatch.setattr(torch_fft, "CACHE_BYTES", 1000)
+    x = torch.zeros(1)
+    with FakeTensorMode() as mode:
+        assert isinstance(torch_fft.twist(8, mode.from_tensor(x)), FakeTensor)
+    assert not torch_fft._twists, "what a fake tensor got is of no use to a real one"
+    w = torch_fft.twist(8, x)
+    assert torch_fft.twist(8, x) is w
+    torch_fft.twist(100, x)
+    assert torch_fft.twist(8, x) is w
+    torch_fft.twist(50, x)
+    assert [key[0] for key in torch_fft._twists] == [8, 50], "the one that was not used for longest made room"
 
 
 def test_choice_of_ring() -> None:
@@ -253,6 +280,12 @@ def test_lengths_equal_separate_calls_and_ignore_padding() -> None:
         assert y[1, :, 13:].count_nonzero() == 0
         for name in call:
             assert torch.equal(grads[name], grads_spoiled[name]), name
+        dy_spoiled = dy.masked_fill(y_spoiled == 0, torch.nan)
+        second, second_spoiled = (
+            second_derivatives(c, d, lengths=lengths, mode=mode) for c, d in ((call, dy), (spoiled, dy_spoiled))
+        )
+        for got, expected in zip(second_spoiled, second, strict=True):
+            assert torch.equal(got, expected)
         alone = {n: t[1:, :, :13] if n in ("u", "pre_gate", "post_gate") else t for n, t in call.items()}
         assert_close(y[1:, :, :13], _apply(alone, {"mode": mode}))
 

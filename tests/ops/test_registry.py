@@ -33,6 +33,7 @@ def test_auto_logs_once_what_it_took_and_why(backends: Backends, caplog: pytest.
     with caplog.at_level(logging.INFO, logger="longconv"):
         for _ in range(3):
             backends.choose("auto", 3)
+            backends.choose("auto", 5)  # refused by the same backend, in other words
     assert [r.getMessage() for r in caplog.records] == ["double: backend plain (refused: gpu: no GPU; even: 3 is odd)"]
 
 

@@ -105,6 +105,22 @@ def test_gradients_numerically(op: str, real: bool) -> None:
     assert torch.autograd.gradgradcheck(lambda v, x: OPS[op](v, x, 5, real=real), inputs)
 
 
+@pytest.mark.parametrize("backend", ["torch", "reference"])
+@pytest.mark.parametrize("is_complex", [False, True])
+def test_a_logarithm_of_zero(backend: str, is_complex: bool) -> None:
+    """A node 0 adds v at l = 0 and nothing beyond, as with vandermonde, to values and derivatives."""
+    dtype = torch.complex128 if is_complex else torch.float64
+    v, x = torch.randn(3, dtype=dtype, requires_grad=True), torch.tensor([0.0, 0.5, 0.0], dtype=dtype)
+    log_x = x.log().requires_grad_()
+    y = vandermonde_log(v, log_x, 9, backend=backend)
+    assert_close(y, vandermonde(v, x, 9))
+    first = torch.autograd.grad(y.abs().square().sum(), (v, log_x), create_graph=True)
+    assert_close(first[0], torch.autograd.grad(vandermonde(v, x, 9).abs().square().sum(), v)[0])
+    assert first[1].isfinite().all() and first[1][[0, 2]].count_nonzero() == 0
+    second = torch.autograd.grad(first[0].abs().square().sum() + first[1].abs().square().sum(), (v, log_x))
+    assert all(part.isfinite().all() for part in second)
+
+
 @pytest.mark.parametrize(("op", "backend"), FAST)
 def test_nan_stays_in_its_sample(op: str, backend: str) -> None:
     v, x = torch.randn(3, 2, 4, dtype=torch.complex64), nodes(2, 4, dtype=torch.complex64, op=op)

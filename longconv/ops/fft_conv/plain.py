@@ -48,7 +48,10 @@ Make = Callable[[Filter], Convolution]
 
 
 class _Call(NamedTuple):
-    """The arguments of a call in the precision of the arithmetic, with the mask of valid samples."""
+    """The arguments of a call in the precision of the arithmetic, with the mask of valid samples.
+
+    Sequences are masked before they meet anything, so that what stands in the padding reaches no derivative either.
+    """
 
     filter: Filter
     skip: Tensor | None
@@ -57,11 +60,12 @@ class _Call(NamedTuple):
     mask: Tensor | None
 
     def masked(self, x: Tensor) -> Tensor:
-        """The sequence x with zeros at t >= lengths, whatever stands there (NaN too)."""
+        """The sequence x in the arithmetic's precision, zero at t >= lengths, whatever stands there (NaN too)."""
+        x = x.to(self.filter.k.dtype)
         return x if self.mask is None else torch.where(self.mask, x, x.new_zeros(()))
 
     def gated(self, u: Tensor) -> Tensor:
-        return self.masked(u if self.pre_gate is None else u * self.pre_gate)
+        return u if self.pre_gate is None else u * self.pre_gate
 
     def add_skip(self, y: Tensor, x: Tensor) -> Tensor:
         return y if self.skip is None else torch.addcmul(y, self.skip[:, None], x)
@@ -88,12 +92,11 @@ def _prepare(
         lengths = lengths.clamp(0, length)
         mask = (torch.arange(length, device=like.device) < lengths[:, None])[:, None]
 
-    def cast(tensor: Tensor | None) -> Tensor | None:
-        return None if tensor is None else tensor.to(dtype)
-
     reverse = None if k_reverse is None or length < 2 else k_reverse[..., : length - 1].to(dtype)
     taps = Filter(k[..., :length].to(dtype), reverse, length, mode, lengths)
-    return _Call(taps, cast(skip), cast(pre_gate), cast(post_gate), mask)
+    call = _Call(taps, None if skip is None else skip.to(dtype), None, None, mask)
+    pre_gate, post_gate = (None if gate is None else call.masked(gate) for gate in (pre_gate, post_gate))
+    return call._replace(pre_gate=pre_gate, post_gate=post_gate)
 
 
 def forward(
@@ -109,11 +112,10 @@ def forward(
 ) -> Tensor:
     """The result y of the operator ``fft_conv``."""
     call = _prepare(u, k, k_reverse, skip, pre_gate, post_gate, lengths, mode)
-    x = call.gated(u.to(call.filter.k.dtype))
+    x = call.gated(call.masked(u))
     y = call.add_skip(make(call.filter).apply(x), x)
-    if call.post_gate is not None:
-        y = y * call.post_gate
-    return call.masked(y).to(u.dtype)
+    y = call.masked(y)
+    return (y if call.post_gate is None else y * call.post_gate).to(u.dtype)
 
 
 def backward(
@@ -133,23 +135,22 @@ def backward(
     call = _prepare(dy, k, k_reverse, skip, pre_gate, post_gate, lengths, mode)
     convolution = make(call.filter)
     want_u, want_k, want_reverse, want_skip, want_pre, want_post = wanted
-    dtype = call.filter.k.dtype
-    g = call.masked(dy.to(dtype))
-    wide_u = None if u is None else u.to(dtype)
+    g = call.masked(dy)
+    wide_u = None if u is None else call.masked(u)
     x = None if wide_u is None else call.gated(wide_u)
     grads: list[Tensor | None] = [None] * 6
     if want_post:
         assert x is not None and post_gate is not None
-        grads[5] = call.masked(g * call.add_skip(convolution.apply(x), x)).to(post_gate.dtype)
+        grads[5] = (g * call.masked(call.add_skip(convolution.apply(x), x))).to(post_gate.dtype)
     if call.post_gate is not None:
-        g = call.masked(g * call.post_gate)
+        g = g * call.post_gate
     dx, *taps = convolution.gradients(x, g, (want_u or want_pre, want_k, want_reverse))
     if dx is not None:
         dx = call.masked(call.add_skip(dx, g))
-        grads[0] = (dx if call.pre_gate is None else call.masked(dx * call.pre_gate)).to(dy.dtype) if want_u else None
+        grads[0] = call.gated(dx).to(dy.dtype) if want_u else None
         if want_pre:
             assert wide_u is not None and pre_gate is not None
-            grads[4] = call.masked(dx * wide_u).to(pre_gate.dtype)
+            grads[4] = (dx * wide_u).to(pre_gate.dtype)
     for place, grad, given in ((1, taps[0], k), (2, taps[1], k_reverse)):
         grads[place] = _fill(grad, given) if wanted[place] and given is not None else None
     if want_skip:

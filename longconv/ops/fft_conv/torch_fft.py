@@ -53,20 +53,36 @@ class Twisted(NamedTuple):
     n: int
 
     def transform(self, x: Tensor) -> Tensor:
-        return torch.fft.fft(x * twist(self.n, x.dtype, x.device)[: x.shape[-1]], n=self.n)
+        return torch.fft.fft(x * twist(self.n, x)[: x.shape[-1]], n=self.n)
 
     def inverse(self, spectrum: Tensor) -> Tensor:
         z = torch.fft.ifft(spectrum)
-        w = twist(self.n, z.real.dtype, z.device)
+        w = twist(self.n, z)
         return torch.addcmul(z.real * w.real, z.imag, w.imag)  # the real part of z / w, since |w| = 1
 
 
-@functools.lru_cache(maxsize=64)
-def twist(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """w[m] = exp(i pi m / 2n), m < n, rounded once from double precision."""
-    with torch.inference_mode(False):
-        angle = torch.arange(n, dtype=torch.float64, device=device) * (math.pi / (2 * n))
-        return torch.polar(torch.ones_like(angle), angle).to(torch.promote_types(dtype, torch.complex64))
+CACHE_BYTES = 2**26
+_twists: dict[tuple[int, torch.dtype, torch.device], Tensor] = {}  # the one that was used last stands last
+
+
+def twist(n: int, like: Tensor) -> Tensor:
+    """w[m] = exp(i pi m / 2n), m < n, rounded once from double precision to that of ``like``, on its device.
+
+    The last ones are kept, as many as :data:`CACHE_BYTES` hold; but not those for tensors without numbers (fake ones),
+    nor those of a graph that is being captured, whose memory is the graph's.
+    """
+    key = n, torch.promote_types(like.dtype, torch.complex64), like.device
+    keep = type(like) is Tensor and not (like.is_cuda and torch.cuda.is_current_stream_capturing())
+    w = _twists.pop(key, None) if keep else None
+    if w is None:
+        with torch.inference_mode(False):
+            angle = torch.arange(n, dtype=torch.float64, device=like.device) * (math.pi / (2 * n))
+            w = torch.polar(torch.ones_like(angle), angle).to(key[1])
+    if keep:
+        _twists[key] = w
+        while sum(t.nbytes for t in list(_twists.values())) > CACHE_BYTES:
+            _twists.pop(next(iter(_twists)), None)
+    return w
 
 
 @functools.lru_cache(maxsize=4096)
@@ -176,5 +192,5 @@ class SpectralConvolution:
 
 
 def _product(own: Tensor, other: Tensor) -> Tensor:
-    """The product of own with other; in own's memory where autograd does not look."""
-    return own * other if torch.is_grad_enabled() else own.mul_(other)
+    """The product of own with other; in own's memory but under transforms, by which the second derivative is taken."""
+    return own * other if torch._C._are_functorch_transforms_active() else own.mul_(other)

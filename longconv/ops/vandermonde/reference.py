@@ -49,9 +49,17 @@ def _product_slopes(x: Tensor, powers: Tensor, step: int) -> Tensor:
     return exponents(powers.shape[-1], powers, step) * lower * widen(x)[..., None] ** (step - 1)
 
 
-LOGARITHMS = Powers(
-    lambda log_x, count, step: torch.exp(widen(log_x)[..., None] * exponents(count, log_x, step)), log_slopes
-)
+def _exponentials(log_x: Tensor, count: int, step: int) -> Tensor:
+    log_x = widen(log_x)
+    real = log_x.real.clamp(min=LOG_ZERO)
+    finite = torch.complex(real, log_x.imag) if log_x.is_complex() else real
+    return torch.exp(finite[..., None] * exponents(count, log_x, step))
+
+
+LOG_ZERO = -1e9
+"""The real part that stands for -inf, the logarithm of a node 0: its exp is 0, and its product with 0 is a number."""
+
+LOGARITHMS = Powers(_exponentials, log_slopes)
 """Powers of nodes that are given by their logarithms."""
 
 NODES = Powers(_products, _product_slopes)
