@@ -69,17 +69,7 @@ def generate(
     >>> generate(LanguageModel(11, d_model=8, n_layers=1), torch.tensor([[1, 2]]), 5, temperature=0.0).shape
     torch.Size([1, 7])
     """
-    check_tensor("prompt", prompt, "(B, L0)", ndim=2, dtypes=INTEGERS)
-    if prompt.shape[1] == 0:
-        raise ValueError(f"prompt has shape {tuple(prompt.shape)}, expected at least one token")
-    check_int("n_steps", n_steps, least=0)
-    check_real("temperature", temperature, least=0.0)
-    if top_k is not None:
-        check_int("top_k", top_k)
-    if top_p is not None:
-        check_real("top_p", top_p, least=0.0, most=1.0, open_least=True)
-    if eos_token is not None:
-        check_int("eos_token", eos_token, least=0)
+    _check(prompt, n_steps, temperature, top_k, top_p, eos_token)
     logits, state = model.prefill(prompt)
     logits = logits[:, -1]
     if eos_token is not None and eos_token >= logits.shape[-1]:
@@ -96,6 +86,22 @@ def generate(
             break
         logits, state = model.step(token, state)
     return torch.cat(tokens, dim=1)
+
+
+def _check(
+    prompt: Tensor, n_steps: int, temperature: float, top_k: int | None, top_p: float | None, eos_token: int | None
+) -> None:
+    check_tensor("prompt", prompt, "(B, L0)", ndim=2, dtypes=INTEGERS)
+    if prompt.shape[1] == 0:
+        raise ValueError(f"prompt has shape {tuple(prompt.shape)}, expected at least one token")
+    check_int("n_steps", n_steps, least=0)
+    check_real("temperature", temperature, least=0.0)
+    if top_k is not None:
+        check_int("top_k", top_k)
+    if top_p is not None:
+        check_real("top_p", top_p, least=0.0, most=1.0, open_least=True)
+    if eos_token is not None:
+        check_int("eos_token", eos_token, least=0)
 
 
 def _draw(

@@ -115,8 +115,6 @@ class HubModel(
             ValueError: a corrupt file, an unknown configuration key, another model's folder, or weights that don't fit.
         """
         safetensors = _require("safetensors.torch")
-        hub = _require("huggingface_hub")
-        source = Path(pretrained_model_name_or_path)
         download = {
             "revision": revision,
             "cache_dir": cache_dir,
@@ -124,35 +122,39 @@ class HubModel(
             "token": token,
             "local_files_only": local_files_only,
         }
-
-        def locate(name: str) -> Path:
-            if source.is_dir():
-                if not (source / name).is_file():
-                    raise FileNotFoundError(f"{source} has no {name}: expected a folder that save_pretrained wrote")
-                return source / name
-            try:
-                return Path(hub.hf_hub_download(repo_id=str(pretrained_model_name_or_path), filename=name, **download))
-            except _require("huggingface_hub.errors").HFValidationError as error:
-                raise FileNotFoundError(
-                    f"there is no folder {source}, and {str(source)!r} is no name of a repository (owner/name) either"
-                ) from error
-            except OSError as error:
-                error.add_note(f"There is no folder {source} on this machine, so it was looked for on the hub.")
-                raise
-
         check_options(cls.__name__, overrides, _arguments(cls))
-        path = locate(CONFIG_FILE)
+        path = _locate(pretrained_model_name_or_path, CONFIG_FILE, download)
+        config = _read_config(cls, path)
         try:
-            model = cls(**{**_read_config(cls, path), **overrides})
-        except TypeError as error:
-            raise ValueError(f"{path} doesn't fit {cls.__name__}: {error}") from error
-        weights = locate(WEIGHTS_FILE)
+            model = cls(**{**config, **overrides})
+        except (TypeError, ValueError) as error:
+            among = f", with {', '.join(overrides)} given here," if overrides else ""
+            raise ValueError(f"{path}{among} doesn't fit {cls.__name__}: {error}") from error
+        weights = _locate(pretrained_model_name_or_path, WEIGHTS_FILE, download)
         try:
             _take_dtypes(model, safetensors.load_file(str(weights)))
             safetensors.load_model(model, str(weights), strict=True, device=str(map_location))
         except (RuntimeError, _require("safetensors").SafetensorError) as error:
             raise ValueError(f"{weights} is corrupt or doesn't fit {cls.__name__}: {error}") from error
         return model.to(map_location).eval()
+
+
+def _locate(source: str | Path, name: str, download: Mapping[str, Any]) -> Path:
+    """A file of a model: in the folder ``source``, or else downloaded from the repository of that name."""
+    hub, folder = _require("huggingface_hub"), Path(source)
+    if folder.is_dir():
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{source} has no {name}: expected a folder that save_pretrained wrote")
+        return folder / name
+    try:
+        return Path(hub.hf_hub_download(repo_id=str(source), filename=name, **download))
+    except _require("huggingface_hub.errors").HFValidationError as error:
+        raise FileNotFoundError(
+            f"there is no folder {source}, nor can it be a repository of the hub, whose name would be owner/name"
+        ) from error
+    except OSError as error:
+        error.add_note(f"There is no folder {source} on this machine, so it was looked for on the hub.")
+        raise
 
 
 def _take_dtypes(model: nn.Module, weights: Mapping[str, Tensor]) -> None:

@@ -86,11 +86,16 @@ def test_a_wrong_type_in_the_configuration_names_the_file(folder: Path) -> None:
     edit(folder, d_model="wide")
     with pytest.raises(ValueError, match=r"config\.json doesn't fit SequenceClassifier: d_model is 'wide'"):
         SequenceClassifier.from_pretrained(folder)
+    edit(folder, d_model=8, norm="lyer")
+    with pytest.raises(ValueError, match=r"config\.json doesn't fit SequenceClassifier: norm is 'lyer'"):
+        SequenceClassifier.from_pretrained(folder)
+    with pytest.raises(ValueError, match=r"config\.json, with norm, dropout given here, doesn't fit.*dropout is 7"):
+        SequenceClassifier.from_pretrained(folder, norm="batch", dropout=7.0)
 
 
 @pytest.mark.parametrize("name", ["/no/such/folder", "./models/of/mine", "models/of/mine"])
 def test_a_mistyped_folder_is_named(name: str) -> None:
-    with pytest.raises(FileNotFoundError, match=f"there is no folder {Path(name)}"):
+    with pytest.raises(FileNotFoundError, match=f"there is no folder {name}"):
         SequenceClassifier.from_pretrained(name)
 
 
