@@ -42,7 +42,7 @@ def _show_all(console: Console) -> None:
 
 def _show_one(name: str, console: Console) -> None:
     info = TASKS[name].info
-    values = f"{info.d_input} numbers a step" if info.d_input else f"tokens, vocabulary {info.n_tokens}"
+    values = f"{info.d_input} channel{'s' * (info.d_input > 1)}" if info.d_input else f"vocabulary {info.n_tokens}"
     rows = {
         "task": f"{name}: {info.title}",
         "source": info.source,
