@@ -13,7 +13,7 @@ from longconv import _native
 from longconv.ops import _registry
 
 PACKAGES = ("torch", "numpy", "einops", "opt_einsum", "triton", "pykeops", "lightning")
-"""Packages whose versions are reported; the last three are optional."""
+"""Packages whose versions are reported, as None where they are not installed."""
 
 
 @dataclass(frozen=True)

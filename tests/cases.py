@@ -87,7 +87,12 @@ MIXERS: dict[str, Row] = {
     ),
     "sgconv": Row(
         {"l_max": L_MAX, "kernel_dim": 4},
-        {"learnable": {"mode": "learnable", "decay_min": 0.5, "decay_max": 1.0}, "sum": {"mode": "sum"}, **BOTH_WAYS},
+        {
+            "learnable": {"mode": "learnable", "decay_min": 0.5, "decay_max": 1.0},
+            "sum": {"mode": "sum"},
+            "norm-glu": {"norm": "layer", "output": "glu", "channels": 2, "init_scale": 1, "scales": 2},
+            **BOTH_WAYS,
+        },
     ),
     "long_conv": Row(
         {"l_max": L_MAX, "init": "double_exp"},

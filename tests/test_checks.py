@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from longconv import _checks
 
@@ -25,6 +26,29 @@ def test_check_real(value: float) -> None:
         _checks.check_real("dropout", "0.5", least=0, most=1)
     with pytest.raises(ValueError, match=r"dt_min is 0.*\(0"):
         _checks.check_real("dt_min", 0, least=0, open_least=True)
+
+
+def test_check_real_says_which_bounds_it_takes() -> None:
+    for bounds, words in [
+        ({"least": 0.001}, r"in \[0.001, inf\)"),
+        ({"least": 0, "most": 1, "open_least": True}, r"in \(0, 1\]"),
+        ({}, r"in \(-inf, inf\)"),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            _checks.check_real("x", float("inf"), **bounds)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", [1, 0.5, "yes", None])
+def test_check_bool(value: Any) -> None:
+    assert _checks.check_bool("flag", True) is True
+    with pytest.raises(TypeError, match="flag is .*expected True or False"):
+        _checks.check_bool("flag", value)
+
+
+def test_a_symbolic_size_keeps_its_condition() -> None:
+    size = ShapeEnv().create_unbacked_symint()
+    assert _checks.check_int("length", size, least=3) is size
+    assert bool(size >= 3)
 
 
 def test_check_options_names_the_unknown_and_the_nearest() -> None:

@@ -14,7 +14,16 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from longconv._checks import COMPLEX, check_bool, check_choice, check_int, check_tensor, describe
+from longconv._checks import (
+    COMPLEX,
+    check_bool,
+    check_choice,
+    check_device,
+    check_int,
+    check_tensor,
+    check_values,
+    describe,
+)
 from longconv.filters import hippo
 from longconv.filters.base import Filter, initial_log_dt, parameter_dtype
 from longconv.ops import vandermonde_log
@@ -66,7 +75,9 @@ def diagonal_filter(
         (C, H, L) real.
 
     Raises:
-        ValueError, TypeError: a wrong shape, dtype or discretization.
+        TypeError: an argument is not a tensor or has a wrong dtype, or an integer is none.
+        ValueError: a wrong shape, device or discretization; values that are not finite, a dt that is not positive, or a
+            filter that overflows because Re Lambda > 0 (looked at on the CPU outside ``torch.compile`` alone).
 
     References:
         On the Parameterization and Initialization of Diagonal State Space Models (Gu, Gupta, Goel, Ré,
@@ -80,8 +91,11 @@ def diagonal_filter(
     check_choice("discretization", discretization, DISCRETIZATIONS)
     check_int("length", length, least=0)
     _check_system(Lambda, B, C, dt)
-    log_A_bar, B_bar = discretise(Lambda, B, dt, discretization, length if l_max is None else l_max)
-    return vandermonde_log((2 * C * B_bar).to(C.dtype), log_A_bar, length, real=True)
+    normalised = max(length, 1) if l_max is None else check_int("l_max", l_max)
+    log_A_bar, B_bar = discretise(Lambda, B, dt, discretization, normalised)
+    k = vandermonde_log((2 * C * B_bar).to(C.dtype), log_A_bar, length, real=True)
+    check_values("the filter", k, because="Lambda has a real part > 0, the system is unstable")
+    return k
 
 
 def _check_system(Lambda: Tensor, B: Tensor, C: Tensor, dt: Tensor) -> None:
@@ -98,6 +112,9 @@ def _check_system(Lambda: Tensor, B: Tensor, C: Tensor, dt: Tensor) -> None:
         sizes = (1,) * (2 - len(shape)) + tuple(shape)
         if any(size not in (1, mode) for size, mode in zip(sizes, modes, strict=True)):
             raise ValueError(f"{name} is {describe(part)}, expected to broadcast to (H, N/2) = {tuple(modes)} of C")
+        check_device(name, part, "C", C)
+        check_values(name, part, positive=name == "dt")
+    check_values("C", C)
 
 
 def discretise(Lambda: Tensor, B: Tensor, dt: Tensor, discretization: str, l_max: int) -> tuple[Tensor, Tensor]:

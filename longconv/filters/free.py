@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from longconv._checks import check_choice, check_int, check_real
+from longconv._checks import check_choice, check_int, check_real, check_tensor
 from longconv.filters.base import Filter, parameter_dtype
 
 
@@ -21,14 +21,15 @@ def smooth(k: Tensor, window: int) -> Tensor:
     """Moving average over time: (1/w) sum_{|j| <= w//2} k[..., l + j], zeros outside, always divided by w.
 
     Args:
-        k: (..., L) real.
+        k: (..., L), float64 or float32.
         window: w, odd.
 
     Returns:
         (..., L).
 
     Raises:
-        ValueError: an even window.
+        TypeError: k is no such tensor, or the window no integer.
+        ValueError: a window that is even or less than 1.
 
     References:
         Simple Hardware-Efficient Long Convolutions for Sequence Modeling (Fu et al., arXiv 2302.06646)
@@ -36,7 +37,10 @@ def smooth(k: Tensor, window: int) -> Tensor:
     >>> smooth(torch.tensor([0.0, 3.0, 0.0, 0.0]), 3)
     tensor([1., 1., 1., 0.])
     """
+    _check_taps(k)
     _check_window(window)
+    if k.numel() == 0:
+        return k.clone()
     flat = k.reshape(-1, 1, k.shape[-1])
     return F.avg_pool1d(flat, window, stride=1, padding=window // 2, count_include_pad=True).reshape(k.shape)
 
@@ -45,19 +49,26 @@ def smooth_frequency(k: Tensor, window: int) -> Tensor:
     """Smoothing over frequency: correlation of rfft(k) with exp(-(i - w//2)^2 / 2), i < w, zeros outside.
 
     Args:
-        k: (..., L) real.
+        k: (..., L), float64 or float32.
         window: w, odd.
 
     Returns:
         (..., L).
 
     Raises:
-        ValueError: an even window.
+        TypeError: k is no such tensor, or the window no integer.
+        ValueError: a window that is even or less than 1.
+
+    References:
+        Simple Hardware-Efficient Long Convolutions for Sequence Modeling (Fu et al., arXiv 2302.06646)
 
     >>> torch.allclose(smooth_frequency(torch.arange(5.0), 1), torch.arange(5.0))
     True
     """
+    _check_taps(k)
     _check_window(window)
+    if k.numel() == 0:
+        return k.clone()
     L = k.shape[-1]
     offset = torch.arange(window, device=k.device, dtype=k.dtype) - window // 2
     spectrum = torch.view_as_real(torch.fft.rfft(k)).movedim(-1, -2)
@@ -70,14 +81,30 @@ def smooth_frequency(k: Tensor, window: int) -> Tensor:
 def squash(k: Tensor, threshold: float) -> Tensor:
     """Soft threshold: sign(k) max(|k| - threshold, 0).
 
+    Args:
+        k: (..., L), float64 or float32.
+        threshold: lambda, at least 0.
+
+    Returns:
+        (..., L).
+
+    Raises:
+        TypeError: k is no such tensor, or the threshold no number.
+        ValueError: a threshold that is negative or not finite.
+
     References:
         Simple Hardware-Efficient Long Convolutions for Sequence Modeling (Fu et al., arXiv 2302.06646)
 
     >>> squash(torch.tensor([-1.0, 0.25, 0.75]), 0.5)
     tensor([-0.5000,  0.0000,  0.2500])
     """
+    _check_taps(k)
     check_real("threshold", threshold, least=0)
     return torch.sign(k) * F.relu(torch.abs(k) - threshold)
+
+
+def _check_taps(k: Tensor) -> None:
+    check_tensor("k", k, "(..., L)", ndim=tuple(range(1, 9)), dtypes=(torch.float64, torch.float32))
 
 
 def _check_window(window: int) -> None:

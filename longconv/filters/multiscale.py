@@ -13,7 +13,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from longconv._checks import check_choice, check_int, check_real, check_shape, check_tensor
+from longconv._checks import (
+    check_choice,
+    check_device,
+    check_int,
+    check_real,
+    check_shape,
+    check_tensor,
+    check_values,
+    describe,
+)
 from longconv.filters.base import Filter, parameter_dtype
 
 MODES = ("linear", "nearest", "sum", "cos", "learnable")
@@ -53,7 +62,9 @@ def multiscale_filter(
         (C, H, L).
 
     Raises:
-        ValueError, TypeError: no weights, weights of several shapes, or a wrong mode, decay or norm.
+        TypeError: weights, a decay or a norm of a wrong kind or dtype.
+        ValueError: no weights, or weights of several shapes or devices; an unknown mode; a decay or a norm that is not
+            positive (looked at on the CPU outside ``torch.compile`` alone).
 
     References:
         What Makes Convolutional Models Great on Long Sequence Modeling? (Li, Cai, Zhang, Chen, Dey, arXiv 2210.09298)
@@ -67,15 +78,21 @@ def multiscale_filter(
     if len(weights) == 0:
         raise ValueError("weights is empty, expected at least one (C, H, d) tensor")
     for i, weight in enumerate(weights):
-        check_tensor(f"weights[{i}]", weight, "(C, H, d)", ndim=3, dtypes=REALS)
+        check_tensor(f"weights[{i}]", weight, "(C, H, d)", ndim=3, dtypes=REALS if i == 0 else (weights[0].dtype,))
         check_shape(f"weights[{i}]", weight, weights[0].shape, "(C, H, d)")
+        check_device(f"weights[{i}]", weight, "weights[0]", weights[0])
+    if weights[0].shape[-1] == 0:
+        raise ValueError(f"weights[0] is {describe(weights[0])}, expected at least one tap, d >= 1")
     decay = _per_feature(decay, weights[0])
     k = _join(weights, decay, mode, init_scale)
     if norm is None:
-        norm = k.norm(dim=-1, keepdim=True)
+        own = norm = k.norm(dim=-1, keepdim=True)
+        check_values("the norm of the filter", own, positive=True, because="its weights are all zero, or not finite")
     elif isinstance(norm, Tensor):
         check_tensor("norm", norm, "(C, H, 1)", ndim=3, dtypes=REALS)
         check_shape("norm", norm, (*k.shape[:2], 1), "(C, H, 1)")
+        check_device("norm", norm, "weights[0]", k)
+        check_values("norm", norm, positive=True)
         norm = norm.to(k.dtype)
     elif norm is not False:
         raise TypeError(f"norm is {norm!r}, expected None, a (C, H, 1) tensor or False")
@@ -88,8 +105,11 @@ def _per_feature(decay: float | Tensor, weight: Tensor) -> Tensor:
     """The decay as an (H, 1) or (1, 1) tensor beside ``weight`` (C, H, d)."""
     if not isinstance(decay, Tensor):
         return weight.new_full((1, 1), check_real("decay", decay, least=0, open_least=True))
+    check_tensor("decay", decay, "() or (H,)", ndim=(0, 1), dtypes=REALS)
     if decay.ndim:
         check_shape("decay", decay, (weight.shape[1],), "(H,)")
+    check_device("decay", decay, "weights[0]", weight)
+    check_values("decay", decay, positive=True)
     return decay.to(weight).reshape(-1, 1)
 
 
@@ -123,6 +143,7 @@ class MultiscaleFilter(Filter):
             and trained.
         mode: see :func:`multiscale_filter`.
         init_scale: see :func:`multiscale_filter`; as many sub-filters fewer.
+        scales: S; None takes that number, with fewer the filter ends before l_max.
         filter_lr: see :class:`Filter`.
 
     References:
@@ -146,6 +167,7 @@ class MultiscaleFilter(Filter):
         decay_max: float = 2.0,
         mode: str = "linear",
         init_scale: int = 0,
+        scales: int | None = None,
         filter_lr: float | None = None,
     ) -> None:
         super().__init__(filter_lr)
@@ -154,9 +176,12 @@ class MultiscaleFilter(Filter):
         self.init_scale = check_int("init_scale", init_scale, least=0)
         least = check_real("decay_min", decay_min, least=0, open_least=True)
         most = check_real("decay_max", decay_max, least=least)
-        scales = max(1, 1 + math.ceil(math.log2(l_max / d)) - init_scale)
+        if scales is None:
+            scales = max(1, 1 + math.ceil(math.log2(l_max / d)) - init_scale)
         draw, dtype = _cosines if mode == "cos" else torch.randn, parameter_dtype()
-        self.weights = nn.ParameterList(nn.Parameter(draw(C, H, d, dtype=dtype)) for _ in range(scales))
+        self.weights = nn.ParameterList(
+            nn.Parameter(draw(C, H, d, dtype=dtype)) for _ in range(check_int("scales", scales))
+        )
         if mode == "learnable":
             self.decay = nn.Parameter(least + torch.rand(H, dtype=dtype) * (most - least))
         else:

