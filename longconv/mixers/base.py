@@ -222,7 +222,7 @@ class FilterMixer(Mixer):
         self.dropout = nn.Dropout(check_real("dropout", dropout, least=0, most=1))
         if norm is not None:
             check_choice("norm", norm, ("layer",))
-        self.norm = nn.Identity() if norm is None else nn.LayerNorm(channels * d_model)
+        self.norm = nn.Identity() if norm is None else FollowingLayerNorm(channels * d_model)
         self.output = self._output_layer(output)
 
     def _output_layer(self, output: str | None) -> nn.Module:
@@ -282,6 +282,14 @@ class ConvolutionMixer(FilterMixer):
         """(B, L, H) -> (B, C H, L), the input of every filter."""
         x = transpose(u)
         return x if self.channels == 1 else x.repeat(1, self.channels, 1)
+
+
+class FollowingLayerNorm(nn.LayerNorm):
+    """Layer normalisation in the precision of its parameters, which on the CPU autocast does not see to."""
+
+    def forward(self, y: Tensor) -> Tensor:
+        """(..., D) -> (..., D), in y's dtype."""
+        return super().forward(y.to(self.weight.dtype)).to(y.dtype)
 
 
 def filter_count(channels: int, bidirectional: bool) -> int:
