@@ -33,10 +33,14 @@ struct Complex {
 
     static LONGCONV_INLINE Complex load(const T* from) {
         Complex x;
-        __builtin_memcpy(&x, from, sizeof(x));
+        __builtin_memcpy(&x.re, from, sizeof(V));  // one by one: GCC copies a pair through narrower registers
+        __builtin_memcpy(&x.im, from + W, sizeof(V));
         return x;
     }
-    LONGCONV_INLINE void store(T* to) const { __builtin_memcpy(to, this, sizeof(*this)); }
+    LONGCONV_INLINE void store(T* to) const {
+        __builtin_memcpy(to, &re, sizeof(V));
+        __builtin_memcpy(to + W, &im, sizeof(V));
+    }
     LONGCONV_INLINE Complex operator+(const Complex& o) const { return {re + o.re, im + o.im}; }
     LONGCONV_INLINE Complex operator-(const Complex& o) const { return {re - o.re, im - o.im}; }
     LONGCONV_INLINE Complex swapped() const { return {im, re}; }
