@@ -40,6 +40,18 @@ void multiply(T* out, const T* a, const T* b, int64_t valid, int64_t length) {
     __builtin_memset(out + valid, 0, (length - valid) * sizeof(T));
 }
 
+// What the next row of a worker reads and writes; it is fetched into the cache leaf by leaf of this row.
+template <typename T>
+struct Ahead {
+    const T* rows[3];
+
+    void fetch(int64_t begin, int64_t end) const {
+        for (const T* from : rows)
+            for (int64_t n = begin; from && n < end; n += 64 / sizeof(T)) __builtin_prefetch(from + n);
+    }
+};
+constexpr int64_t kAhead = 1 << 14;  // numbers: longer rows would drive this one out of the cache
+
 template <typename T, int W>
 struct Worker {
     using F = Fft<T, W>;
@@ -59,6 +71,12 @@ struct Worker {
         if (!p.lengths) return p.length;
         const int64_t n = p.lengths[sample];
         return n < 0 ? 0 : n < p.length ? n : p.length;
+    }
+
+    // The row of the next sample, or the first sample's in the next channel.
+    const T* next(const LongconvRows& rows, int64_t sample, int64_t channel, int64_t first, int64_t last) const {
+        if (plan.size > kAhead || (sample + 1 == last && channel + 1 == p.channels)) return nullptr;
+        return sample + 1 < last ? row<T>(rows, sample + 1, channel) : row<T>(rows, first, channel + 1);
     }
 
     // The number of coefficient n in a complex buffer; W further is its imaginary part.
@@ -121,11 +139,13 @@ struct Worker {
         if (!straight) multiply(out, stage, gate, valid, p.length);
     }
 
-    void convolve(T* out, const T* u, const T* pre_gate, const T* post_gate, int64_t valid) const {
+    void convolve(T* out, const T* u, const T* pre_gate, const T* post_gate, int64_t valid,
+                  const Ahead<T>& ahead) const {
         transform_row(work, u, pre_gate, valid);
         T* const falling[2] = {work, nullptr};
         fft.walk(falling, work, [&](int64_t leaf, int64_t offset) {
             C x[W];
+            ahead.fetch(offset / 2, offset / 2 + W * W);
             fft.evaluate(x, work + offset, leaf);
             unroll<W>([&](auto i) __attribute__((always_inline)) {
                 const C s = C::load(spectrum + offset + i * F::kComplex);
@@ -140,10 +160,11 @@ struct Worker {
     }
 
     // work: G, down and up again as dx; values: U, down; sums += conj(U) G. Either may be left out.
-    void correlate(bool want_x, bool want_taps) const {
+    void correlate(bool want_x, bool want_taps, const Ahead<T>& ahead) const {
         T* const falling[2] = {work, want_taps ? values : nullptr};
         fft.walk(falling, want_x ? work : nullptr, [&](int64_t leaf, int64_t offset) {
             C x[W];
+            ahead.fetch(offset / 2, offset / 2 + W * W);
             if (want_taps) {
                 fft.evaluate(x, values + offset, leaf);
                 unroll<W>([&](auto i)
@@ -198,22 +219,23 @@ struct Worker {
         transform_filter(row<T>(p.k, owner, channel), row<T>(p.k_reverse, owner, channel), row<T>(p.skip, 0, channel));
         for (int64_t b = first; b < last; ++b)
             convolve(row<T>(p.y, b, channel), row<T>(p.u, b, channel), row<T>(p.pre_gate, b, channel),
-                     row<T>(p.post_gate, b, channel), valid(b));
+                     row<T>(p.post_gate, b, channel), valid(b),
+                     {next(p.u, b, channel, first, last), next(p.y, b, channel, first, last), nullptr});
     }
 
-    void backward_row(int64_t b, int64_t h, bool want_x, bool want_taps) const {
+    void backward_row(int64_t b, int64_t h, bool want_x, bool want_taps, const Ahead<T>& ahead) const {
         const T *u = row<T>(p.u, b, h), *dy = row<T>(p.dy, b, h);
         const T *pre_gate = row<T>(p.pre_gate, b, h), *post_gate = row<T>(p.post_gate, b, h);
         T *du = row<T>(p.du, b, h), *dpre = row<T>(p.dpre_gate, b, h), *dpost = row<T>(p.dpost_gate, b, h);
         const int64_t count = valid(b);
         if (dpost) {
-            convolve(dpost, u, pre_gate, nullptr, count);
+            convolve(dpost, u, pre_gate, nullptr, count, {});
             multiply<T>(dpost, dpost, dy, count, p.length);
         }
         if (!want_x && !want_taps) return;
         transform_cotangent(work, dy, post_gate, count);
         if (want_taps) transform_row(values, u, pre_gate, count);
-        correlate(want_x, want_taps);
+        correlate(want_x, want_taps, ahead);
         if (!want_x) return;
         if (!dpre) return restore_row(du, work, pre_gate, count);
         fft.ascend_real(stage, work);
@@ -229,7 +251,10 @@ struct Worker {
             transform_filter(row<T>(p.k, owner, channel), row<T>(p.k_reverse, owner, channel),
                              row<T>(p.skip, 0, channel));
         if (want_taps) __builtin_memset(sums, 0, 2 * plan.size * sizeof(T));
-        for (int64_t b = first; b < last; ++b) backward_row(b, channel, want_x, want_taps);
+        for (int64_t b = first; b < last; ++b)
+            backward_row(b, channel, want_x, want_taps,
+                         {next(p.dy, b, channel, first, last), next(p.u, b, channel, first, last),
+                          next(p.du, b, channel, first, last)});
         if (want_taps)
             restore_taps(row<T>(p.dk, owner, channel), row<T>(p.dk_reverse, owner, channel),
                          row<T>(p.dskip, owner, channel));
