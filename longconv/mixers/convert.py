@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from longconv._checks import check_choice
+from longconv._checks import check_choice, check_shape, check_tensor, check_values
 from longconv.filters.dplr import dense, discretise, real_rows
 from longconv.mixers.s4 import S4
 from longconv.mixers.s4d import S4D
@@ -24,6 +24,24 @@ MINIMAL = {"kernel.log_dt": "inv_dt", "kernel.log_A_real": "A_real", "kernel.A_i
 """Names of the minimal S4D -> those of the block's kernel."""
 OUTPUT = {f"output_linear.{layer}{name}": name for layer in ("", "0.") for name in ("weight", "bias")}
 KERNEL = ("inv_dt", "A_real", "A_imag", "B", "C", "P", "l_kernel")
+BLOCK = {f"{start}{name}": name for start in ("", "layer.kernel.") for name in KERNEL}
+"""Names of the S4 block's kernel, with and without the block -> those of the kernel."""
+NEEDED = ("D", "inv_dt", "A_real", "A_imag", "B", "C")
+REALS = (torch.float64, torch.float32)
+WHOLE = (torch.int64, torch.int32)
+FORMS: dict[str, tuple[str, tuple[int, ...]]] = {
+    "D": ("(C, H) or (H,)", (1, 2)),
+    "inv_dt": ("(H,), (H, 1) or (H, N/2)", (1, 2)),
+    "A_real": ("(T, N/2)", (2,)),
+    "A_imag": ("(T, N/2)", (2,)),
+    "B": ("(1, T, N/2, 2)", (4,)),
+    "C": ("(C, H, N/2, 2), or (H, N/2, 2) of the minimal S4D", (3, 4)),
+    "P": ("(R, T, N/2, 2)", (4,)),
+    "weight": ("(2 H, C H) or (H, C H), and perhaps a 1", (2, 3)),
+    "bias": ("(2 H,) or (H,)", (1,)),
+    "l_kernel": ("()", (0, 1)),
+}
+"""The shapes and ranks in which a state dict holds a tensor."""
 
 
 def load_s4(
@@ -39,7 +57,8 @@ def load_s4(
 
     The original S4 overwrites its parameter C, at the first forward pass, with C (I - A_bar^L) for the L that its
     buffer ``l_kernel`` then holds; 0 there means C itself. Both are turned into C. Systems that features share
-    (``n_ssm``) are repeated, one a feature: the same function, with parameters of its own for each.
+    (``n_ssm``) are repeated, one a feature: the same function, with parameters of its own for each. An original that
+    was built with an ``l_max`` below its input's length cuts its filter there. No state dict tells: ours goes on.
 
     Args:
         state_dict: parameters and buffers by the original's names; those of an S4 block ("layer.kernel.C", ...), or of
@@ -54,7 +73,9 @@ def load_s4(
         An :class:`S4` where the kernel has a low rank part P, else an :class:`S4D`, in the precision of C.
 
     Raises:
-        ValueError: entries that are missing or that these layers do not have, or an unknown option.
+        ValueError: entries that are missing, that these layers do not have, of sizes that do not fit each other, or
+            that hold NaN or infinite values; or an unknown option.
+        TypeError: an entry that is no tensor, or of another dtype than float32 or float64.
     """
     named = _plain_names({name[len(prefix) :]: t for name, t in state_dict.items() if name.startswith(prefix)})
     low_rank = "P" in named
@@ -87,7 +108,7 @@ def convert_s4(
 ) -> dict[str, Tensor]:
     """The tensors of an original layer's state dict under our names and in our form, with gradients to them.
 
-    See :func:`load_s4`; B is missing from the minimal S4D, whose B is 1.
+    See :func:`load_s4`; the minimal S4D has no B of its own: it is 1.
     """
     return _convert(_plain_names(state_dict), dt_transform, real_transform)
 
@@ -97,19 +118,17 @@ def _convert(named: dict[str, Tensor], dt_transform: str, real_transform: str) -
     log_decay = LOG_POSITIVE[check_choice("real_transform", real_transform, tuple(LOG_POSITIVE))]
     H = named["D"].shape[-1]
     inv_dt = named["inv_dt"]
-    minimal = "B" not in named
     parameters = {
         "D": named["D"],
         "taps.log_dt": log_dt(inv_dt[:, 0] if inv_dt.ndim == 2 and inv_dt.shape[1] == 1 else inv_dt),
         "taps.log_decay": _a_feature(log_decay(named["A_real"]), 0, H),
-        "taps.frequency": _a_feature(named["A_imag"] * (1 if minimal else -1), 0, H),
+        "taps.frequency": _a_feature(-named["A_imag"], 0, H),
+        "taps.B": _a_feature(named["B"][0], 0, H),
         "taps.C": named["C"],
     }
     if "weight" in named:
         layer = "output.0" if named["weight"].shape[0] == 2 * H else "output"
         parameters |= {f"{layer}.{name}": named[name] for name in ("weight", "bias")}
-    if not minimal:
-        parameters["taps.B"] = _a_feature(named["B"][0], 0, H)
     if "P" in named:
         parameters["taps.P"] = _a_feature(named["P"], 1, H)
         if int(named.get("l_kernel", torch.tensor(0))) > 0:
@@ -118,24 +137,63 @@ def _convert(named: dict[str, Tensor], dt_transform: str, real_transform: str) -
 
 
 def _plain_names(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The entries by the last part of their name; an error if one is missing or unknown."""
-    named, unknown = {}, []
-    for name, tensor in state_dict.items():
-        kernel = MINIMAL.get(name, name.removeprefix("layer.kernel."))
-        if name in OUTPUT:
-            named[OUTPUT[name]] = tensor.flatten(1) if tensor.ndim > 1 else tensor
-        elif name in ("D", "layer.D"):
-            named["D"] = tensor if tensor.ndim == 2 else tensor[None]
-        elif kernel in KERNEL:
-            named[kernel] = tensor[None] if kernel == "C" and tensor.ndim == 3 else tensor
-        else:
-            unknown.append(name)
-    missing = [name for name in ("D", "inv_dt", "A_real", "A_imag", "C") if name not in named]
+    """The entries, checked, by the last part of their name in an S4 block, and in that block's form."""
+    minimal = "kernel.log_dt" in state_dict
+    known = {"D": "D", "layer.D": "D", **OUTPUT, **(MINIMAL if minimal else BLOCK)}
+    recorded = {known[name]: name for name in state_dict if name in known}
+    unknown = [name for name in state_dict if name not in known]
+    missing = [name for name in NEEDED if name not in recorded and not (minimal and name == "B")]
+    if ("weight" in recorded) != ("bias" in recorded):
+        missing.append("bias" if "weight" in recorded else "weight")
     if unknown or missing:
         raise ValueError(
             f"state_dict is not that of an original S4 or S4D layer: it lacks {missing}, and has unknown {unknown}"
         )
+    for part, name in recorded.items():
+        shape, ndim = FORMS[part]
+        check_tensor(name, state_dict[name], shape, ndim=ndim, dtypes=WHOLE if part == "l_kernel" else REALS)
+        check_values(name, state_dict[name])
+    named = {part: state_dict[name] for part, name in recorded.items()}
+    named["D"] = torch.atleast_2d(named["D"])
+    if named["C"].ndim == 3:
+        named["C"] = named["C"][None]
+    if "weight" in named:
+        named["weight"] = named["weight"].flatten(1)
+    if minimal:
+        named["A_imag"] = -named["A_imag"]
+        ones = torch.ones_like(named["A_imag"])
+        named["B"], recorded["B"] = torch.stack([ones, 0 * ones], -1)[None], "B"
+    _check_sizes(named, recorded)
     return named
+
+
+def _check_sizes(named: Mapping[str, Tensor], recorded: Mapping[str, str]) -> None:
+    """Raise a ValueError, by its recorded name, for a tensor that does not fit D and C."""
+    (channels, H), (filters, _, modes, _) = named["D"].shape, named["C"].shape
+    systems = named["A_real"].shape[0]
+
+    def check(part: str, expected: tuple[int | None, ...], symbols: str) -> None:
+        if part in named:
+            check_shape(recorded[part], named[part], expected, symbols)
+
+    bidirectional = 1 + (filters == 2 * channels)
+    check("C", (bidirectional * channels, H, modes, 2), "(C, H, N/2, 2) with the C, or twice it, and the H of D")
+    if systems < 1 or H % systems:
+        raise ValueError(f"{recorded['A_real']} has {systems} systems, expected a divisor of the H = {H} features of D")
+    check("A_real", (systems, modes), "(T, N/2) with the N/2 of C")
+    check("A_imag", (systems, modes), "(T, N/2) as the real parts")
+    check("B", (1, systems, modes, 2), "(1, T, N/2, 2) with the T of the real parts")
+    check("P", (None, systems, modes, 2), "(R, T, N/2, 2) with the T of the real parts")
+    steps = named["inv_dt"].shape[1:]
+    check("inv_dt", (H, *((modes,) if steps not in ((), (1,)) else steps)), "(H,), (H, 1) or (H, N/2)")
+    if "weight" in named:
+        width = H if named["weight"].shape[0] == H else 2 * H
+        check("weight", (width, channels * H), "(2 H, C H) or (H, C H)")
+        check("bias", (width,), "that of the weight's rows")
+    if "l_kernel" in named:
+        check("l_kernel", (1,) * named["l_kernel"].ndim, "()")
+        if int(named["l_kernel"]) < 0:
+            raise ValueError(f"{recorded['l_kernel']} is {int(named['l_kernel'])}, expected a length >= 0")
 
 
 def _a_feature(tensor: Tensor, dim: int, H: int) -> Tensor:

@@ -178,3 +178,70 @@ def test_bad_state_dicts() -> None:
         load_s4(theirs, discretization="zoh")
     with pytest.raises(ValueError, match=r"dt_transform is 'softpls'.*did you mean 'softplus'"):
         load_s4(theirs, dt_transform="softpls")
+
+
+def as_diagonal_block(mixer: Mixer) -> dict[str, Tensor]:
+    """The state dict of one of our S4D under the names of the original block."""
+    names = {"D": "layer.D", "taps.B": "layer.kernel.B", "taps.C": "layer.kernel.C"}
+    theirs = {names[name]: t for name, t in mixer.state_dict().items() if name in names}
+    theirs["layer.kernel.B"] = theirs["layer.kernel.B"][None]
+    taps = mixer.get_submodule("taps")
+    theirs["layer.kernel.inv_dt"] = taps.get_parameter("log_dt").detach()[:, None]
+    theirs["layer.kernel.A_real"] = taps.get_parameter("log_decay").detach()
+    theirs["layer.kernel.A_imag"] = -taps.get_parameter("frequency").detach()
+    return theirs
+
+
+def test_a_block_without_b_is_not_the_minimal_layer() -> None:
+    """What it is, its names say: kernel.log_dt is the minimal one's; a block, diagonal or not, needs its B."""
+    mixer = S4D(4, d_state=8, activation=None, output=None)
+    with torch.no_grad():
+        mixer.taps.get_parameter("B").copy_(torch.randn(4, 4, 2))
+    theirs, u = as_diagonal_block(mixer), torch.randn(1, 20, 4)
+    assert_close(load_s4(theirs, activation=None)(u), mixer(u))
+    for without in (theirs, as_original(S4(4, d_state=8))):
+        with pytest.raises(ValueError, match=r"lacks \['B'\], and has unknown \[\]"):
+            load_s4({name: t for name, t in without.items() if not name.endswith(".B")})
+    minimal = {
+        "D": theirs["layer.D"][0],
+        "kernel.log_dt": theirs["layer.kernel.inv_dt"][:, 0],
+        "kernel.log_A_real": theirs["layer.kernel.A_real"],
+        "kernel.A_imag": -theirs["layer.kernel.A_imag"],
+        "kernel.C": theirs["layer.kernel.C"][0],
+    }
+    with torch.no_grad():
+        mixer.taps.get_parameter("B").copy_(torch.tensor([1.0, 0.0]))
+    assert_close(load_s4(minimal, activation=None)(u), mixer(u))
+    with pytest.raises(ValueError, match=r"unknown \['layer.kernel.B'\]"):
+        load_s4(minimal | {"layer.kernel.B": theirs["layer.kernel.B"]})
+
+
+NAN = torch.full((4, 4), torch.nan)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "error", "message"),
+    [
+        ("output_linear.0.bias", None, ValueError, r"lacks \['bias'\]"),
+        ("output_linear.0.weight", None, ValueError, r"lacks \['weight'\]"),
+        ("output_linear.0.weight", torch.zeros(12, 4, 1), ValueError, r"output_linear.0.weight is a \(12, 4\)"),
+        ("output_linear.0.bias", torch.zeros(4), ValueError, r"output_linear.0.bias is a \(4,\).*\(8\)"),
+        ("layer.kernel.A_real", NAN, ValueError, r"layer.kernel.A_real\[0, 0\] is nan"),
+        ("layer.kernel.A_real", torch.zeros(3, 4), ValueError, "layer.kernel.A_real has 3 systems.*H = 4"),
+        ("layer.kernel.A_imag", torch.zeros(4, 5), ValueError, r"layer.kernel.A_imag is a \(4, 5\)"),
+        ("layer.kernel.inv_dt", torch.zeros(5, 1), ValueError, r"layer.kernel.inv_dt is a \(5, 1\)"),
+        ("layer.kernel.inv_dt", torch.zeros(4, 3), ValueError, r"layer.kernel.inv_dt is a \(4, 3\).*\(4, 4\)"),
+        ("layer.kernel.P", torch.zeros(1, 2, 4, 2), ValueError, r"layer.kernel.P is a \(1, 2, 4, 2\)"),
+        ("layer.kernel.B", torch.zeros(4, 4, 2), ValueError, r"layer.kernel.B is a \(4, 4, 2\)"),
+        ("layer.kernel.C", torch.zeros(1, 4, 4) + 0j, TypeError, r"layer.kernel.C is a \(1, 4, 4\) complex64"),
+        ("layer.kernel.C", torch.zeros(3, 4, 4, 2), ValueError, r"layer.kernel.C is a \(3, 4, 4, 2\)"),
+        ("layer.kernel.l_kernel", torch.tensor(-1), ValueError, "layer.kernel.l_kernel is -1"),
+        ("layer.kernel.l_kernel", torch.tensor(1.5), TypeError, "layer.kernel.l_kernel is .*float32"),
+        ("layer.D", [1.0, 2.0], TypeError, r"layer.D is \[1.0, 2.0\] \(list\)"),
+    ],
+    ids=str,
+)
+def test_bad_entries_are_named(name: str, value: Tensor | None, error: type[Exception], message: str) -> None:
+    theirs: dict[str, Tensor] = {**as_original(S4(4, d_state=8)), name: value}  # type: ignore[dict-item]
+    with pytest.raises(error, match=message):
+        load_s4({key: t for key, t in theirs.items() if t is not None})
