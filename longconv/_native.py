@@ -173,7 +173,7 @@ def _load(name: str) -> Library:
     if reasons:
         return Library(name, reason="; ".join(reasons))
     if name == "cuda" and next(_candidates("cpu"), None):
-        return Library(name, reason="not built: no CUDA compiler from 12.0 on was found, or LONGCONV_CUDA=OFF, at installation")
+        return Library(name, reason="not built: no CUDA compiler >= 12.0, or LONGCONV_CUDA=OFF, at installation")
     return Library(name, reason="not built: this is a plain checkout, or the build left it out; run 'pip install .'")
 
 
