@@ -18,7 +18,7 @@ from lra_tasks.errors import RunError
 from lra_tasks.module import SequenceModule
 from tests.lra_tasks.running import main, read_metrics, read_weights, run, start, tiny
 
-SLOWER = ("--trainer.limit_train_batches", "30", "--trainer.max_epochs", "4")
+SLOWER = ("--trainer.limit_train_batches", "40", "--trainer.max_epochs", "6")
 
 
 def _same(left: Path, right: Path) -> None:
@@ -54,7 +54,7 @@ def test_a_killed_run_resumes_to_the_same_end(
     os.kill(process.pid, kill)
     printed, _ = process.communicate(timeout=60)
     assert not (folder / "metrics.json").exists(), printed
-    assert process.returncode == (-kill if kill == signal.SIGKILL else 130)
+    assert process.returncode == (-kill if kill == signal.SIGKILL else 130), printed
     assert "Traceback" not in printed
     assert kill == signal.SIGKILL or "stopped; go on with --resume" in printed
 
