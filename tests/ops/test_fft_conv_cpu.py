@@ -123,6 +123,14 @@ def test_views_give_what_copies_give() -> None:
         assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))
 
 
+def test_lazily_negated_views() -> None:
+    """The imaginary part of a lazy conjugate has its sign in a flag, not in memory."""
+    u, k, skip = (torch.randn(shape, dtype=torch.complex64).conj().imag for shape in ((2, 3, 50), (3, 50), (3,)))
+    assert u.is_neg() and k.is_neg() and skip.is_neg()
+    want = fft_conv(u.resolve_neg(), k.resolve_neg(), skip=skip.resolve_neg())
+    assert torch.equal(fft_conv(u, k, skip=skip), want)
+
+
 def test_memory_is_that_of_a_few_rows() -> None:
     """Beside the results the call takes a few rows a thread, whatever the batch: the plan is there already."""
     u, k = torch.randn(8, 64, 1024), torch.randn(64, 1024)

@@ -105,7 +105,7 @@ class _Prepared:
             "u": self.sequence(u),
             "k": self._taps(k, self.length),
             "k_reverse": self._taps(k_reverse, self.length - 1),
-            "skip": None if skip is None else skip.to(self.dtype)[None, :, None],
+            "skip": None if skip is None else skip.resolve_neg().to(self.dtype)[None, :, None],
             "pre_gate": self.sequence(pre_gate),
             "post_gate": self.sequence(post_gate),
         }
