@@ -28,7 +28,7 @@ from tests.cases import (
     sequence,
     streaming_mixers,
 )
-from tests.tolerances import assert_close
+from tests.tolerances import RELATIVE_L2, assert_close
 
 
 def step_through(mixer: Mixer, u: Tensor) -> tuple[Tensor, Any]:
@@ -127,6 +127,23 @@ def test_float32_stream_does_not_drift(case: Case) -> None:
         assert_close(y, case.build()(u.double()), 5e-6)
     precise = (torch.float32, torch.float64, torch.complex64, torch.complex128)
     assert all(leaf.dtype in precise for leaf in pytree.tree_leaves(state))
+
+
+@streaming_mixers
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_state_in_double_precision_serves_lower_ones(case: Case, dtype: torch.dtype) -> None:
+    """Step by step and in chunks short and long, which take different ways; the state stays in double precision."""
+    mixer, u = case.build(torch.float32).to(dtype), sequence(dtype=dtype)
+    state = mixer.init_state(3, dtype=torch.float64)
+    y0, state = mixer.prefill(u[:, :36], state)
+    y1, state = mixer.step(u[:, 36], state)
+    assert y0.dtype == y1.dtype == dtype
+    assert state.x.dtype in (torch.float64, torch.complex128)
+    y2, _ = mixer.prefill(u[:, :3], mixer.init_state(3, dtype=torch.float64))
+    want = mixer(u)
+    low = 4 * RELATIVE_L2[dtype]  # the output layer in that precision, twice
+    assert_close(torch.cat([y0, y1[:, None]], 1), want, low)
+    assert_close(y2, want[:, :3], low)
 
 
 @streaming_mixers

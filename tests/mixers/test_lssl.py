@@ -67,13 +67,6 @@ def test_states_that_do_not_fit(change: dict[str, Any]) -> None:
             call()
 
 
-def test_a_state_in_double_precision_serves_float32() -> None:
-    mixer, u = LSSL(2, d_state=4), torch.randn(2, 9, 2)
-    y, state = mixer.prefill(u, mixer.init_state(2, dtype=torch.float64))
-    assert state.x.dtype == torch.float64 and y.dtype == torch.float32
-    assert_close(y, mixer(u))
-
-
 @pytest.mark.parametrize("name", ["lssl", "dss", "s5"])
 def test_compiled_with_a_symbolic_length(name: str) -> None:
     """The number of doublings and chunks follows the length."""

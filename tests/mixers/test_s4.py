@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import copy
 import math
+import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from longconv import create_mixer
-from longconv.mixers import S4
+from longconv.mixers import S4, s4
+from longconv.ops.state_space_taps import torch_blocks
 from tests.tolerances import assert_close
 
 
@@ -57,12 +61,71 @@ def test_float32_chunks_stay_near_forward(init: str, rank: int) -> None:
         assert_close(want, wide(u.double()))
 
 
+def seconds(call: Callable[..., Any], *args: Any, count: int = 5) -> float:
+    """The least time of a few calls."""
+    times = []
+    for _ in range(count):
+        start = time.perf_counter()
+        call(*args)
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
 def test_step_cost_and_state_are_those_of_any_position() -> None:
-    mixer = bare()
-    _, early = mixer.prefill(torch.randn(2, 3, 3))
-    _, late = mixer.prefill(torch.randn(2, 3000, 3))
-    sizes = [[leaf.shape for leaf in torch.utils._pytree.tree_leaves(state)] for state in (early, late)]
-    assert sizes[0] == sizes[1]
+    mixer, u = S4(64, d_state=64), torch.randn(2, 3000, 64)
+    with torch.inference_mode():
+        states = [mixer.prefill(u[:, :length])[1] for length in (3, 3000)]
+        early, late = ([(x.shape, x.dtype) for x in torch.utils._pytree.tree_leaves(state)] for state in states)
+        assert early == late
+        times = [seconds(mixer.step, u[:, 0], state, count=100) for state in states]
+    assert times[1] < 3 * times[0]
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 31, 32, 64, 65, 200])
+@pytest.mark.parametrize("rank", [1, 3])
+def test_sample_by_sample_is_block_by_block(length: int, rank: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways through a chunk, with more features than are taken at once, and their gradients."""
+    monkeypatch.setattr(torch_blocks, "BLOCK_NUMBERS", 2 * 8**2)
+    mixer = S4(3, d_state=8, rank=rank, channels=2, output="linear").double()
+    u = torch.randn(2, length, 3, dtype=torch.float64)
+    _, state = mixer.prefill(torch.randn(2, 50, 3, dtype=torch.float64))
+    found = []
+    for short in (True, False):
+        monkeypatch.setattr(s4, "by_samples", lambda *_, short=short: short)
+        y, after = mixer.prefill(u, state)
+        loss = y.square().sum() + after.x.abs().square().sum()
+        found.append([y, after.x, *torch.autograd.grad(loss, list(mixer.taps.parameters()), retain_graph=True)])
+    for got, want in zip(*found, strict=True):
+        assert_close(got, want, 1e-10)
+
+
+def test_a_chunk_is_no_slower_than_its_steps() -> None:
+    """Short chunks and large matrices, where forming A_bar^S takes a hundred times as long."""
+    mixer = S4(64, d_state=256)
+    for length in (1, 16, 256):
+        u, state = torch.randn(1, length, 64), mixer.init_state(1)
+        with torch.inference_mode():
+            steps, chunk = seconds(stream, mixer, u), seconds(mixer.prefill, u, state)
+        assert chunk < 2 * steps, f"{length} samples: {chunk:.3g} s against {steps:.3g} s of steps"
+
+
+def test_matrices_of_a_long_chunk_are_few_at_a_time() -> None:
+    """(H, N, N) would be 2^22 numbers here; those in work at once stay in a cache."""
+    largest = 0
+
+    class Largest(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            nonlocal largest
+            result = func(*args, **(kwargs or {}))
+            if isinstance(result, Tensor) and result.ndim > 2 and result.shape[-2:] == (128, 128):
+                largest = max(largest, result.numel())
+            return result
+
+    mixer, u = S4(256, d_state=128), torch.randn(1, 2500, 256)
+    state = mixer.init_state(1)
+    with torch.inference_mode(), Largest():
+        mixer.prefill(u, state)
+    assert 0 < largest <= torch_blocks.BLOCK_NUMBERS
 
 
 @pytest.mark.parametrize("options", [{}, {"dt_tied": False}, {"bidirectional": True, "channels": 2, "output": "glu"}])

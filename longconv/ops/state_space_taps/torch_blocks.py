@@ -71,8 +71,16 @@ class Blocks(NamedTuple):
     rows: Tensor
     """Y (Q, H, C, 2N)."""
 
+    def columns(self) -> Tensor:
+        """X (H, T, 2N)."""
+        return real(self.sequences[:, 0]).transpose(0, 1)
 
-def _sizes(length: int) -> tuple[int, int]:
+    def all_rows(self) -> Tensor:
+        """Y (H, C Q, 2N)."""
+        return self.rows.permute(1, 2, 0, 3).flatten(1, 2)
+
+
+def sizes(length: int) -> tuple[int, int]:
     """T and Q with T Q >= L; T a power of two."""
     size = 1
     while size * size < length:
@@ -87,11 +95,6 @@ def _recurrence(A: Tensor, left: Tensor, right: Tensor) -> Recurrence:
     lambda_ = torch.cat([column[None], row.expand(rank, *row.shape)])
     rho = torch.cat([row[None], column.expand(rank, *column.shape)])
     return Recurrence(alpha, lambda_, rho)
-
-
-def _columns(tensor: Tensor) -> Tensor:
-    """X (H, T, 2N) of (T, 1 + R, H, N)."""
-    return real(tensor[:, 0]).transpose(0, 1)
 
 
 def _stack(tensor: Tensor) -> Tensor:
@@ -132,8 +135,9 @@ def _powers(A: Tensor, count: int) -> Tensor:
     return powers
 
 
-def _blocks(A: Tensor, B: Tensor, C: Tensor, left: Tensor, right: Tensor, length: int) -> Blocks:
-    size, count = _sizes(length)
+def blocks_of(A: Tensor, B: Tensor, C: Tensor, left: Tensor, right: Tensor, length: int) -> Blocks:
+    """The blocks of the first ``length`` taps."""
+    size, count = sizes(length)
     recurrence = _recurrence(A, left, right)
     z = [torch.cat([B[None], right.conj_physical()])]
     for _ in range(size - 1):
@@ -147,42 +151,40 @@ def _blocks(A: Tensor, B: Tensor, C: Tensor, left: Tensor, right: Tensor, length
     return Blocks(recurrence, sequences, powers, block, torch.stack(rows))
 
 
-def _features(A: Tensor) -> int:
+def features_at_once(A: Tensor) -> int:
     """How many features to take at once."""
     return A.shape[0] if A.device.type != "cpu" else max(1, BLOCK_NUMBERS // (2 * A.shape[1]) ** 2)
 
 
 def forward(A: Tensor, B: Tensor, C: Tensor, left: Tensor, right: Tensor, length: int) -> Tensor:
     """Rows times columns, for some features after the other."""
-    size = _features(A)
+    size = features_at_once(A)
     parts = zip(*(part.split(size, -2) for part in (A, B, C, left, right)), strict=True)
     return torch.cat([_forward(length, *part) for part in parts], 1)
 
 
 def backward(g: Tensor, A: Tensor, B: Tensor, C: Tensor, left: Tensor, right: Tensor) -> list[Tensor]:
     """The gradients of the module's docstring, for some features after the other."""
-    size = _features(A)
+    size = features_at_once(A)
     parts = zip(*(part.split(size, -2) for part in (g, A, B, C, left, right)), strict=True)
     gradients = [_backward(*part) for part in parts]
     return [torch.cat(parts, -2) for parts in zip(*gradients, strict=True)]
 
 
 def _forward(length: int, A: Tensor, B: Tensor, C: Tensor, left: Tensor, right: Tensor) -> Tensor:
-    blocks = _blocks(A, B, C, left, right, length)
-    rows = blocks.rows.permute(1, 2, 0, 3).flatten(1, 2)  # (H, C Q, 2N)
-    taps = rows @ _columns(blocks.sequences).mT  # (H, C Q, T)
+    blocks = blocks_of(A, B, C, left, right, length)
+    taps = blocks.all_rows() @ blocks.columns().mT  # (H, C Q, T)
     return taps.unflatten(1, (C.shape[0], -1)).flatten(2)[..., :length].transpose(0, 1)
 
 
 def _backward(g: Tensor, A: Tensor, B: Tensor, C: Tensor, left: Tensor, right: Tensor) -> list[Tensor]:
     length = g.shape[-1]
-    size, count = _sizes(length)
-    blocks = _blocks(A, B, C, left, right, length)
+    size, count = sizes(length)
+    blocks = blocks_of(A, B, C, left, right, length)
     g = torch.nn.functional.pad(g, (0, size * count - length)).transpose(0, 1)  # (H, C, Q T)
     g = g.unflatten(-1, (count, size)).flatten(1, 2)  # (H, C Q, T)
-    rows = blocks.rows.permute(1, 2, 0, 3).flatten(1, 2)
-    drows = (g @ _columns(blocks.sequences)).unflatten(1, (-1, count)).permute(2, 0, 1, 3)  # (Q, H, C, 2N)
-    dcolumns = g.mT @ rows  # (H, T, 2N)
+    drows = (g @ blocks.columns()).unflatten(1, (-1, count)).permute(2, 0, 1, 3)  # (Q, H, C, 2N)
+    dcolumns = g.mT @ blocks.all_rows()  # (H, T, 2N)
 
     later = [drows[-1]]
     for q in range(count - 2, -1, -1):
