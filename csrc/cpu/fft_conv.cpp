@@ -43,7 +43,7 @@ void multiply(T* out, const T* a, const T* b, int64_t valid, int64_t length) {
 // What the next row of a worker reads and writes; it is fetched into the cache leaf by leaf of this row.
 template <typename T>
 struct Ahead {
-    const T* rows[3];
+    const T* rows[5];  // NULL for none
 
     void fetch(int64_t begin, int64_t end) const {
         for (const T* from : rows)
@@ -220,7 +220,8 @@ struct Worker {
         for (int64_t b = first; b < last; ++b)
             convolve(row<T>(p.y, b, channel), row<T>(p.u, b, channel), row<T>(p.pre_gate, b, channel),
                      row<T>(p.post_gate, b, channel), valid(b),
-                     {next(p.u, b, channel, first, last), next(p.y, b, channel, first, last), nullptr});
+                     {next(p.u, b, channel, first, last), next(p.y, b, channel, first, last),
+                      next(p.pre_gate, b, channel, first, last), next(p.post_gate, b, channel, first, last)});
     }
 
     void backward_row(int64_t b, int64_t h, bool want_x, bool want_taps, const Ahead<T>& ahead) const {
@@ -254,7 +255,8 @@ struct Worker {
         for (int64_t b = first; b < last; ++b)
             backward_row(b, channel, want_x, want_taps,
                          {next(p.dy, b, channel, first, last), next(p.u, b, channel, first, last),
-                          next(p.du, b, channel, first, last)});
+                          next(p.du, b, channel, first, last), next(p.pre_gate, b, channel, first, last),
+                          next(p.post_gate, b, channel, first, last)});
         if (want_taps)
             restore_taps(row<T>(p.dk, owner, channel), row<T>(p.dk_reverse, owner, channel),
                          row<T>(p.dskip, owner, channel));
