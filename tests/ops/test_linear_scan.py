@@ -16,7 +16,7 @@ from torch import Tensor
 
 from longconv import _native
 from longconv.ops import linear_scan
-from longconv.ops.linear_scan import cpu
+from longconv.ops.linear_scan import cpu, torch_blocks
 from longconv.ops.linear_scan.operator import BACKENDS
 from tests.tolerances import RELATIVE_L2, assert_close
 
@@ -133,6 +133,23 @@ def test_zeros_underflow_and_growth(backend: str, dtype: torch.dtype) -> None:
     a, b = torch.full((400, 1), 1e200, dtype=dtype), torch.zeros(400, 1, dtype=dtype)
     a[300:], b[301:] = 0.5, 1
     assert_close(linear_scan(a, b, dim=0, backend=backend), by_steps(a, b, None, 0, False))
+
+
+@pytest.mark.parametrize("length", [1024, 9000])
+@pytest.mark.parametrize("timeless", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex64, *WIDE], ids=str)
+def test_products_that_overflow_beside_states_of_zero(
+    dtype: torch.dtype, timeless: bool, length: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on devices where the products are not looked at; over two and three levels of chunks."""
+    monkeypatch.setattr(torch_blocks, "_overflowed", lambda products: False)
+    a = torch.full((1 if timeless else length, 30), 1e3, dtype=dtype)
+    b = torch.zeros(length, 30, dtype=dtype)
+    b[-5:] = torch.randn(5, 30, dtype=dtype)
+    for flipped in (False, True):
+        b = b.flip(0) if flipped else b
+        h = linear_scan(a, b, dim=0, reverse=flipped, backend="torch")
+        assert_close(h, linear_scan(a, b, dim=0, reverse=flipped, backend="reference"))
 
 
 needs_library = pytest.mark.skipif(cpu.available() is not None, reason=str(cpu.available()))

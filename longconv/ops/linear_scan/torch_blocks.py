@@ -3,8 +3,9 @@
 With t = c T + r, every chunk is first scanned from zero for its end e[c] alone and for the product p[c] of its
 coefficients; the states between chunks are the scan of e with the coefficients p, which is the same problem with
 1/T of the steps, solved in double precision; then every chunk is scanned again from the state before it. Only sums and
-products are formed, nothing is divided by a product of coefficients: zeros and underflow are harmless. Memory is that
-of the result.
+products are formed, nothing is divided by a product of coefficients: zeros and underflow are harmless. A product of
+coefficients may overflow where no state does: beside a state of 0 it counts for nothing, and on the CPU, where looking
+at it costs no synchronisation, it sends the call through the steps as they are. Memory is that of the result.
 """
 
 from __future__ import annotations
@@ -57,8 +58,11 @@ def _time_back(h: Tensor, axis: int) -> Tensor:
     return transpose(h.reshape(len(h), -1)).reshape(*h.shape[1 : axis + 1], len(h), *h.shape[axis + 1 :])
 
 
-def _scan(a: Tensor, b: Tensor, carry: Tensor | None, axis: int, reverse: bool) -> Tensor:
-    """The states of b's shape; a has b's length or 1 along ``axis``, and carry 1."""
+def _scan(a: Tensor, b: Tensor, carry: Tensor | None, axis: int, reverse: bool, of_chunks: bool = False) -> Tensor:
+    """The states of b's shape; a has b's length or 1 along ``axis``, and carry 1.
+
+    Where the steps are those ``of_chunks``, a holds products, which may have overflowed.
+    """
     length = b.shape[axis]
     chunk = _chunk(length, b.numel() // length)
     h = torch.empty_like(b, memory_format=torch.contiguous_format)
@@ -73,9 +77,10 @@ def _scan(a: Tensor, b: Tensor, carry: Tensor | None, axis: int, reverse: bool) 
                 _slices(b_part, axis, reverse),
                 _slices(h_part, axis, reverse),
                 carry,
+                of_chunks,
             )
         else:
-            _chunks(a_part, b_part, h_part, carry, axis, chunk, reverse)
+            _chunks(a_part, b_part, h_part, carry, axis, chunk, reverse, of_chunks)
         carry = h_part.narrow(axis, 0 if reverse else size - 1, 1)
     return h
 
@@ -96,43 +101,52 @@ def _coefficients(a: Tensor, axis: int, reverse: bool) -> Iterable[Tensor]:
     return itertools.repeat(a) if a.shape[axis] == 1 else _slices(a, axis, reverse)
 
 
-def _steps(a: Iterable[Tensor], b: Iterable[Tensor], h: Iterable[Tensor], state: Tensor | None) -> None:
+def _step(a: Tensor, b: Tensor, state: Tensor, out: Tensor, of_chunks: bool) -> Tensor:
+    """a state + b, in place; b where the state is 0, though a product of coefficients be infinite."""
+    if not of_chunks:
+        return torch.addcmul(b, a, state, out=out)
+    return torch.where(state == 0, b, torch.addcmul(b, a, state), out=out)
+
+
+def _steps(
+    a: Iterable[Tensor], b: Iterable[Tensor], h: Iterable[Tensor], state: Tensor | None, of_chunks: bool = False
+) -> None:
     """One step after the other: h = a state + b, written in place."""
     for a_t, b_t, h_t in zip(a, b, h, strict=False):
-        if state is None:
-            h_t.copy_(b_t)
-        else:
-            torch.addcmul(b_t, a_t, state, out=h_t)
-        state = h_t
+        state = h_t.copy_(b_t) if state is None else _step(a_t, b_t, state, h_t, of_chunks)
 
 
-def _chunks(a: Tensor, b: Tensor, h: Tensor, carry: Tensor | None, axis: int, chunk: int, reverse: bool) -> None:
+def _chunks(
+    a: Tensor, b: Tensor, h: Tensor, carry: Tensor | None, axis: int, chunk: int, reverse: bool, of_chunks: bool
+) -> None:
     """The scan of whole chunks into h."""
     timeless = a.shape[axis] == 1
     inner = axis + 1
     steps, into = (a, b), h
     a = a.unsqueeze(inner) if timeless else a.unflatten(axis, (-1, chunk))
     b, h = (x.unflatten(axis, (-1, chunk)) for x in (b, h))
+    wide = torch.promote_types(b.dtype, torch.float64)
     products, ends = None, None
     for a_t, b_t in zip(_coefficients(a, inner, reverse), _slices(b, inner, reverse), strict=False):
-        ends = b_t.clone() if ends is None else torch.addcmul(b_t, a_t, ends, out=ends)
+        ends = b_t.clone() if ends is None else _step(a_t, b_t, ends, ends, of_chunks)
         if not timeless:
-            products = a_t.clone() if products is None else products.mul_(a_t)
+            products = a_t.to(wide, copy=True) if products is None else products.mul_(a_t)
     assert ends is not None
-    wide = torch.promote_types(b.dtype, torch.float64)
-    products = _power(a.to(wide), chunk) if products is None else products.to(wide)
-    if b.device.type == "cpu" and not products.isfinite().all():  # inf times a state of 0 is not what the steps give
-        _steps(
-            _coefficients(steps[0], axis, reverse),
-            _slices(steps[1], axis, reverse),
-            _slices(into, axis, reverse),
-            carry,
-        )
+    products = _power(a.to(wide), chunk) if products is None else products
+    if _overflowed(products):
+        a, b = steps
+        rows = _coefficients(a, axis, reverse), _slices(b, axis, reverse), _slices(into, axis, reverse)
+        _steps(*rows, carry, of_chunks)
         return
     carry = None if carry is None else carry.to(wide)
-    ends = _scan(products.squeeze(inner), ends.squeeze(inner).to(wide), carry, axis, reverse).unsqueeze(inner)
+    ends = _scan(products.squeeze(inner), ends.squeeze(inner).to(wide), carry, axis, reverse, True).unsqueeze(inner)
     starts = shifted(ends, None if carry is None else carry.unsqueeze(inner), axis, reverse).to(b.dtype)
-    _steps(_coefficients(a, inner, reverse), _slices(b, inner, reverse), _slices(h, inner, reverse), starts)
+    _steps(_coefficients(a, inner, reverse), _slices(b, inner, reverse), _slices(h, inner, reverse), starts, of_chunks)
+
+
+def _overflowed(products: Tensor) -> bool:
+    """Whether a product is infinite or NaN; not looked at where looking would wait for the device."""
+    return products.device.type == "cpu" and not products.isfinite().all()
 
 
 def _power(a: Tensor, exponent: int) -> Tensor:
