@@ -27,6 +27,7 @@ from longconv._checks import (
 from longconv.filters import hippo
 from longconv.filters.base import Filter, initial_log_dt, parameter_dtype
 from longconv.ops import vandermonde_log
+from longconv.ops._library import conjugate
 
 DISCRETIZATIONS = ("zoh", "bilinear", "dss")
 REALS = (torch.float64, torch.float32)
@@ -133,7 +134,7 @@ def discretise(Lambda: Tensor, B: Tensor, dt: Tensor, discretization: str, l_max
 def softmax_scale(Lambda: Tensor, z: Tensor, l_max: int) -> Tensor:
     """(exp(z) - 1) r(Lambda (exp(z l_max) - 1)) with r(x) = conj(x) / (|x|^2 + 1e-7), the normaliser of DSS."""
     normaliser = Lambda * expm1(z * l_max)
-    return expm1(z) * normaliser.conj_physical() / (normaliser.abs().square() + 1e-7)
+    return expm1(z) * conjugate(normaliser) / (normaliser.abs().square() + 1e-7)
 
 
 def expm1(z: Tensor) -> Tensor:

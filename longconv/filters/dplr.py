@@ -26,6 +26,7 @@ from longconv._checks import (
 )
 from longconv.filters import hippo
 from longconv.filters.base import Filter, initial_log_dt, parameter_dtype
+from longconv.ops._library import conjugate
 from longconv.ops.state_space_taps import state_space_taps
 
 REALS = (torch.float64, torch.float32)
@@ -150,7 +151,7 @@ def discretise(Lambda: Tensor, P: Tensor, B: Tensor, dt: Tensor) -> DPLR:
     Lambda, P, B = Lambda.to(wide), P.to(wide), B.to(wide)
     step = (dt[:, None] if dt.ndim == 1 else dt).to(torch.float64)
     D = 1 / (1 - step * Lambda / 2)
-    Q, U = 2 * P.conj_physical() * D, D * step * P
+    Q, U = 2 * conjugate(P) * D, D * step * P
     M = torch.einsum("rhn,shn->hrs", Q, step * P).real
     identity = torch.eye(P.shape[0], dtype=M.dtype, device=M.device)
     inverse = torch.linalg.inv(identity + M / 2)
@@ -167,7 +168,7 @@ def real_columns(x: Tensor) -> Tensor:
 
 def real_rows(c: Tensor) -> Tensor:
     """The row (..., N), float64, whose product with the real state is Re sum_n c[..., n] x[n]."""
-    return real_columns(c.to(torch.complex128).conj_physical())
+    return real_columns(conjugate(c.to(torch.complex128)))
 
 
 def dense(system: DPLR) -> tuple[Tensor, Tensor]:

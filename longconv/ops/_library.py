@@ -189,6 +189,18 @@ def align_mapped(info: Any, in_dims: Sequence[Any], args: Sequence[Any]) -> list
     return [align(a, d) if isinstance(a, Tensor) else a for a, d in zip(args, in_dims, strict=True)]
 
 
+def conjugate(x: Tensor) -> Tensor:
+    """The conjugate as numbers of its own, in a form that ``vmap`` has a rule for, which ``conj_physical`` isn't.
+
+    Not the lazy ``conj``, which the kernel of an operator that runs under ``torch.compile`` doesn't see.
+    """
+    if not x.is_complex():
+        return x
+    if torch.compiler.is_compiling() or not torch._C._are_functorch_transforms_active():
+        return x.conj_physical()
+    return torch.complex(x.real, -x.imag)
+
+
 def reduce_like(gradient: Tensor, tensor: Tensor) -> Tensor:
     """A gradient summed over the axes along which ``tensor`` was broadcast, in its dtype (real part if real)."""
     gradient = gradient if tensor.is_complex() or not gradient.is_complex() else gradient.real

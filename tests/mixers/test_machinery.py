@@ -13,6 +13,7 @@ from tests.cases import (
     D_MODEL,
     L_MAX,
     LENGTH,
+    MIXER_CASES,
     Case,
     default_mixers,
     every_mixer,
@@ -82,6 +83,24 @@ def test_export(case: Case) -> None:
 def test_vmap(case: Case) -> None:
     mixer, u = case.build(), torch.stack([sequence(), -2 * sequence()])
     assert_close(torch.vmap(mixer)(u), torch.stack([mixer(part) for part in u]), CHAIN)
+
+
+@pytest.mark.filterwarnings("error:There is a performance drop")
+@pytest.mark.parametrize("case", [case for case in MIXER_CASES if case.mixer in ("s4", "s4d")], ids=str)
+def test_vmap_over_parameters(case: Case) -> None:
+    """Outputs and gradients of an ensemble, with no op that falls back to a loop."""
+    mixer, u = case.build(), sequence()
+    parameters = {name: torch.stack([p, 1.01 * p]).detach() for name, p in mixer.named_parameters()}
+    weight = torch.randn(u.shape, dtype=u.dtype)
+
+    def loss(given: dict[str, Tensor]) -> Tensor:
+        return (torch.func.functional_call(mixer, given, (u,)) * weight).sum()
+
+    found = torch.vmap(torch.func.grad(loss))(parameters)
+    for i in range(2):
+        expected = torch.func.grad(loss)({name: p[i] for name, p in parameters.items()})
+        for name, want in expected.items():
+            assert_close(found[name][i], want, 1e-10)
 
 
 @pytest.mark.slow

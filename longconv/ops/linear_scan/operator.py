@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from longconv.ops._library import define, reduce_like
+from longconv.ops._library import conjugate, define, reduce_like
 from longconv.ops._registry import Backend, Backends
 from longconv.ops.linear_scan import cpu, reference, torch_blocks
 
@@ -49,11 +49,6 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     ctx.save_for_backward(a, initial, output)
 
 
-def _conjugate(x: Tensor) -> Tensor:
-    """The conjugate, in a form that ``vmap`` has a rule for, which ``conj_physical`` isn't."""
-    return torch.complex(x.real, -x.imag) if x.is_complex() else x
-
-
 def _gradients(ctx: Any, g: Tensor) -> tuple[Any, ...]:
     a, initial, h = ctx.saved_tensors
     dim, like_b = ctx.dim, g.new_empty(ctx.b[0], dtype=ctx.b[1])
@@ -61,13 +56,13 @@ def _gradients(ctx: Any, g: Tensor) -> tuple[Any, ...]:
         tensors = (a, like_b, initial)
         zeros = [torch.zeros_like(t) if want else None for t, want in zip(tensors, ctx.wanted, strict=True)]
         return (*zeros, None, None, None)
-    a_conj = _conjugate(a)
+    a_conj = conjugate(a)
     after = a_conj if a.shape[dim] == 1 else a_conj.roll(1 if ctx.reverse else -1, dim)
     l = call(after, g.to(torch.promote_types(g.dtype, torch.float32)), None, dim, not ctx.reverse, ctx.backend)
     da, db, dinitial = None, None, None
     if ctx.wanted[0]:
         previous = reference.shifted(h, initial, dim, ctx.reverse)
-        da = reduce_like(l * _conjugate(previous), a)
+        da = reduce_like(l * conjugate(previous), a)
     if ctx.wanted[1]:
         db = reduce_like(l, like_b)
     if ctx.wanted[2]:

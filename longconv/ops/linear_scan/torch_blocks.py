@@ -102,7 +102,7 @@ def _coefficients(a: Tensor, axis: int, reverse: bool) -> Iterable[Tensor]:
 
 
 def _step(a: Tensor, b: Tensor, state: Tensor, out: Tensor, of_chunks: bool) -> Tensor:
-    """a state + b, in place; b where the state is 0, though a product of coefficients be infinite."""
+    """One step in place, a state + b; b where the state is 0, though a product of coefficients be infinite."""
     if not of_chunks:
         return torch.addcmul(b, a, state, out=out)
     return torch.where(state == 0, b, torch.addcmul(b, a, state), out=out)

@@ -32,6 +32,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from longconv.ops._library import conjugate
 from longconv.ops.state_space_taps.reference import modes, real
 
 BLOCK_NUMBERS = 2**18
@@ -50,7 +51,7 @@ class Recurrence(NamedTuple):
 
     def adjoint(self) -> Recurrence:
         """The transposed maps."""
-        return Recurrence(self.alpha.conj_physical(), self.rho, self.lambda_)
+        return Recurrence(conjugate(self.alpha), self.rho, self.lambda_)
 
     def step(self, z: Tensor) -> Tensor:
         """(1 + R, H, N) -> the next."""
@@ -90,7 +91,7 @@ def sizes(length: int) -> tuple[int, int]:
 
 def _recurrence(A: Tensor, left: Tensor, right: Tensor) -> Recurrence:
     rank = left.shape[0]
-    conj_A, row, column = A.conj_physical(), real(right.conj_physical()), real(left)
+    conj_A, row, column = conjugate(A), real(conjugate(right)), real(left)
     alpha = torch.cat([A[None], conj_A.expand(rank, *A.shape)])
     lambda_ = torch.cat([column[None], row.expand(rank, *row.shape)])
     rho = torch.cat([row[None], column.expand(rank, *column.shape)])
@@ -139,13 +140,13 @@ def blocks_of(A: Tensor, B: Tensor, C: Tensor, left: Tensor, right: Tensor, leng
     """The blocks of the first ``length`` taps."""
     size, count = sizes(length)
     recurrence = _recurrence(A, left, right)
-    z = [torch.cat([B[None], right.conj_physical()])]
+    z = [torch.cat([B[None], conjugate(right)])]
     for _ in range(size - 1):
         z.append(recurrence.step(z[-1]))
     sequences, powers = torch.stack(z), _powers(A, size)
     u = _reversed(powers)[:, None] * left  # (T, R, H, N)
     block = _diagonal(powers[-1] * A) + _stack(u).mT @ _stack(sequences[:, 1:])
-    rows = [real(C.conj_physical()).transpose(0, 1)]
+    rows = [real(conjugate(C)).transpose(0, 1)]
     for _ in range(count - 1):
         rows.append(rows[-1] @ block)
     return Blocks(recurrence, sequences, powers, block, torch.stack(rows))
@@ -189,7 +190,7 @@ def _backward(g: Tensor, A: Tensor, B: Tensor, C: Tensor, left: Tensor, right: T
     later = [drows[-1]]
     for q in range(count - 2, -1, -1):
         later.append(drows[q] + later[-1] @ blocks.block.mT)
-    dC = modes(later[-1].transpose(0, 1).contiguous()).conj_physical()
+    dC = conjugate(modes(later[-1].transpose(0, 1).contiguous()))
     if count == 1:
         dblock = torch.zeros_like(blocks.block)
     else:
@@ -200,9 +201,9 @@ def _backward(g: Tensor, A: Tensor, B: Tensor, C: Tensor, left: Tensor, right: T
     dz = torch.cat([modes(dcolumns.transpose(0, 1).contiguous())[:, None], dv], 1)
     dA, dleft = _powers_gradient(blocks.powers, A, left, du, _of_diagonal(dblock))
     first, (dalpha, dlambda, drho) = _sequence_gradient(blocks.recurrence, blocks.sequences, dz)
-    dA = dA + dalpha[0] + dalpha[1:].sum(0).conj_physical()
+    dA = dA + dalpha[0] + conjugate(dalpha[1:].sum(0))
     dleft = dleft + modes(dlambda[0] + drho[1:].sum(0))
-    dright = (first[1:] + modes(drho[0] + dlambda[1:].sum(0))).conj_physical()
+    dright = conjugate(first[1:] + modes(drho[0] + dlambda[1:].sum(0)))
     return [dA, first[0], dC, dleft, dright]
 
 
@@ -210,11 +211,11 @@ def _powers_gradient(powers: Tensor, A: Tensor, left: Tensor, du: Tensor, dtop: 
     """The gradients to A and left of U[j] = A^(T-1-j) left (T, R, H, N), and of A^T, whose gradient is dtop."""
     size = powers.shape[0]
     du = _reversed(du)  # of A^j left
-    dleft = (powers.conj_physical()[:, None] * du).sum(0)
-    dpowers = (du * left.conj_physical()).sum(1)  # of A^j
+    dleft = (conjugate(powers)[:, None] * du).sum(0)
+    dpowers = (du * conjugate(left)).sum(1)  # of A^j
     dpowers = torch.cat([dpowers[1:], dtop[None]])  # of A^(j + 1) = A A^j, whose derivative is (j + 1) A^j
     exponents = torch.arange(1, size + 1, dtype=torch.float64, device=A.device)[:, None, None]
-    return (exponents * powers.conj_physical() * dpowers).sum(0), dleft
+    return (exponents * conjugate(powers) * dpowers).sum(0), dleft
 
 
 def _sequence_gradient(recurrence: Recurrence, z: Tensor, dz: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
@@ -224,7 +225,7 @@ def _sequence_gradient(recurrence: Recurrence, z: Tensor, dz: Tensor) -> tuple[T
     for t in range(z.shape[0] - 2, -1, -1):
         p.append(dz[t] + adjoint.step(p[-1]))
     first, later, z = p[-1], torch.stack(p[-2::-1]) if len(p) > 1 else z[:0], z[:-1]
-    dalpha = (later * z.conj_physical()).sum(0)
+    dalpha = (later * conjugate(z)).sum(0)
     z, later = real(z).permute(1, 2, 0, 3), real(later).permute(1, 2, 0, 3)  # (1 + R, H, T - 1, 2N)
     lambda_, rho = recurrence.lambda_.transpose(1, 2), recurrence.rho.transpose(1, 2)  # (1 + R, H, R, 2N)
     dlambda = (rho @ z.mT) @ later

@@ -19,7 +19,7 @@ import math
 import torch
 from torch import Tensor
 
-from longconv.ops._library import reduce_like
+from longconv.ops._library import conjugate, reduce_like
 from longconv.ops.vandermonde.reference import LOGARITHMS, Powers, exponents, result_dtype, widen
 
 __all__ = ["LOGARITHMS", "NODES", "backward", "forward"]
@@ -94,7 +94,7 @@ def backward(powers: Powers, g: Tensor, v: Tensor, x: Tensor, real: bool) -> lis
     working = g.dtype.to_complex() if x.is_complex() else g.dtype
 
     def turned(table: Tensor) -> Tensor:
-        return table.mT.to(working).conj_physical()
+        return conjugate(table.mT.to(working))
 
     table = powers.form(x, block, 1)
     first, slopes = _complex_matmul(g, turned(table)), turned(powers.slopes(x, table, 1))
@@ -102,5 +102,5 @@ def backward(powers: Powers, g: Tensor, v: Tensor, x: Tensor, real: bool) -> lis
     table = powers.form(x, count, block)
     coarse = turned(table)  # (..., Q, N)
     dv = (coarse * first).sum(-2)
-    dx = v.conj_physical() * (turned(powers.slopes(x, table, block)) * first + coarse * second).sum(-2)
+    dx = conjugate(v) * (turned(powers.slopes(x, table, block)) * first + coarse * second).sum(-2)
     return [reduce_like(dv, v), reduce_like(dx, x)]
