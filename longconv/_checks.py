@@ -142,11 +142,20 @@ def check_lengths(lengths: Tensor | None, length: int) -> None:
         raise ValueError(f"lengths go from {least} to {most}, expected 0 <= lengths <= L = {length}")
 
 
+def has_values(value: Tensor) -> bool:
+    """Whether the values of a tensor may be looked at.
+
+    They may on the CPU alone, where looking costs no synchronisation, and not under ``torch.compile`` or the transforms
+    of ``torch.func``, where there are no values to look at.
+    """
+    compiling = torch.compiler.is_compiling()
+    return value.device.type == "cpu" and not compiling and not torch._C._are_functorch_transforms_active()
+
+
 def check_values(name: str, value: Tensor, *, positive: bool = False, because: str = "") -> None:
     """Raise a ValueError that names the first value that is NaN or infinite, or isn't positive where ``positive``.
 
-    It looks at tensors on the CPU alone, where looking costs no synchronisation, and not under ``torch.compile`` or the
-    transforms of ``torch.func``, where there are no values to look at.
+    It looks where :func:`has_values` allows it.
 
     Args:
         name: the argument's name.
@@ -154,7 +163,7 @@ def check_values(name: str, value: Tensor, *, positive: bool = False, because: s
         positive: whether the values, then real, have to be greater than zero.
         because: what makes such values, and how to mend it; for the message alone.
     """
-    if value.device.type != "cpu" or torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+    if not has_values(value):
         return
     good = value.detach().isfinite()
     if positive:

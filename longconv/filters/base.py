@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from longconv._checks import check_real
+from longconv._checks import check_real, check_values
 
 
 def parameter_dtype() -> torch.dtype:
@@ -55,3 +55,32 @@ class Filter(nn.Module, ABC):
             return tensor.to(moved.device) if moved.dtype in (torch.bfloat16, torch.float16) else moved
 
         return super()._apply(keep_precision, recurse)
+
+
+class SampledFilter(Filter):
+    """A filter sampled from a system in continuous time, with steps dt = exp(log_dt).
+
+    ``rate`` multiplies every dt, exactly: a filter that was trained on one sampling rate serves data of another,
+    ``rate=2`` that of half as many samples a unit of time.
+
+    Attributes:
+        log_dt: logarithms of the steps.
+    """
+
+    log_dt: Tensor
+
+    @abstractmethod
+    def forward(self, length: int, *, rate: float = 1.0) -> Tensor:
+        """The first ``length`` taps, (C, H, length), with every dt multiplied by ``rate``."""
+
+    def steps(self, rate: float = 1.0) -> Tensor:
+        """Every dt times ``rate``, float64, in the shape of log_dt.
+
+        Raises:
+            ValueError: a rate that isn't positive, or steps that aren't, or are infinite.
+        """
+        rate = check_real("rate", rate, least=0, open_least=True)
+        check_values("log_dt", self.log_dt)
+        dt = rate * self.log_dt.double().exp()
+        check_values("dt", dt, positive=True, because="it is rate exp(log_dt)")
+        return dt

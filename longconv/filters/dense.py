@@ -12,9 +12,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from longconv._checks import check_bool, check_choice, check_int, check_real, check_shape, check_tensor, check_values
+from longconv._checks import (
+    check_bool,
+    check_choice,
+    check_int,
+    check_real,
+    check_shape,
+    check_tensor,
+    check_values,
+    has_values,
+)
 from longconv.filters import hippo
-from longconv.filters.base import Filter, initial_log_dt, parameter_dtype
+from longconv.filters.base import SampledFilter, initial_log_dt, parameter_dtype
 
 REALS = (torch.float64, torch.float32)
 ON_THE_CIRCLE = 1e-6
@@ -85,7 +94,11 @@ def discretise(A: Tensor, B: Tensor, dt: Tensor, alpha: float) -> tuple[Tensor, 
     A, B, step = A.double(), B.double(), dt.double()[:, None, None]
     identity = torch.eye(A.shape[0], dtype=A.dtype, device=A.device)
     known = torch.cat([identity + (1 - alpha) * step * A, step * B[:, None]], -1)
-    A_bar, B_bar = torch.linalg.solve(identity - alpha * step * A, known).split([A.shape[0], 1], -1)
+    solution, info = torch.linalg.solve_ex(identity - alpha * step * A, known)
+    if has_values(info):
+        cause = f"I - alpha dt A is singular with alpha = {alpha:g}: A has the eigenvalue 1 / (alpha dt)"
+        check_values("A_bar", torch.where(info == 0, 0.0, torch.inf), because=cause)
+    A_bar, B_bar = solution.split([A.shape[0], 1], -1)
     return A_bar, B_bar[..., 0]
 
 
@@ -141,7 +154,7 @@ def krylov(A_bar: Tensor, B_bar: Tensor, C: Tensor, length: int) -> Tensor:
 # --- the module -------------------------------------------------------------------------------------------------------
 
 
-class DenseFilter(Filter):
+class DenseFilter(SampledFilter):
     """Filter of a dense state space system that all features share up to their steps dt = exp(log_dt).
 
     Args:
@@ -153,7 +166,7 @@ class DenseFilter(Filter):
         dt_min, dt_max: dt is log-uniform in [dt_min, dt_max].
         trainable_A: whether A and B are trained; else they stay those of the measure, in double precision.
         trainable_dt: whether dt is trained.
-        filter_lr: see :class:`Filter`.
+        filter_lr: see :class:`~longconv.filters.Filter`.
 
     Raises:
         ValueError: a bad option, or a system that is unstable with these dt and alpha.
@@ -169,7 +182,6 @@ class DenseFilter(Filter):
     filter_parameters = ("A", "B", "C", "log_dt")
     A: Tensor
     B: Tensor
-    log_dt: Tensor
 
     def __init__(
         self,
@@ -189,7 +201,7 @@ class DenseFilter(Filter):
         A, B = hippo.transition(check_choice("init", init, hippo.NAMES), check_int("d_state", d_state))
         self.alpha = check_real("alpha", alpha, least=0, most=1)
         log_dt = initial_log_dt([check_int("d_model", d_model)], dt_min, dt_max)
-        _require_stable(A, dt_min, dt_max, self.alpha)
+        require_stable(A, torch.tensor([dt_min, dt_max], dtype=A.dtype), self.alpha)
         self._keep("A", A, check_bool("trainable_A", trainable_A))
         self._keep("B", B, trainable_A)
         self._keep("log_dt", log_dt, check_bool("trainable_dt", trainable_dt))
@@ -202,28 +214,30 @@ class DenseFilter(Filter):
         else:
             self.register_buffer(name, value)
 
-    def discretised(self) -> tuple[Tensor, Tensor, Tensor]:
+    def discretised(self, rate: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
         """A_bar (H, N, N), B_bar (H, N), C (H, M, N), float64: x[t] = A_bar x[t-1] + B_bar u[t], y[t] = C x[t]."""
-        dt = self.log_dt.double().exp()
+        dt = self.steps(rate)
         _check_system(self.A, self.B, self.C, dt)
         return *discretise(self.A, self.B, dt, self.alpha), self.C.double()
 
-    def forward(self, length: int) -> Tensor:
-        """The first ``length`` taps, (C, H, length)."""
-        k = dense_filter(self.A, self.B, self.C, self.log_dt.double().exp(), length, self.alpha)
+    def forward(self, length: int, *, rate: float = 1.0) -> Tensor:
+        """The first ``length`` taps, (C, H, length), with every dt multiplied by ``rate``."""
+        k = dense_filter(self.A, self.B, self.C, self.steps(rate), length, self.alpha)
         return k.transpose(0, 1)
 
 
-def _require_stable(A: Tensor, dt_min: float, dt_max: float, alpha: float) -> None:
-    """Raise a ValueError if an eigenvalue of A_bar lies outside the unit circle for some dt in [dt_min, dt_max]."""
-    if A.is_meta:  # it has no eigenvalues to look at
+def require_stable(A: Tensor, dt: Tensor, alpha: float) -> None:
+    """Raise a ValueError if an eigenvalue of A_bar lies outside the unit circle for a dt (H,); on the CPU alone."""
+    if not has_values(A):
         return
-    eigenvalues = torch.linalg.eigvals(A)
-    for dt in (dt_min, dt_max):
-        z = dt * eigenvalues
-        radius = ((1 + (1 - alpha) * z) / (1 - alpha * z)).abs().max().item()
-        if radius > 1 + ON_THE_CIRCLE:
-            raise ValueError(
-                f"the system is unstable with alpha = {alpha:g} and dt = {dt:g}: A_bar has an eigenvalue of modulus "
-                f"{radius:.6g} > 1; lower dt_max, or raise alpha to 0.5 or more"
-            )
+    eigenvalues = torch.linalg.eigvals(A.detach().double())
+    z = dt.detach().double()[:, None] * eigenvalues
+    radius, h = ((1 + (1 - alpha) * z) / (1 - alpha * z)).abs().amax(1).max(0)
+    if radius > 1 + ON_THE_CIRCLE:
+        growth = eigenvalues.real.max().item()
+        cause = f"A has an eigenvalue of real part {growth:.6g}"
+        cure = cause if growth > ON_THE_CIRCLE else "lower dt_max, or raise alpha to 0.5 or more"
+        raise ValueError(
+            f"the system is unstable with alpha = {alpha:g} and dt = {dt[h].item():g}: A_bar has an eigenvalue of "
+            f"modulus {radius.item():.6g} > 1; {cure}"
+        )

@@ -25,7 +25,7 @@ from longconv._checks import (
     describe,
 )
 from longconv.filters import hippo
-from longconv.filters.base import Filter, initial_log_dt, parameter_dtype
+from longconv.filters.base import SampledFilter, initial_log_dt, parameter_dtype
 from longconv.ops import vandermonde_log
 from longconv.ops._library import conjugate
 
@@ -222,21 +222,19 @@ def diagonal_init(init: str, d_model: int, d_state: int) -> tuple[Tensor, Tensor
 # --- the module -------------------------------------------------------------------------------------------------------
 
 
-class ModalFilter(Filter):
+class ModalFilter(SampledFilter):
     """A filter of N/2 modes a feature: k[c, h, l] = 2 Re sum_n C[c, h, n] B_bar[h, n] A_bar[h, n]^l.
 
     Attributes:
-        log_dt: logarithms of the steps, in the parameters' precision.
         modes: (H, N/2).
         wide: whether the numbers of the system may leave the range of single precision.
     """
 
-    log_dt: Tensor
     modes: tuple[int, int]
     wide = False
 
     @abstractmethod
-    def discretised(self) -> tuple[Tensor, Tensor, Tensor]:
+    def discretised(self, rate: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
         """A_bar, B_bar (H, N/2) and C (C, H, N/2), complex128: x[t] = A_bar x[t-1] + B_bar u[t], y = 2 Re(C x)."""
 
 
@@ -294,18 +292,19 @@ class DiagonalFilter(ModalFilter):
         C = torch.randn(check_int("channels", channels), *self.modes, dtype=dtype.to_complex())
         self.C = nn.Parameter(torch.view_as_real(C))
 
-    def continuous(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def continuous(self, rate: float = 1.0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Lambda (H, N/2) and dt (H,) or (H, N/2) in double precision; B (H, N/2), C (C, H, N/2) in the parameters'."""
         Lambda = torch.complex(-self.log_decay.double().exp(), self.frequency.double())
-        return Lambda, torch.view_as_complex(self.B), torch.view_as_complex(self.C), self.log_dt.double().exp()
+        return Lambda, torch.view_as_complex(self.B), torch.view_as_complex(self.C), self.steps(rate)
 
-    def discretised(self) -> tuple[Tensor, Tensor, Tensor]:
+    def discretised(self, rate: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
         """A_bar, B_bar (H, N/2) and C (C, H, N/2), complex128: x[t] = A_bar x[t-1] + B_bar u[t], y = 2 Re(C x)."""
-        Lambda, B, C, dt = self.continuous()
+        Lambda, B, C, dt = self.continuous(rate)
+        _check_system(Lambda, B, C, dt)
         log_A_bar, B_bar = discretise(Lambda, B, dt, self.discretization, self.l_max)
         return log_A_bar.exp(), B_bar, C.to(torch.complex128)
 
-    def forward(self, length: int) -> Tensor:
-        """The first ``length`` taps, (C, H, length)."""
-        Lambda, B, C, dt = self.continuous()
+    def forward(self, length: int, *, rate: float = 1.0) -> Tensor:
+        """The first ``length`` taps, (C, H, length), with every dt multiplied by ``rate``."""
+        Lambda, B, C, dt = self.continuous(rate)
         return diagonal_filter(Lambda, B, C, dt, length, self.discretization, l_max=self.l_max)

@@ -25,7 +25,7 @@ from longconv._checks import (
     check_values,
 )
 from longconv.filters import hippo
-from longconv.filters.base import Filter, initial_log_dt, parameter_dtype
+from longconv.filters.base import SampledFilter, initial_log_dt, parameter_dtype
 from longconv.ops._library import conjugate
 from longconv.ops.state_space_taps import state_space_taps
 
@@ -184,7 +184,7 @@ def dense(system: DPLR) -> tuple[Tensor, Tensor]:
 # --- the module -------------------------------------------------------------------------------------------------------
 
 
-class DPLRFilter(Filter):
+class DPLRFilter(SampledFilter):
     """Trainable filter of a diagonal plus low rank system.
 
     Lambda = -exp(log_decay) + i frequency and dt = exp(log_dt), so that the system is stable; P, B and C are free.
@@ -199,7 +199,7 @@ class DPLRFilter(Filter):
         dt_tied: one dt a feature (H,); else one a mode (H, N/2).
         b_clip: bound on |Im B| at the start, where the first row of V is real; None keeps the measure's B. The
             published default, 2, changes the model: it is not exactly HiPPO.
-        filter_lr: see :class:`Filter`.
+        filter_lr: see :class:`~longconv.filters.Filter`.
 
     References:
         Efficiently Modeling Long Sequences with Structured State Spaces (Gu, Goel, Ré, arXiv 2111.00396)
@@ -249,12 +249,11 @@ class DPLRFilter(Filter):
 
     def continuous(self, rate: float = 1.0) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Lambda, P, B, C and dt of :func:`dplr_filter`; Lambda and dt, times ``rate``, in double precision."""
-        for name in ("log_dt", "log_decay", "frequency", "P", "B", "C"):
+        for name in ("log_decay", "frequency", "P", "B", "C"):
             check_values(name, getattr(self, name))
-        rate = check_real("rate", rate, least=0, open_least=True)
         Lambda = torch.complex(-self.log_decay.double().exp(), self.frequency.double())
         P, B, C = (torch.view_as_complex(part) for part in (self.P, self.B, self.C))
-        return Lambda, P, B, C, rate * self.log_dt.double().exp()
+        return Lambda, P, B, C, self.steps(rate)
 
     def discretised(self, rate: float = 1.0) -> tuple[DPLR, Tensor]:
         """The discretised system, and C (C, H, N/2) in complex128."""

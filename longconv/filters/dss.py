@@ -104,6 +104,7 @@ def _check_system(Lambda: Tensor, W: Tensor, log_dt: Tensor) -> None:
         raise ValueError(f"log_dt is {describe(log_dt)}, expected shape (H,), (H, 1) or (H, 2) with the H = {H} of W")
     for name, part in (("Lambda", Lambda), ("W", W), ("log_dt", log_dt)):
         check_values(name, part)
+    check_values("dt", log_dt.double().exp(), positive=True, because="it is exp(log_dt)")
 
 
 def modes(Lambda: Tensor, log_dt: Tensor, variant: str, l_max: int) -> tuple[Tensor, Tensor]:
@@ -215,11 +216,11 @@ class DSSFilter(ModalFilter):
             real = -real.exp()
         return torch.complex(real, imag.exp() if "re-im" in self.variant else imag)
 
-    def discretised(self) -> tuple[Tensor, Tensor, Tensor]:
+    def discretised(self, rate: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
         """A_bar, B_bar (H, P) and C (C, H, P), complex128: x[t] = A_bar x[t-1] + B_bar u[t], y = 2 Re(C x)."""
-        Lambda, W = self.continuous(), torch.view_as_complex(self.W)
-        _check_system(Lambda, W, self.log_dt)
-        a, scale = modes(Lambda, self.log_dt, self.variant, self.l_max)
+        Lambda, W, log_dt = self.continuous(), torch.view_as_complex(self.W), self.steps(rate).log()
+        _check_system(Lambda, W, log_dt)
+        a, scale = modes(Lambda, log_dt, self.variant, self.l_max)
         if self.variant == "softmax":
             growth = torch.where(a.real > 0, a, 0) * (self.l_max - 1)
             check_values(
@@ -228,7 +229,7 @@ class DSSFilter(ModalFilter):
             scale = scale * torch.exp(-growth)
         return a.exp(), scale / 2, W.to(torch.complex128)
 
-    def forward(self, length: int) -> Tensor:
-        """The first ``length`` taps, (C, H, length)."""
+    def forward(self, length: int, *, rate: float = 1.0) -> Tensor:
+        """The first ``length`` taps, (C, H, length), with every dt multiplied by ``rate``; l_max stays in samples."""
         W = torch.view_as_complex(self.W)
-        return dss_filter(self.continuous(), W, self.log_dt, length, self.variant, self.l_max)
+        return dss_filter(self.continuous(), W, self.steps(rate).log(), length, self.variant, self.l_max)

@@ -13,17 +13,19 @@ import math
 import torch
 from torch import Tensor, nn
 
-from longconv._checks import check_bool, check_choice, check_int, check_values
+from longconv._checks import check_bool, check_choice, check_int, check_values, has_values
 from longconv.filters import hippo
-from longconv.filters.base import Filter, initial_log_dt, parameter_dtype
+from longconv.filters.base import SampledFilter, initial_log_dt, parameter_dtype
 from longconv.filters.diagonal import discretise
 
 DISCRETIZATIONS = ("zoh", "bilinear")
 CLIP = -1e-4
 """The largest Re Lambda of a clipped system."""
+ON_THE_CIRCLE = 1e-6
+"""By how much rounding may carry |Lambda_bar| = 1 beyond 1."""
 
 
-class S5Filter(Filter):
+class S5Filter(SampledFilter):
     """Trainable diagonal state space system of H inputs and H outputs.
 
     k[c, h, l] = f Re sum_n C[c, n] Lambda_bar[n]^l B_bar[n, h], with f = 2 where a mode stands for a conjugate pair and
@@ -40,7 +42,7 @@ class S5Filter(Filter):
         bidirectional: a C each for the past and for the future; both see the sample itself.
         clip: keep Re Lambda <= -1e-4, so that the system stays stable whatever it learns.
         dt_min, dt_max: dt of a mode starts log-uniform in [dt_min, dt_max].
-        filter_lr: see :class:`Filter`.
+        filter_lr: see :class:`~longconv.filters.Filter`.
 
     References:
         Simplified State Space Layers for Sequence Modeling (Smith, Warrington, Linderman, arXiv 2208.04933)
@@ -86,28 +88,40 @@ class S5Filter(Filter):
         """How many modes of the real system a stored mode stands for."""
         return 2 if self.conj_sym else 1
 
-    def discretised(self) -> tuple[Tensor, Tensor, Tensor]:
+    def discretised(self, rate: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
         """Lambda_bar (P,), B_bar (P, H), C (H, P) or, bidirectional, (H, 2P), past first; complex128."""
-        log_Lambda_bar, B_bar, C = self._logarithmic()
+        log_Lambda_bar, B_bar, C = self._logarithmic(rate)
         return log_Lambda_bar.exp(), B_bar, C
 
-    def _logarithmic(self) -> tuple[Tensor, Tensor, Tensor]:
+    def require_stable(self, Lambda_bar: Tensor) -> None:
+        """Raise a ValueError that names the first Lambda whose mode Lambda_bar grows: such a stream overflows."""
+        if not has_values(Lambda_bar):
+            return
+        growing = Lambda_bar.detach().abs() > 1 + ON_THE_CIRCLE
+        if growing.any():
+            n = int(growing.nonzero()[0])
+            raise ValueError(
+                f"Lambda[{n}] is {torch.view_as_complex(self.Lambda)[n].item():g}, expected a real part <= 0: the "
+                f"system is unstable, |Lambda_bar[{n}]| = {Lambda_bar[n].abs().item():.6g} > 1; clip=True bounds it"
+            )
+
+    def _logarithmic(self, rate: float) -> tuple[Tensor, Tensor, Tensor]:
         Lambda, B, C = (torch.view_as_complex(part.double()) for part in (self.Lambda, self.B, self.C))
-        for name, part in (("Lambda", Lambda), ("B", B), ("C", C), ("log_dt", self.log_dt)):
+        for name, part in (("Lambda", Lambda), ("B", B), ("C", C)):
             check_values(name, part)
         if self.clip:
             Lambda = torch.complex(Lambda.real.clamp(max=CLIP), Lambda.imag)
-        dt = self.log_dt.double().exp()[None]
+        dt = self.steps(rate)[None]
         log_Lambda_bar, scale = discretise(Lambda, torch.ones_like(Lambda), dt, self.discretization, 1)
         return log_Lambda_bar[0], scale[0, :, None] * B, C
 
-    def forward(self, length: int) -> Tensor:
+    def forward(self, length: int, *, rate: float = 1.0) -> Tensor:
         """The first ``length`` taps from every input to every output: (H, H, length), outputs first.
 
         Bidirectional (2H, H, length): the filters of the past, the sample itself with both its weights among it, then
         those of the future, from lag 1 on.
         """
-        log_Lambda_bar, B_bar, C = self._logarithmic()
+        log_Lambda_bar, B_bar, C = self._logarithmic(rate)
         if not self.bidirectional:
             return self._taps(log_Lambda_bar, B_bar, C, length)
         past, future = (self._taps(log_Lambda_bar, B_bar, part, length + 1) for part in C.chunk(2, dim=1))

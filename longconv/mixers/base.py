@@ -25,6 +25,7 @@ from longconv._checks import (
     describe,
 )
 from longconv.filters import Filter
+from longconv.filters.base import SampledFilter
 from longconv.ops import fft_conv, transpose
 
 State = Any
@@ -237,12 +238,40 @@ class FilterMixer(Mixer):
             return nn.Linear(width, self.d_model)
         return nn.Sequential(nn.Linear(width, 2 * self.d_model), nn.GLU(dim=-1))
 
-    def filter(self, length: int) -> Tensor:
-        """The first ``length`` taps: (C, H, length); if bidirectional (2C, H, length), forward filters first."""
+    def filter(self, length: int, *, rate: float = 1.0) -> Tensor:
+        """The first ``length`` taps: (C, H, length); if bidirectional (2C, H, length), forward filters first.
+
+        ``rate`` multiplies every dt of a filter that has one.
+        """
         check_int("length", length, least=0)
+        options = self._sampling(rate)
         with _autocast.off(self.D.device):
-            k: Tensor = self.taps(length)
+            k: Tensor = self.taps(length, **options)
         return k
+
+    def init_state(
+        self,
+        batch_size: int,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        rate: float = 1.0,
+    ) -> State:
+        """The state before the first sample, see :meth:`Mixer.init_state`, with every dt multiplied by ``rate``."""
+        self._check_state_options(batch_size, dtype)
+        return self._init_state(batch_size, device, dtype, **self._sampling(rate))
+
+    def _sampling(self, rate: float) -> dict[str, float]:
+        """``rate`` as an argument of the filter module; nothing where that has no steps, and an error but for 1."""
+        rate = check_real("rate", rate, least=0, open_least=True)
+        if isinstance(self.taps, SampledFilter):
+            return {"rate": rate}
+        if rate != 1:
+            raise ValueError(
+                f"rate is {rate:g}, expected 1: the taps of {type(self).__name__} are free parameters, without a step "
+                "dt that a rate could multiply"
+            )
+        return {}
 
     def streaming_refusal(self) -> str | None:
         """Bidirectional filters and those without a recurrence can't stream."""
@@ -266,10 +295,14 @@ class ConvolutionMixer(FilterMixer):
     Its filter module gives (C, H, L) taps, or (2C, H, L) if bidirectional; see :class:`FilterMixer` for the rest.
     """
 
-    def forward(self, u: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Mix a whole sequence; see :meth:`Mixer.forward`."""
+    def forward(self, u: Tensor, lengths: Tensor | None = None, *, rate: float = 1.0) -> Tensor:
+        """Mix a whole sequence; see :meth:`Mixer.forward`.
+
+        ``rate`` multiplies every dt of the filter: a model trained on one sampling rate serves data with half as many
+        samples a unit of time by ``rate=2``. A filter of free taps has no dt, and refuses any rate but 1.
+        """
         self._check_input(u, lengths)
-        return self._convolve(u, self.filter(max(u.shape[1], 1)), lengths)
+        return self._convolve(u, self.filter(max(u.shape[1], 1), rate=rate), lengths)
 
     def _convolve(self, u: Tensor, k: Tensor, lengths: Tensor | None) -> Tensor:
         """(B, L, D) and the taps of :meth:`filter` -> the mixer's output (B, L, D)."""

@@ -45,9 +45,9 @@ class DiagonalMixer(ConvolutionMixer):
         return super().streaming_refusal() if self.bidirectional else None
 
     def _init_state(
-        self, batch_size: int, device: torch.device | str | None, dtype: torch.dtype | None
+        self, batch_size: int, device: torch.device | str | None, dtype: torch.dtype | None, rate: float = 1.0
     ) -> DiagonalState:
-        A_bar, B_bar, C = (part.to(device) for part in self.taps.discretised())
+        A_bar, B_bar, C = (part.to(device) for part in self.taps.discretised(rate))
         double = self.taps.wide or (dtype or self.taps.log_dt.dtype) == torch.float64
         x = A_bar.new_zeros(batch_size, *A_bar.shape, dtype=torch.complex128 if double else torch.complex64)
         return DiagonalState(x, A_bar, B_bar, C)

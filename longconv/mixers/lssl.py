@@ -7,6 +7,7 @@ from torch import Tensor
 
 from longconv._checks import check_state
 from longconv.filters import DenseFilter
+from longconv.filters.dense import require_stable
 from longconv.mixers.base import ConvolutionMixer, filter_count
 from longconv.mixers.dense import DenseState, advance
 
@@ -94,8 +95,11 @@ class LSSL(ConvolutionMixer):
         """Only bidirectional filters can't stream."""
         return super().streaming_refusal() if self.bidirectional else None
 
-    def _init_state(self, batch_size: int, device: torch.device | str | None, dtype: torch.dtype | None) -> DenseState:
-        A_bar, B_bar, C = (part.to(device) for part in self.taps.discretised())
+    def _init_state(
+        self, batch_size: int, device: torch.device | str | None, dtype: torch.dtype | None, rate: float = 1.0
+    ) -> DenseState:
+        A_bar, B_bar, C = (part.to(device) for part in self.taps.discretised(rate))
+        require_stable(self.taps.A, self.taps.steps(rate), self.taps.alpha)
         double = (dtype or self.taps.C.dtype) == torch.float64
         x = B_bar.new_zeros(batch_size, *B_bar.shape, dtype=torch.float64 if double else torch.float32)
         return DenseState(x, A_bar, B_bar, C)

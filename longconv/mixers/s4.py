@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from longconv import _autocast
-from longconv._checks import COMPLEX, check_int, check_state
+from longconv._checks import COMPLEX, check_state
 from longconv.filters import DPLRFilter
 from longconv.filters.dplr import DPLR
 from longconv.mixers.base import ConvolutionMixer, filter_count
@@ -103,35 +103,6 @@ class S4(ConvolutionMixer):
             output=output,
             dropout=dropout,
         )
-
-    # --- sampling rates -----------------------------------------------------------------------------------------------
-
-    def filter(self, length: int, *, rate: float = 1.0) -> Tensor:
-        """The taps as in :meth:`ConvolutionMixer.filter`, with every dt multiplied by ``rate``."""
-        check_int("length", length, least=0)
-        with _autocast.off(self.D.device):
-            return self.taps(length, rate=rate)
-
-    def forward(self, u: Tensor, lengths: Tensor | None = None, *, rate: float = 1.0) -> Tensor:
-        """Mix a whole sequence; see :meth:`Mixer.forward`.
-
-        ``rate`` multiplies every dt: a model trained on one sampling rate serves data with half as many samples a unit
-        of time by ``rate=2``, exactly.
-        """
-        self._check_input(u, lengths)
-        return self._convolve(u, self.filter(max(u.shape[1], 1), rate=rate), lengths)
-
-    def init_state(
-        self,
-        batch_size: int,
-        *,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-        rate: float = 1.0,
-    ) -> S4State:
-        """The state before the first sample, see :meth:`Mixer.init_state`, with every dt multiplied by ``rate``."""
-        self._check_state_options(batch_size, dtype)
-        return self._init_state(batch_size, device, dtype, rate)
 
     # --- streaming ----------------------------------------------------------------------------------------------------
 

@@ -300,12 +300,12 @@ class S5(FilterMixer):
             self.output = HalfGLU(d_model, nn.Sequential(self.activation, self.dropout))
             self.activation, self.dropout = nn.Identity(), nn.Dropout(0)
 
-    def forward(self, u: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Mix a whole sequence; see :meth:`~longconv.mixers.base.Mixer.forward`."""
+    def forward(self, u: Tensor, lengths: Tensor | None = None, *, rate: float = 1.0) -> Tensor:
+        """Mix a whole sequence; see :meth:`~longconv.mixers.base.ConvolutionMixer.forward`."""
         self._check_input(u, lengths)
         check_lengths(lengths, u.shape[1])
         with _autocast.off(u.device):
-            system = self.taps.discretised()
+            system = self.taps.discretised(rate)
         u = zero_beyond(u, lengths)
         y, _ = ssm(u, *system, self.D[0], None, self.taps.conj_sym, self.bidirectional)
         return zero_beyond(self._mix_features(y), lengths)
@@ -316,8 +316,11 @@ class S5(FilterMixer):
         """Only bidirectional systems can't stream."""
         return super().streaming_refusal() if self.bidirectional else None
 
-    def _init_state(self, batch_size: int, device: torch.device | str | None, dtype: torch.dtype | None) -> S5State:
-        Lambda_bar, B_bar, C = (part.to(device) for part in self.taps.discretised())
+    def _init_state(
+        self, batch_size: int, device: torch.device | str | None, dtype: torch.dtype | None, rate: float = 1.0
+    ) -> S5State:
+        Lambda_bar, B_bar, C = (part.to(device) for part in self.taps.discretised(rate))
+        self.taps.require_stable(Lambda_bar)
         double = (dtype or self.taps.log_dt.dtype) == torch.float64
         x = Lambda_bar.new_zeros(batch_size, len(Lambda_bar), dtype=torch.complex128 if double else torch.complex64)
         return S5State(x, Lambda_bar, B_bar, C)

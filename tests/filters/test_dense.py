@@ -181,5 +181,12 @@ def test_nan_parameters_are_named() -> None:
     with torch.no_grad():
         taps.log_dt[1] = torch.nan
     for call in (lambda: taps(9), taps.discretised):
-        with pytest.raises(ValueError, match=r"dt\[1\] is nan"):
+        with pytest.raises(ValueError, match=r"log_dt\[1\] is nan"):
             call()
+
+
+def test_a_singular_system_is_named() -> None:
+    _, B, C, _ = system()
+    identity = torch.eye(N, dtype=B.dtype)
+    with pytest.raises(ValueError, match=r"A_bar\[1\] is inf.*I - alpha dt A is singular with alpha = 0.5.*alpha dt"):
+        dense_filter(identity, B, C, torch.tensor([0.5, 2.0, 0.5], dtype=B.dtype), 9)

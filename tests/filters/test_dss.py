@@ -131,6 +131,12 @@ def test_float32_is_near_float64() -> None:
         ({"log_dt": torch.zeros(H, 3)}, ValueError, "log_dt is a (3, 3)"),
         ({"log_dt": torch.zeros(H + 1)}, ValueError, "log_dt is a (4,)"),
         ({"log_dt": torch.tensor([0.0, torch.nan, 0.0])}, ValueError, "log_dt[1] is nan"),
+        (
+            {"log_dt": torch.tensor([0.0, 800.0, 0.0])},
+            ValueError,
+            "dt[1] is inf, expected finite, positive values: it is",
+        ),
+        ({"log_dt": torch.tensor([0.0, 0.0, -800.0])}, ValueError, "dt[2] is 0, expected finite, positive values"),
         ({"Lambda": torch.tensor([1, 2, torch.inf, 0]) + 0j}, ValueError, "Lambda[2] is inf"),
         ({"Lambda": torch.tensor([1, 2, 3, 4]) + 0j, "variant": "exp"}, ValueError, "unstable"),
     ],

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from longconv import create_mixer
 from longconv.mixers import LSSL, S5
-from longconv.mixers.base import Mixer
+from longconv.mixers.base import FilterMixer, Mixer
 from longconv.mixers.s5 import ssm
 from longconv.models import Block, Residual
 from tests.golden import Case, cases, group, groups, settings
@@ -134,6 +134,27 @@ def test_s4d(name: str) -> None:
                 outputs.append(y_t)
         assert_close(torch.stack(outputs, 2), case["y_step"], FORWARD[dtype])
         assert_close(state.x, case["state_final"], FORWARD[dtype])
+
+
+@pytest.mark.parametrize("discretization", ["zoh", "bilinear"])
+@pytest.mark.parametrize("name", cases("s4d_kernels", but="opt_"))
+def test_s4d_at_twice_the_step(name: str, discretization: str) -> None:
+    """The recorded rate 2, of a mixer with the recorded system."""
+    case = Case("s4d_kernels", name)
+    C, H, P = case["C"].shape
+    options = {"discretization": discretization, "channels": C, "output": "linear"}
+    mixer = create_mixer("s4d", H, d_state=2 * P, **options).double()
+    Lambda = case["Lambda"].to(torch.complex128).expand(H, P)
+    recorded = {
+        "taps.log_dt": case["dt"].double().log(),
+        "taps.log_decay": torch.log(-Lambda.real),
+        "taps.frequency": Lambda.imag,
+        "taps.B": torch.view_as_real(case["B"].to(torch.complex128).expand(H, P).resolve_conj()),
+        "taps.C": torch.view_as_real(case["C"].to(torch.complex128)),
+    }
+    assert isinstance(mixer, FilterMixer)
+    mixer.load_state_dict(recorded, strict=False)
+    assert_close(mixer.filter(64, rate=2.0), case[f"{discretization}_rate2/K_L64"], 1e-11)
 
 
 @pytest.mark.parametrize("name", cases("s4d_layer", "minimal"))

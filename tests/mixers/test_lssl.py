@@ -41,6 +41,25 @@ def test_any_matrix_serves() -> None:
     assert_close(A_bar[0] @ A_bar[0].T, torch.eye(2, dtype=torch.float64))
 
 
+@pytest.mark.parametrize("trainable", [False, True])
+def test_an_unstable_system_does_not_stream(trainable: bool) -> None:
+    """What A has become counts, not what it was at first; one impulse of it has finite taps for a while."""
+    mixer = LSSL(2, d_state=3, trainable_A=trainable)
+    with torch.no_grad():
+        mixer.taps.A.copy_(2 * torch.eye(3))
+    assert mixer.filter(9).isfinite().all()
+    for call in (lambda: mixer.init_state(1), lambda: mixer.prefill(torch.zeros(1, 9, 2))):
+        with pytest.raises(
+            ValueError, match="unstable with alpha = 0.5 and dt = .*; A has an eigenvalue of real part 2"
+        ):
+            call()
+    with torch.no_grad():
+        mixer.taps.log_dt.zero_()
+    for call in (lambda: mixer.init_state(1), lambda: mixer(torch.zeros(1, 9, 2))):
+        with pytest.raises(ValueError, match="I - alpha dt A is singular with alpha = 0.5"):
+            call()
+
+
 def test_state_is_that_of_the_differential_equation() -> None:
     """Of legs after a constant input of ones: the projection of a constant on the Legendre polynomials."""
     mixer = LSSL(1, d_state=4, activation=None, output=None, dt_min=0.1, dt_max=0.1).double()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -126,26 +125,6 @@ def test_matrices_of_a_long_chunk_are_few_at_a_time() -> None:
     with torch.inference_mode(), Largest():
         mixer.prefill(u, state)
     assert 0 < largest <= torch_blocks.BLOCK_NUMBERS
-
-
-@pytest.mark.parametrize("options", [{}, {"dt_tied": False}, {"bidirectional": True, "channels": 2, "output": "glu"}])
-def test_rate_is_a_longer_step(options: dict[str, Any]) -> None:
-    """forward, filter, prefill and step at rate r are those of a mixer whose dt is r times as long, exactly."""
-    mixer, u = bare(**options).double(), torch.randn(2, 30, 3, dtype=torch.float64)
-    other = copy.deepcopy(mixer)
-    with torch.no_grad():
-        other.taps.log_dt.add_(math.log(3.0))
-    want = other(u)
-    assert_close(mixer(u, rate=3.0), want)
-    assert_close(mixer.filter(30, rate=3.0), other.filter(30))
-    lengths = torch.tensor([30, 11])
-    assert_close(mixer(u, lengths, rate=3.0), other(u, lengths))
-    if not mixer.bidirectional:
-        assert_close(stream(mixer, u, rate=3.0), want)
-        y, state = mixer.prefill(u[:, :13], mixer.init_state(2, rate=3.0))
-        assert_close(torch.cat([y, mixer.prefill(u[:, 13:], state)[0]], 1), want)
-    with pytest.raises(ValueError, match="rate is 0"):
-        mixer(u, rate=0.0)
 
 
 def test_state_is_that_of_the_modes() -> None:

@@ -167,6 +167,25 @@ def test_clip_bounds_the_real_part() -> None:
         free.filter(400000)
 
 
+def test_an_unstable_system_does_not_stream() -> None:
+    """It overflows sooner or later, so it is refused by its Lambda before the first step; modes that ring are not."""
+    mixer = S5(H, d_state=8)
+    with torch.no_grad():
+        mixer.taps.Lambda[:, 0] = 0.0
+    y, _ = mixer.prefill(torch.ones(1, 100, H))
+    assert_close(y, mixer(torch.ones(1, 100, H)))
+    with torch.no_grad():
+        mixer.taps.Lambda[2, 0] = 5.0
+    for call in (lambda: mixer.init_state(1), lambda: mixer.prefill(torch.ones(1, 9, H))):
+        with pytest.raises(
+            ValueError, match=r"^Lambda\[2\] is 5.*system is unstable, \|Lambda_bar\[2\]\| = .*clip=True"
+        ):
+            call()
+    bounded = S5(H, d_state=8, clip=True)
+    bounded.load_state_dict(mixer.state_dict())
+    assert bounded.prefill(torch.ones(1, 100, H))[0].isfinite().all()
+
+
 def test_blocks_start_from_one_matrix_each() -> None:
     for d_state, blocks, want in ((32, None, 8), (24, None, 1), (24, 3, 3)):
         Lambda = torch.view_as_complex(S5Filter(H, d_state, blocks=blocks).Lambda).detach()
