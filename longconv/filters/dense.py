@@ -9,6 +9,8 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -23,7 +25,7 @@ from longconv._checks import (
     has_values,
 )
 from longconv.filters import hippo
-from longconv.filters.base import SampledFilter, initial_log_dt, parameter_dtype
+from longconv.filters.base import Filter, SampledFilter, initial_log_dt, parameter_dtype
 
 REALS = (torch.float64, torch.float32)
 ON_THE_CIRCLE = 1e-6
@@ -162,9 +164,11 @@ class DenseFilter(SampledFilter):
         channels: M.
         d_state: N.
         init: measure of A and B; see :func:`longconv.filters.hippo.transition`.
+        init_options: the measure's own parameters, by name.
         alpha: see :func:`dense_filter`.
         dt_min, dt_max: dt is log-uniform in [dt_min, dt_max].
-        trainable_A: whether A and B are trained; else they stay those of the measure, in double precision.
+        trainable_A: whether A and B are trained; else they stay those of the measure, and in double precision whatever
+            dtype the module is cast to.
         trainable_dt: whether dt is trained.
         filter_lr: see :class:`~longconv.filters.Filter`.
 
@@ -193,12 +197,15 @@ class DenseFilter(SampledFilter):
         alpha: float = 0.5,
         dt_min: float = 1e-3,
         dt_max: float = 1e-1,
+        init_options: Mapping[str, float] | None = None,
         trainable_A: bool = False,
         trainable_dt: bool = True,
         filter_lr: float | None = None,
     ) -> None:
         super().__init__(filter_lr)
-        A, B = hippo.transition(check_choice("init", init, hippo.NAMES), check_int("d_state", d_state))
+        A, B = hippo.transition(
+            check_choice("init", init, hippo.NAMES), check_int("d_state", d_state), **(init_options or {})
+        )
         self.alpha = check_real("alpha", alpha, least=0, most=1)
         log_dt = initial_log_dt([check_int("d_model", d_model)], dt_min, dt_max)
         require_stable(A, torch.tensor([dt_min, dt_max], dtype=A.dtype), self.alpha)
@@ -213,6 +220,15 @@ class DenseFilter(SampledFilter):
             setattr(self, name, nn.Parameter(value.to(parameter_dtype())))
         else:
             self.register_buffer(name, value)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Filter:
+        fixed = [id(buffer) for name, buffer in self.named_buffers(recurse=False) if name in ("A", "B")]
+
+        def keep_double(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            return tensor.to(moved.device) if id(tensor) in fixed and moved.dtype != tensor.dtype else moved
+
+        return super()._apply(keep_double, recurse)
 
     def discretised(self, rate: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
         """A_bar (H, N, N), B_bar (H, N), C (H, M, N), float64: x[t] = A_bar x[t-1] + B_bar u[t], y[t] = C x[t]."""

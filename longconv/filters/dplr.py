@@ -9,6 +9,7 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -194,6 +195,7 @@ class DPLRFilter(SampledFilter):
         channels: C.
         d_state: N, the size of the real state; N/2 modes are stored. Even.
         init: a measure with a normal plus low rank form; see :func:`longconv.filters.hippo.nplr`.
+        init_options: the measure's own parameters, by name.
         rank: R, at least the measure's; the rows of P beyond that start small (normal, standard deviation 1e-2).
         dt_min, dt_max: dt starts log-uniform in [dt_min, dt_max].
         dt_tied: one dt a feature (H,); else one a mode (H, N/2).
@@ -223,13 +225,14 @@ class DPLRFilter(SampledFilter):
         dt_max: float = 1e-1,
         dt_tied: bool = True,
         b_clip: float | None = B_CLIP,
+        init_options: Mapping[str, float] | None = None,
         filter_lr: float | None = None,
     ) -> None:
         super().__init__(filter_lr)
         check_int("d_model", d_model)
         if check_int("d_state", d_state) % 2:
             raise ValueError(f"d_state is {d_state}, expected an even number: the modes are conjugate pairs")
-        Lambda, P, B, _ = hippo.nplr(check_choice("init", init, hippo.NAMES), d_state, rank)
+        Lambda, P, B, _ = hippo.nplr(check_choice("init", init, hippo.NAMES), d_state, rank, **(init_options or {}))
         if b_clip is not None:
             bound = check_real("b_clip", b_clip, least=0)
             B = torch.complex(B.real, B.imag.clamp(-bound, bound))

@@ -302,7 +302,7 @@ def nplr(measure: str, N: int, rank: int = 1, **parameters: float) -> tuple[Tens
         raise ValueError(
             f"measure {measure!r} has no known normal plus low rank form (those that have: {', '.join(NPLR)})"
         )
-    if check_int("rank", rank) < P.shape[0]:
+    if check_int("rank", rank, least=0) < P.shape[0]:
         raise ValueError(f"rank is {rank}, expected at least {P.shape[0]} for measure {measure!r}")
     A, B = row.transition(N, **parameters)
     P = torch.cat([P, P.new_zeros(rank - P.shape[0], N)])

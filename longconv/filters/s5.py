@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from longconv._checks import check_bool, check_choice, check_int, check_values, has_values
 from longconv.filters import hippo
 from longconv.filters.base import SampledFilter, initial_log_dt, parameter_dtype
+from longconv.filters.dense import halves
 from longconv.filters.diagonal import discretise
 
 DISCRETIZATIONS = ("zoh", "bilinear")
@@ -129,12 +130,24 @@ class S5Filter(SampledFilter):
         return torch.cat([torch.cat([here, past[..., 1:length]], -1)[..., :length], future[..., 1:]])
 
     def _taps(self, log_Lambda_bar: Tensor, B_bar: Tensor, C: Tensor, length: int) -> Tensor:
-        """F Re sum_n C[c, n] Lambda_bar[n]^l B_bar[n, h] as one real product, (H, H, length)."""
-        l = torch.arange(length, dtype=torch.float64, device=C.device)
-        rows = C[:, None] * torch.exp(l[:, None] * log_Lambda_bar)  # (c, l, n)
-        dtype = self.log_dt.dtype
-        rows, columns = torch.cat([rows.real, -rows.imag], -1), torch.cat([B_bar.real, B_bar.imag])
-        k = self.factor * (rows.to(dtype) @ columns.to(dtype)).transpose(1, 2)
+        """F Re sum_n C[c, n] Lambda_bar[n]^l B_bar[n, h] as one real product, (H, H, length).
+
+        With l = q T + r it is that of the rows C Lambda_bar^(qT) (H Q, 2P) with the columns Lambda_bar^r B_bar
+        (2P, T H), T about the square root of the length: no more than the taps themselves are held.
+        """
+        size = 1 << halves(length)[0]
+        count, dtype = -(-length // size), self.log_dt.dtype
+
+        def powers(step: int, count: int) -> Tensor:
+            l = step * torch.arange(count, dtype=torch.float64, device=C.device)
+            return torch.exp(l[:, None] * log_Lambda_bar)
+
+        rows = C[:, None] * powers(size, count)  # (c, q, n)
+        columns = powers(1, size)[:, None] * B_bar.mT  # (r, h, n)
+        left = torch.cat([rows.real, -rows.imag], -1).to(dtype).flatten(0, 1)
+        right = torch.cat([columns.real, columns.imag], -1).to(dtype).flatten(0, 1)
+        k = (left @ (self.factor * right).mT).reshape(C.shape[0], count, size, B_bar.shape[1])
+        k = k.permute(0, 3, 1, 2).flatten(2)[..., :length]
         check_values("the filter", k, because="Lambda has a real part > 0, the system is unstable: clip=True bounds it")
         return k
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -26,6 +28,7 @@ class LSSL(ConvolutionMixer):
         channels: M, filters a feature.
         bidirectional: whether an output depends on the future too; then it can't stream.
         init: measure of A and B; see :func:`longconv.filters.hippo.transition`.
+        init_options: the measure's own parameters, by name, such as {"beta": 0.5} of "tlagt".
         alpha: rule of the generalised bilinear transform: 0 forward Euler, 1/2 bilinear, 1 backward Euler.
         dt_min, dt_max: the step of a feature starts log-uniform in [dt_min, dt_max].
         trainable_A: whether A and B are trained.
@@ -60,6 +63,7 @@ class LSSL(ConvolutionMixer):
         alpha: float = 0.5,
         dt_min: float = 1e-3,
         dt_max: float = 1e-1,
+        init_options: Mapping[str, float] | None = None,
         trainable_A: bool = False,
         trainable_dt: bool = True,
         activation: str | None = "gelu",
@@ -75,6 +79,7 @@ class LSSL(ConvolutionMixer):
             alpha=alpha,
             dt_min=dt_min,
             dt_max=dt_max,
+            init_options=init_options,
             trainable_A=trainable_A,
             trainable_dt=trainable_dt,
             filter_lr=filter_lr,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -45,6 +46,7 @@ class S4(ConvolutionMixer):
         channels: C, filters a feature.
         bidirectional: whether an output depends on the future too; then it can't stream.
         init: measure of the system; any that :func:`longconv.filters.hippo.nplr` knows.
+        init_options: the measure's own parameters, by name, such as {"beta": 0.5} of "tlagt".
         rank: R of the low rank part, at least the measure's ("legt" needs 2).
         dt_min, dt_max: the step of a feature starts log-uniform in [dt_min, dt_max].
         dt_tied: one step a feature; else one a mode.
@@ -77,6 +79,7 @@ class S4(ConvolutionMixer):
         dt_max: float = 1e-1,
         dt_tied: bool = True,
         b_clip: float | None = 2.0,
+        init_options: Mapping[str, float] | None = None,
         activation: str | None = "gelu",
         output: str | None = "glu",
         dropout: float = 0.0,
@@ -92,6 +95,7 @@ class S4(ConvolutionMixer):
             dt_max=dt_max,
             dt_tied=dt_tied,
             b_clip=b_clip,
+            init_options=init_options,
             filter_lr=filter_lr,
         )
         super().__init__(

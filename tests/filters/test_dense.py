@@ -190,3 +190,25 @@ def test_a_singular_system_is_named() -> None:
     identity = torch.eye(N, dtype=B.dtype)
     with pytest.raises(ValueError, match=r"A_bar\[1\] is inf.*I - alpha dt A is singular with alpha = 0.5.*alpha dt"):
         dense_filter(identity, B, C, torch.tensor([0.5, 2.0, 0.5], dtype=B.dtype), 9)
+
+
+def test_fixed_matrices_stay_in_double_precision() -> None:
+    """Whatever the module is cast to, on whatever device, there and back."""
+    A, B = hippo.transition("legt", N)
+    taps = DenseFilter(H, M, N, init="legt")
+    for cast in (taps.float(), taps.to(torch.bfloat16), taps.half(), taps.to("cpu", torch.float32), taps.double()):
+        assert torch.equal(cast.A, A) and torch.equal(cast.B, B)
+    assert taps.float().C.dtype == torch.float32
+    moved = taps.to("meta")
+    assert moved.A.is_meta and moved.A.dtype == torch.float64
+    assert taps.to_empty(device="cpu").A.device.type == "cpu"
+    trained = DenseFilter(H, M, N, trainable_A=True).double().float()
+    assert trained.A.dtype == trained.B.dtype == torch.float32
+
+
+def test_options_of_the_measure() -> None:
+    taps = DenseFilter(H, M, N, init="tlagt", init_options={"beta": 0.5})
+    A, B = hippo.transition("tlagt", N, beta=0.5)
+    assert torch.equal(taps.A, A) and torch.equal(taps.B, B)
+    with pytest.raises(TypeError, match="measure 'legs' has no option 'beta'"):
+        DenseFilter(H, M, N, init_options={"beta": 0.5})

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from longconv.filters import DPLRFilter, dense_filter, dplr_filter, hippo
+from longconv.filters import DPLRFilter, dense_filter, diagonal_filter, dplr_filter, hippo
 from longconv.filters.dplr import dense, discretise, real_rows
 from longconv.ops import cauchy
-from tests.tolerances import assert_close
+from tests.tolerances import assert_close, relative_l2
 
 System = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
@@ -249,3 +249,24 @@ def test_bad_arguments() -> None:
         taps.log_decay[2, 1] = torch.nan
     with pytest.raises(ValueError, match=r"log_decay\[2, 1\] is nan"):
         taps(5)
+
+
+def test_options_of_the_measure() -> None:
+    """beta of tlagt shifts every decay by (beta - 1) / 2, and scales B."""
+    taps, other = (DPLRFilter(2, d_state=8, init="tlagt", init_options=o).double() for o in ({"beta": 0.25}, None))
+    Lambda, _, B, _ = hippo.nplr("tlagt", 8, beta=0.25)
+    assert_close(taps.continuous()[0], Lambda.expand(2, -1), 1e-6)
+    assert_close(torch.view_as_complex(taps.B)[0], B, 1e-6)
+    assert relative_l2(taps.continuous()[0].real, other.continuous()[0].real) > 0.1
+    with pytest.raises(TypeError, match="measure 'legs' has no option 'beta'"):
+        DPLRFilter(2, d_state=8, init_options={"beta": 0.5})
+
+
+def test_rank_zero_of_a_normal_measure() -> None:
+    """A filter without a low rank part is the diagonal one."""
+    taps = DPLRFilter(2, d_state=8, init="foud", rank=0).double()
+    Lambda, P, B, C, dt = taps.continuous()
+    assert P.shape == (0, 2, 4)
+    assert_close(taps(40), diagonal_filter(Lambda, B, C, dt, 40, "bilinear"))
+    taps(40).square().sum().backward()
+    assert taps.C.grad is not None and taps.C.grad.norm() > 0

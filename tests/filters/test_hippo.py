@@ -125,6 +125,10 @@ def test_least_rank() -> None:
         hippo.nplr("legt", 8)
     for normal in ("foud", "legsd"):
         assert hippo.nplr(normal, 8)[1].abs().max() == 0
+        A, _ = hippo.transition(normal, 8)
+        Lambda, P, _, V = hippo.nplr(normal, 8, rank=0)
+        assert P.shape == (0, 4)
+        assert_close(2 * ((V * Lambda) @ V.mH).real, A)
 
 
 def test_bad_arguments() -> None:
@@ -138,8 +142,10 @@ def test_bad_arguments() -> None:
         hippo.transition("fout", 5)
     with pytest.raises(TypeError, match="measure 'legs' has no option 'beta'"):
         hippo.transition("legs", 4, beta=1.0)
-    with pytest.raises(ValueError, match="rank is 0"):
+    with pytest.raises(ValueError, match="rank is 0, expected at least 1 for measure 'legs'"):
         hippo.nplr("legs", 4, rank=0)
+    with pytest.raises(ValueError, match="rank is -1"):
+        hippo.nplr("foud", 4, rank=-1)
     with pytest.raises(ValueError, match="measure 'lmu' has no known normal plus low rank form.*legs"):
         hippo.nplr("lmu", 4)
     with pytest.raises(ValueError, match="measure 'glagt' has no known normal plus low rank form"):

@@ -192,3 +192,17 @@ def test_streaming_in_low_precision(case: Case) -> None:
                 y_t, state = mixer.step(u_t, state)
                 tail.append(y_t)
         assert relative_l2(torch.cat([head, torch.stack(tail, 1)], 1), expected) < 2e-2
+
+
+@pytest.mark.parametrize("name", ["s4", "lssl"])
+def test_options_of_the_measure(name: str) -> None:
+    """They reach the filter: another beta is another filter, from the same draws."""
+    filters = []
+    for options in ({"beta": 0.25}, {"beta": 1.0}, None):
+        torch.manual_seed(0)
+        mixer = create_mixer(name, 4, d_state=8, init="tlagt", init_options=options)
+        filters.append(mixer.filter(50))
+    assert relative_l2(filters[0], filters[1]) > 0.1
+    assert torch.equal(filters[1], filters[2])
+    with pytest.raises(TypeError, match="measure 'tlagt' has no option 'bata'; did you mean 'beta'"):
+        create_mixer(name, 4, d_state=8, init="tlagt", init_options={"bata": 1.0})

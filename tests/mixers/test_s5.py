@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -165,6 +167,32 @@ def test_clip_bounds_the_real_part() -> None:
         free(torch.ones(1, 400000, H))
     with pytest.raises(ValueError, match="unstable.*clip"):
         free.filter(400000)
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 17, 64, 100])
+def test_taps_are_the_powers(length: int) -> None:
+    taps = S5Filter(H, 16).double()
+    Lambda_bar, B_bar, C = taps.discretised()
+    powers = Lambda_bar[:, None] ** torch.arange(length)
+    assert_close(taps(length), 2 * torch.einsum("cn,nl,nh->chl", C, powers, B_bar).real)
+
+
+MEMORY = """
+import resource, torch
+from longconv.filters import S5Filter
+torch.set_num_threads(1)
+taps = S5Filter(64, 256)
+taps(64).sum().backward()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+taps(4096).sum().backward()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def test_memory_of_the_taps_is_bounded() -> None:
+    """H = 64, N = 256, L = 4096: 67 MB of taps; the modes of every output would be 1.6 GB."""
+    result = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True)
+    assert int(result.stdout) < 4e5, f"{int(result.stdout) / 1e3:.0f} MB above the start"
 
 
 def test_an_unstable_system_does_not_stream() -> None:
