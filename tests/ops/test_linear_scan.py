@@ -269,6 +269,7 @@ def test_empty(shape: tuple[int, ...]) -> None:
         ({"initial": torch.ones(2, 3, device="meta")}, ValueError, "initial is on meta"),
         ({"dim": 3}, ValueError, "dim is 3"),
         ({"dim": 1.0}, TypeError, "dim is 1.0"),
+        ({"reverse": "no"}, TypeError, "reverse is 'no'.*True or False"),
         ({"backend": "tree"}, ValueError, "backend"),
     ],
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from longconv._checks import COMPLEX, FLOATS, check_choice, check_device, check_tensor, describe
+from longconv._checks import COMPLEX, FLOATS, check_bool, check_choice, check_device, check_tensor, describe
 from longconv.ops.linear_scan.operator import BACKENDS, call
 
 __all__ = ["linear_scan"]
@@ -45,7 +45,8 @@ def linear_scan(
         the gradients have gradients.
 
     Raises:
-        TypeError: an argument is not a tensor or has a wrong dtype, or ``dim`` is not an integer.
+        TypeError: an argument is not a tensor or has a wrong dtype, ``dim`` is not an integer, or ``reverse`` not a
+            bool.
         ValueError: shapes that don't broadcast, a ``dim`` that b doesn't have, tensors on different devices, or a
             backend that can't serve the call.
 
@@ -75,7 +76,7 @@ def linear_scan(
     if initial is not None:
         initial = _with_time(initial, b, (*shape[:axis], *shape[axis + 1 :]), axis)
     a = a.reshape((1,) * (b.ndim - a.ndim) + a.shape)
-    h: Tensor = call(a, b, initial, axis - b.ndim, bool(reverse), backend)
+    h: Tensor = call(a, b, initial, axis - b.ndim, check_bool("reverse", reverse), backend)
     return h
 
 

@@ -46,12 +46,26 @@ def _gradients(ctx: Any, *cotangents: Tensor | None) -> tuple[Any, ...]:
 
 
 def _vmap(operator: Callable[..., Any], info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Any, Any]:
-    """One call a mapped index: whatever is mapped, the systems too."""
-    calls = [
-        operator(*(a if d is None else a.select(d, i) for a, d in zip(args, in_dims, strict=True)))
-        for i in range(info.batch_size)
-    ]
-    return tuple(torch.stack(parts) for parts in zip(*calls, strict=True)), (0, 0)
+    """Mapped samples are more samples; mapped systems, with their samples, are more features."""
+
+    def fold(tensor: Tensor | None, dim: int | None, axis: int) -> Tensor | None:
+        if tensor is None:
+            return None
+        tensor = tensor.unsqueeze(0).expand(info.batch_size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+        return tensor.movedim(0, axis).flatten(axis, axis + 1)
+
+    def unfold(tensor: Tensor, axis: int) -> Tensor:
+        return tensor.unflatten(axis, (info.batch_size, tensor.shape[axis] // info.batch_size))
+
+    (x, u, *system, backend), dims = args, in_dims[2:-1]
+    into, out = (0, 0), (0, 0)
+    if any(dim is not None for dim in dims):
+        into, out = (1, 1), (1, 2)  # H of x and u, of x' and y
+        axes = (0, 0, 1, 1, 1)  # H of A, B, C, left, right
+        system = [fold(part, dim, axis) for part, dim, axis in zip(system, dims, axes, strict=True)]
+    samples = (fold(part, dim, axis) for part, dim, axis in zip((x, u), in_dims[:2], into, strict=True))
+    results = operator(*samples, *system, backend)
+    return tuple(unfold(part, axis) for part, axis in zip(results, out, strict=True)), out
 
 
 call = define(

@@ -1,4 +1,4 @@
-"""The definition, in plain torch: also the backend of every device, and of every call that records gradients."""
+"""The definition, in plain torch: a backend for every device, and what the gradients are taken of."""
 
 from __future__ import annotations
 

@@ -108,7 +108,7 @@ def _unstack(tensor: Tensor, size: int) -> Tensor:
     return modes(tensor.transpose(0, 1).unflatten(0, (size, tensor.shape[1] // size)).contiguous())
 
 
-def _diagonal(a: Tensor) -> Tensor:
+def diagonal_matrix(a: Tensor) -> Tensor:
     """The product with a (H, N) as a matrix (H, 2N, 2N) on real vectors."""
     block = torch.stack([torch.stack([a.real, -a.imag], -1), torch.stack([a.imag, a.real], -1)], -2)  # (H, N, 2, 2)
     place = torch.eye(a.shape[-1], dtype=block.dtype, device=block.device)[:, None, :, None]  # (N, 1, N, 1)
@@ -116,7 +116,7 @@ def _diagonal(a: Tensor) -> Tensor:
 
 
 def _of_diagonal(matrix: Tensor) -> Tensor:
-    """The adjoint of :func:`_diagonal`."""
+    """The adjoint of :func:`diagonal_matrix`."""
     count = matrix.shape[-1] // 2
     blocks = matrix.unflatten(2, (count, 2)).unflatten(1, (count, 2)).diagonal(dim1=1, dim2=3)  # (H, 2, 2, N)
     return torch.complex(blocks[:, 0, 0] + blocks[:, 1, 1], blocks[:, 1, 0] - blocks[:, 0, 1])
@@ -145,7 +145,7 @@ def blocks_of(A: Tensor, B: Tensor, C: Tensor, left: Tensor, right: Tensor, leng
         z.append(recurrence.step(z[-1]))
     sequences, powers = torch.stack(z), _powers(A, size)
     u = _reversed(powers)[:, None] * left  # (T, R, H, N)
-    block = _diagonal(powers[-1] * A) + _stack(u).mT @ _stack(sequences[:, 1:])
+    block = diagonal_matrix(powers[-1] * A) + _stack(u).mT @ _stack(sequences[:, 1:])
     rows = [real(conjugate(C)).transpose(0, 1)]
     for _ in range(count - 1):
         rows.append(rows[-1] @ block)
