@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import Tensor
@@ -206,3 +209,30 @@ def test_options_of_the_measure(name: str) -> None:
     assert torch.equal(filters[1], filters[2])
     with pytest.raises(TypeError, match="measure 'tlagt' has no option 'bata'; did you mean 'beta'"):
         create_mixer(name, 4, d_state=8, init="tlagt", init_options={"bata": 1.0})
+
+
+MEMORY = """
+import resource, sys, torch
+from longconv import create_mixer
+
+def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+torch.set_num_threads(1)
+mixer = create_mixer(sys.argv[1], 32, d_state=64, output=None)
+with torch.no_grad():
+    mixer.prefill(torch.randn(1, 64, 32))
+    mixer.filter(64)
+    before = peak()
+    mixer.filter(int(sys.argv[2]))
+    after = peak()
+    mixer.prefill(torch.randn(1, 65536, 32))
+    print(after - before, peak() - after)
+"""
+
+
+@pytest.mark.parametrize(("name", "taps"), [("s4", 65536), ("s4d", 65536), ("dss", 65536), ("s5", 4096)])
+def test_memory_of_long_filters_and_chunks_is_bounded(name: str, taps: int) -> None:
+    """17 MB of taps and 8 MB of samples; the modes at every tap or sample would be 1 GB."""
+    result = subprocess.run([sys.executable, "-c", MEMORY, name, str(taps)], capture_output=True, text=True, check=True)
+    sizes = [int(size) / 1e3 for size in result.stdout.split()]
+    assert len(sizes) == 2 and max(sizes) < 250, f"{sizes} MB above the start"
