@@ -16,8 +16,9 @@ from longconv.filters import DPLRFilter
 from longconv.filters.dplr import DPLR
 from longconv.mixers.base import ConvolutionMixer, filter_count
 from longconv.ops import fft_conv, state_space_step, transpose
+from longconv.ops._library import square_blocks
 from longconv.ops.state_space_taps.reference import real
-from longconv.ops.state_space_taps.torch_blocks import blocks_of, features_at_once, sizes
+from longconv.ops.state_space_taps.torch_blocks import blocks_of, features_at_once
 
 
 class S4State(NamedTuple):
@@ -192,7 +193,7 @@ def advance(u: Tensor, state: S4State) -> tuple[Tensor, Tensor, Tensor]:
     """
     x, system, C = state
     batch, length, H = u.shape
-    size, count = sizes(length)
+    size, count = square_blocks(length)
     ahead, still = [x], u.new_zeros(batch, H)
     for _ in range(size):
         ahead.append(state_space_step(ahead[-1], still, *system[:2], C, *system[2:])[0])

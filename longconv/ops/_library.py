@@ -201,6 +201,14 @@ def conjugate(x: Tensor) -> Tensor:
     return torch.complex(x.real, -x.imag)
 
 
+def square_blocks(length: int) -> tuple[int, int]:
+    """T and Q with T Q >= L: T the power of two at or above the square root of L, and no more Q than it takes."""
+    size = 1
+    while size * size < length:
+        size *= 2
+    return size, -(-length // size)
+
+
 def reduce_like(gradient: Tensor, tensor: Tensor) -> Tensor:
     """A gradient summed over the axes along which ``tensor`` was broadcast, in its dtype (real part if real)."""
     gradient = gradient if tensor.is_complex() or not gradient.is_complex() else gradient.real

@@ -32,7 +32,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from longconv.ops._library import conjugate
+from longconv.ops._library import conjugate, square_blocks
 from longconv.ops.state_space_taps.reference import modes, real
 
 BLOCK_NUMBERS = 2**18
@@ -79,14 +79,6 @@ class Blocks(NamedTuple):
     def all_rows(self) -> Tensor:
         """Y (H, C Q, 2N)."""
         return self.rows.permute(1, 2, 0, 3).flatten(1, 2)
-
-
-def sizes(length: int) -> tuple[int, int]:
-    """T and Q with T Q >= L; T a power of two."""
-    size = 1
-    while size * size < length:
-        size *= 2
-    return size, -(-length // size)
 
 
 def _recurrence(A: Tensor, left: Tensor, right: Tensor) -> Recurrence:
@@ -138,7 +130,7 @@ def _powers(A: Tensor, count: int) -> Tensor:
 
 def blocks_of(A: Tensor, B: Tensor, C: Tensor, left: Tensor, right: Tensor, length: int) -> Blocks:
     """The blocks of the first ``length`` taps."""
-    size, count = sizes(length)
+    size, count = square_blocks(length)
     recurrence = _recurrence(A, left, right)
     z = [torch.cat([B[None], conjugate(right)])]
     for _ in range(size - 1):
@@ -180,7 +172,7 @@ def _forward(length: int, A: Tensor, B: Tensor, C: Tensor, left: Tensor, right: 
 
 def _backward(g: Tensor, A: Tensor, B: Tensor, C: Tensor, left: Tensor, right: Tensor) -> list[Tensor]:
     length = g.shape[-1]
-    size, count = sizes(length)
+    size, count = square_blocks(length)
     blocks = blocks_of(A, B, C, left, right, length)
     g = torch.nn.functional.pad(g, (0, size * count - length)).transpose(0, 1)  # (H, C, Q T)
     g = g.unflatten(-1, (count, size)).flatten(1, 2)  # (H, C Q, T)

@@ -19,7 +19,7 @@ import math
 import torch
 from torch import Tensor
 
-from longconv.ops._library import conjugate, reduce_like
+from longconv.ops._library import conjugate, reduce_like, square_blocks
 from longconv.ops.vandermonde.reference import LOGARITHMS, Powers, exponents, result_dtype, widen
 
 __all__ = ["LOGARITHMS", "NODES", "backward", "forward"]
@@ -54,11 +54,6 @@ NODES = Powers(_doubled, _doubled_slopes)
 """Powers of the nodes as they are, zeros and negative numbers included, by repeated squaring."""
 
 
-def _block(length: int) -> int:
-    """T: the power of two at or above the square root of L."""
-    return 1 << max(0, math.ceil(math.log2(max(length, 1)) / 2))
-
-
 def _complex_matmul(a: Tensor, b: Tensor) -> Tensor:
     """The matrix product a b of a real with a complex one as one real product, or of two of a kind."""
     if a.is_complex() == b.is_complex():
@@ -71,8 +66,7 @@ def _complex_matmul(a: Tensor, b: Tensor) -> Tensor:
 def forward(powers: Powers, v: Tensor, x: Tensor, length: int, real: bool) -> Tensor:
     """The sum over n as a product of the coarse powers, weighted by v, with the fine powers."""
     dtype = result_dtype(v, x, real)
-    block = _block(length)
-    count = -(-length // block)
+    block, count = square_blocks(length)
     working = dtype if not real or not (v.is_complex() or x.is_complex()) else dtype.to_complex()
     coarse = (v[..., None] * powers.form(x, count, block)).mT.to(working)  # (..., Q, N)
     fine = powers.form(x, block, 1).to(working if x.is_complex() else working.to_real())  # (..., N, T)
@@ -87,8 +81,7 @@ def forward(powers: Powers, v: Tensor, x: Tensor, length: int, real: bool) -> Te
 def backward(powers: Powers, g: Tensor, v: Tensor, x: Tensor, real: bool) -> list[Tensor]:
     """The gradients to v and to x."""
     length = int(g.shape[-1])
-    block = _block(length)
-    count = -(-length // block)
+    block, count = square_blocks(length)
     rest = count * block - length
     g = (torch.nn.functional.pad(g, (0, rest)) if rest else g).unflatten(-1, (count, block))
     working = g.dtype.to_complex() if x.is_complex() else g.dtype
