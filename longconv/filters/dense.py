@@ -204,7 +204,7 @@ class DenseFilter(SampledFilter):
     ) -> None:
         super().__init__(filter_lr)
         A, B = hippo.transition(
-            check_choice("init", init, hippo.NAMES), check_int("d_state", d_state), **(init_options or {})
+            check_choice("init", init, hippo.NAMES), check_int("d_state", d_state), **hippo.own_parameters(init_options)
         )
         self.alpha = check_real("alpha", alpha, least=0, most=1)
         log_dt = initial_log_dt([check_int("d_model", d_model)], dt_min, dt_max)

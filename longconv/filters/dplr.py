@@ -225,7 +225,9 @@ class DPLRFilter(SampledFilter):
         check_int("d_model", d_model)
         if check_int("d_state", d_state) % 2:
             raise ValueError(f"d_state is {d_state}, expected an even number: the modes are conjugate pairs")
-        Lambda, P, B, _ = hippo.nplr(check_choice("init", init, hippo.NAMES), d_state, rank, **(init_options or {}))
+        Lambda, P, B, _ = hippo.nplr(
+            check_choice("init", init, hippo.NAMES), d_state, rank, **hippo.own_parameters(init_options)
+        )
         if b_clip is not None:
             bound = check_real("b_clip", b_clip, least=0)
             B = torch.complex(B.real, B.imag.clamp(-bound, bound))

@@ -18,7 +18,7 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor
 
-from longconv._checks import check_choice, check_int, check_options, check_real
+from longconv._checks import check_choice, check_int, check_options, check_real, describe
 
 NULL = 1e-8
 """Eigenvalues below this part of the largest one count as zero."""
@@ -201,6 +201,13 @@ def _check_parameters(measure: str, row: Measure, parameters: Mapping[str, float
         least, most = row.ranges.get(name, (-math.inf, math.inf))
         if not least < check_real(name, value) < most:
             raise ValueError(f"{name} is {value:g}, expected a number in ({least:g}, {most:g}) for measure {measure!r}")
+
+
+def own_parameters(init_options: Mapping[str, float] | None) -> dict[str, float]:
+    """A mapping of a measure's own parameters as keyword arguments; None has none."""
+    if init_options is not None and not isinstance(init_options, Mapping):
+        raise TypeError(f"init_options is {describe(init_options)}, expected the measure's parameters by name, or None")
+    return dict(init_options or {})
 
 
 Tables = TypeVar("Tables", bound=Callable[..., "tuple[Tensor, ...]"])

@@ -209,6 +209,8 @@ def test_options_of_the_measure(name: str) -> None:
     assert torch.equal(filters[1], filters[2])
     with pytest.raises(TypeError, match="measure 'tlagt' has no option 'bata'; did you mean 'beta'"):
         create_mixer(name, 4, d_state=8, init="tlagt", init_options={"bata": 1.0})
+    with pytest.raises(TypeError, match=r"init_options is 0.5 \(float\), expected the measure's parameters by name"):
+        create_mixer(name, 4, d_state=8, init="tlagt", init_options=0.5)
 
 
 MEMORY = """
