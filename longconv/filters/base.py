@@ -52,7 +52,7 @@ class Filter(nn.Module, ABC):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Filter:
         def keep_precision(tensor: Tensor) -> Tensor:
             moved = fn(tensor)
-            return tensor.to(moved.device) if moved.dtype in (torch.bfloat16, torch.float16) else moved
+            return tensor.to(moved.device, torch.float32) if moved.dtype in (torch.bfloat16, torch.float16) else moved
 
         return super()._apply(keep_precision, recurse)
 

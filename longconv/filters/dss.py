@@ -24,6 +24,7 @@ from longconv._checks import (
 from longconv.filters.base import initial_log_dt, parameter_dtype
 from longconv.filters.diagonal import ModalFilter, diagonal_init, expm1, softmax_scale
 from longconv.ops import vandermonde_log
+from longconv.ops._library import conjugate
 
 REALS = (torch.float64, torch.float32)
 VARIANTS = ("softmax", "exp", "exp-no-scale", "exp-re-im", "exp-re-im-no-scale", "clip", "clip-no-scale")
@@ -117,7 +118,7 @@ def modes(Lambda: Tensor, log_dt: Tensor, variant: str, l_max: int) -> tuple[Ten
         return a, softmax_scale(Lambda, torch.where(a.real > 0, -a, a), l_max)
     if variant.endswith("no-scale"):
         return a, torch.ones_like(a)
-    return a, expm1(a) * Lambda.conj_physical() / Lambda.abs().square().clamp(min=1e-7)
+    return a, expm1(a) * conjugate(Lambda) / Lambda.abs().square().clamp(min=1e-7)
 
 
 def _with_growing_modes(v: Tensor, a: Tensor, dtype: torch.dtype, length: int, l_max: int) -> Tensor:

@@ -53,14 +53,14 @@ def advance(u: Tensor, state: DenseState) -> tuple[Tensor, Tensor]:
     count = -(-length // size)
     last = length - (count - 1) * size
     u = F.pad(u, (0, 0, 0, size - last)).unflatten(1, (count, size)).permute(3, 1, 0, 2)  # (H, Q, B, S)
-    inputs = u @ x_columns.flip(-1).mT[:, None]  # (H, Q, B, N)
+    inputs = (u.flatten(1, 2) @ x_columns.flip(-1).mT).unflatten(1, (count, batch))  # (H, Q, B, N)
     x, starts = x.double().transpose(0, 1), []
     for block in inputs[:, :-1].unbind(1):
         starts.append(x)
         x = x @ powers[-1].mT + block
     starts.append(x)
-    past = (torch.stack(starts, 1) @ A_bar.mT[:, None]) @ y_rows.mT[:, None]  # (H, Q, B, S M)
-    past = past.unflatten(-1, (size, M))
+    past = torch.stack(starts, 1).flatten(1, 2) @ A_bar.mT @ y_rows.mT  # (H, Q B, S M)
+    past = past.unflatten(1, (count, batch)).unflatten(-1, (size, M))
     blocks = u.permute(1, 2, 0, 3).flatten(0, 1)  # (Q B, H, S)
     present = fft_conv(blocks.repeat(1, M, 1), k.permute(2, 0, 1).flatten(0, 1))  # (Q B, M H, S)
     present = present.unflatten(0, (count, batch)).unflatten(2, (M, H))

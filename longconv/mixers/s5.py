@@ -26,6 +26,7 @@ from longconv._checks import (
 from longconv.filters import S5Filter
 from longconv.mixers.base import OUTPUTS, FilterMixer, zero_beyond
 from longconv.ops import linear_scan
+from longconv.ops._library import conjugate
 
 CHUNK = 16
 """Steps that are taken with Lambda_bar in the working precision; longer powers are formed in double precision."""
@@ -91,7 +92,7 @@ def ssm(
         wide = u.to(real)
         inputs = _complex(wide @ _interleaved(B_bar.mT, -1).to(real))
         x, final = _scan(Lambda_bar, inputs, initial, bidirectional)
-        weights = C.conj_physical().mT  # Re(C x) is the real product of [Re x, Im x] with [Re C, -Im C]
+        weights = conjugate(C).mT  # Re(C x) is the real product of [Re x, Im x] with [Re C, -Im C]
         y = (2 if conj_sym else 1) * (torch.view_as_real(x).flatten(-2) @ _interleaved(weights, 0).to(real))
         y = y if D is None else y + D.to(real) * wide
     return y.to(u.dtype), final
