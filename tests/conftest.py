@@ -16,6 +16,7 @@ def _deterministic() -> Iterator[None]:
     torch.utils.deterministic.fill_uninitialized_memory = True  # type: ignore[attr-defined]
     yield
     torch.use_deterministic_algorithms(False)
+    torch.set_num_threads(1)  # Lightning's strategies for several processes set another number
 
 
 def pytest_configure(config: pytest.Config) -> None:
