@@ -24,6 +24,9 @@ ABI = 1
 ISA_VARIABLE = "LONGCONV_CPU_ISA"
 """Environment variable that names the CPU instruction set in place of the widest."""
 
+ELEMENTS = {torch.float32: 0, torch.float64: 1, torch.complex64: 2, torch.complex128: 3}
+"""``LongconvElement`` of csrc/longconv.h."""
+
 _I32, _I64, _POINTER, _TEXT = ctypes.c_int32, ctypes.c_int64, ctypes.c_void_p, ctypes.c_char_p
 _STRIDES = ctypes.POINTER(_I64)
 _TRANSPOSE = [_POINTER, _POINTER, *[_I64] * 7, _I32]

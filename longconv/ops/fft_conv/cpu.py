@@ -16,9 +16,6 @@ from torch import Tensor
 from longconv import _native
 from longconv.ops.fft_conv.plain import arithmetic
 
-ELEMENTS = {torch.float32: 0, torch.float64: 1}
-"""``LongconvElement`` of csrc/longconv.h."""
-
 
 class _Size(ctypes.Structure):
     """``LongconvFftSize`` of csrc/longconv.h."""
@@ -150,7 +147,7 @@ class _Prepared:
 
     def run(self, *, dy: Tensor | None = None, **results: Tensor | None) -> None:
         """The call into the library; ``results`` by the names of its fields."""
-        element, threads = ELEMENTS[self.dtype], torch.get_num_threads()
+        element, threads = _native.ELEMENTS[self.dtype], torch.get_num_threads()
         plan, (_, _, *memory) = _plan(self.length, element, _native.chosen_isa(_native.cpu()))
         work = torch.empty(threads * memory[dy is not None], dtype=self.dtype)
         call = _Call(plan.data_ptr(), work.data_ptr(), None if self.lengths is None else self.lengths.data_ptr())
@@ -172,6 +169,6 @@ def _plan(length: int, element: int, isa: str | None) -> tuple[Tensor, tuple[int
     size = _Size()
     _native.cpu().call("fft_plan", None, length, element, ctypes.byref(size))
     with torch.inference_mode(False):
-        tables = torch.empty(size.tables, dtype=next(d for d, e in ELEMENTS.items() if e == element))
+        tables = torch.empty(size.tables, dtype=next(d for d, e in _native.ELEMENTS.items() if e == element))
     _native.cpu().call("fft_plan", tables.data_ptr(), length, element, None)
     return tables, (size.size, size.tables, size.forward, size.backward)

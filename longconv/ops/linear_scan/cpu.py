@@ -11,9 +11,6 @@ from torch import Tensor
 from longconv import _native
 from longconv.ops.linear_scan.reference import result_dtype, result_shape
 
-ELEMENTS = {torch.float32: 0, torch.float64: 1, torch.complex64: 2, torch.complex128: 3}
-"""``LongconvElement`` of csrc/longconv.h."""
-
 
 def available() -> str | None:
     """None if the CPU library is loaded and has the scan, else the reason why not."""
@@ -45,7 +42,7 @@ def forward(a: Tensor, b: Tensor, initial: Tensor | None, dim: int, reverse: boo
         *(_strides(s) for s in (a.stride(), b.stride(), start_strides)),
         int(reverse),
         torch.get_num_threads(),
-        ELEMENTS[working],
+        _native.ELEMENTS[working],
     )
     return h.to(dtype)
 
