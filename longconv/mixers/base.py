@@ -274,10 +274,22 @@ class FilterMixer(Mixer):
         return {}
 
     def streaming_refusal(self) -> str | None:
-        """Bidirectional filters and those without a recurrence can't stream."""
+        """Bidirectional filters can't stream, nor those that are sampled from no system: they have no recurrence."""
         if self.bidirectional:
             return "it is bidirectional, so that an output depends on inputs still to come"
+        if isinstance(self.taps, SampledFilter):
+            return None
         return "its filter has no finite recurrence, and exact online convolution is not there yet"
+
+    def _zero_state(self, batch_size: int, like: Tensor, dtype: torch.dtype | None, *, wide: bool = False) -> Tensor:
+        """The state 0 before the first sample: B times the shape of ``like``, a double precision part of the system.
+
+        It is in double precision if ``wide`` or ``dtype`` (None: that of the filter's parameters) asks for it, else in
+        single.
+        """
+        double = wide or (dtype or next(self.taps.parameters()).dtype) == torch.float64
+        single = torch.complex64 if like.is_complex() else torch.float32
+        return like.new_zeros(batch_size, *like.shape, dtype=like.dtype if double else single)
 
     def _mix_features(self, y: Tensor) -> Tensor:
         """(..., C H) -> (..., D): what comes after the convolution, sample by sample."""

@@ -40,17 +40,11 @@ class DiagonalMixer(ConvolutionMixer):
 
     taps: ModalFilter
 
-    def streaming_refusal(self) -> str | None:
-        """Only bidirectional filters can't stream."""
-        return super().streaming_refusal() if self.bidirectional else None
-
     def _init_state(
         self, batch_size: int, device: torch.device | str | None, dtype: torch.dtype | None, rate: float = 1.0
     ) -> DiagonalState:
         A_bar, B_bar, C = (part.to(device) for part in self.taps.discretised(rate))
-        double = self.taps.wide or (dtype or self.taps.log_dt.dtype) == torch.float64
-        x = A_bar.new_zeros(batch_size, *A_bar.shape, dtype=torch.complex128 if double else torch.complex64)
-        return DiagonalState(x, A_bar, B_bar, C)
+        return DiagonalState(self._zero_state(batch_size, B_bar, dtype, wide=self.taps.wide), A_bar, B_bar, C)
 
     def _step(self, u_t: Tensor, state: DiagonalState) -> tuple[Tensor, DiagonalState]:
         self._check_state(u_t, state)

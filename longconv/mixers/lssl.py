@@ -96,18 +96,12 @@ class LSSL(ConvolutionMixer):
 
     # --- streaming ----------------------------------------------------------------------------------------------------
 
-    def streaming_refusal(self) -> str | None:
-        """Only bidirectional filters can't stream."""
-        return super().streaming_refusal() if self.bidirectional else None
-
     def _init_state(
         self, batch_size: int, device: torch.device | str | None, dtype: torch.dtype | None, rate: float = 1.0
     ) -> DenseState:
         A_bar, B_bar, C = (part.to(device) for part in self.taps.discretised(rate))
         require_stable(self.taps.A, self.taps.steps(rate), self.taps.alpha)
-        double = (dtype or self.taps.C.dtype) == torch.float64
-        x = B_bar.new_zeros(batch_size, *B_bar.shape, dtype=torch.float64 if double else torch.float32)
-        return DenseState(x, A_bar, B_bar, C)
+        return DenseState(self._zero_state(batch_size, B_bar, dtype), A_bar, B_bar, C)
 
     def _step(self, u_t: Tensor, state: DenseState) -> tuple[Tensor, DenseState]:
         self._check_state(u_t, state)

@@ -111,18 +111,12 @@ class S4(ConvolutionMixer):
 
     # --- streaming ----------------------------------------------------------------------------------------------------
 
-    def streaming_refusal(self) -> str | None:
-        """Only bidirectional filters can't stream."""
-        return super().streaming_refusal() if self.bidirectional else None
-
     def _init_state(
         self, batch_size: int, device: torch.device | str | None, dtype: torch.dtype | None, rate: float = 1.0
     ) -> S4State:
         system, C = self.taps.discretised(rate)
         system, C = DPLR(*(part.to(device) for part in system)), C.to(device)
-        double = (dtype or self.taps.C.dtype) == torch.float64
-        x = C.new_zeros(batch_size, *system.A.shape, dtype=torch.complex128 if double else torch.complex64)
-        return S4State(x, system, C)
+        return S4State(self._zero_state(batch_size, system.B, dtype), system, C)
 
     def _step(self, u_t: Tensor, state: S4State) -> tuple[Tensor, S4State]:
         self._check_state(u_t, state)

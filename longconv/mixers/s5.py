@@ -313,18 +313,12 @@ class S5(FilterMixer):
 
     # --- streaming ----------------------------------------------------------------------------------------------------
 
-    def streaming_refusal(self) -> str | None:
-        """Only bidirectional systems can't stream."""
-        return super().streaming_refusal() if self.bidirectional else None
-
     def _init_state(
         self, batch_size: int, device: torch.device | str | None, dtype: torch.dtype | None, rate: float = 1.0
     ) -> S5State:
         Lambda_bar, B_bar, C = (part.to(device) for part in self.taps.discretised(rate))
         self.taps.require_stable(Lambda_bar)
-        double = (dtype or self.taps.log_dt.dtype) == torch.float64
-        x = Lambda_bar.new_zeros(batch_size, len(Lambda_bar), dtype=torch.complex128 if double else torch.complex64)
-        return S5State(x, Lambda_bar, B_bar, C)
+        return S5State(self._zero_state(batch_size, Lambda_bar, dtype), Lambda_bar, B_bar, C)
 
     def _step(self, u_t: Tensor, state: S5State) -> tuple[Tensor, S5State]:
         self._check_state(u_t, state)
