@@ -67,25 +67,38 @@ def complex_sum(op: str, formula: str, inner: Mapping[str, Tensor], outer: Mappi
     reduction, backend = _reduction(formula, aliases), "GPU" if like.is_cuda else "CPU"
     mark = _mark(formula, aliases, like.dtype, backend)
     with torch.no_grad():
-        result = (
-            reduction(*tensors, backend=backend) if mark.exists() else _first(op, reduction, tensors, backend, mark)
-        )
+        if not mark.exists():
+            _compile(op, reduction, tensors, backend, mark)
+        result = reduction(*tensors, backend=backend)
     return torch.view_as_complex(result.unflatten(-1, (-1, 2)))
 
 
-def _first(op: str, reduction: Callable[..., Tensor], tensors: list[Tensor], backend: str, mark: Path) -> Tensor:
-    """The first use of a formula on this machine."""
-    precision = str(tensors[0].dtype).removeprefix("torch.")
-    logger.warning("%s: KeOps compiles a sum in %s for the %s, once; this takes some 15 s", op, precision, backend)
-    start, said = time.perf_counter(), io.StringIO()
-    with contextlib.redirect_stdout(said):
-        try:
-            result = reduction(*tensors, backend=backend)
-        except (ImportError, OSError, ValueError) as error:
-            raise RuntimeError(f"{op}: KeOps could not compile its sum: {error}\n{said.getvalue()}") from error
-    mark.touch()
-    logger.info("%s: KeOps compiled it in %.1f s", op, time.perf_counter() - start)
-    return result
+def _compile(op: str, reduction: Callable[..., Tensor], tensors: list[Tensor], backend: str, mark: Path) -> None:
+    """The first use of a formula on this machine, by one process at a time: KeOps loads what another still writes."""
+    with importlib.import_module("filelock").FileLock(mark.with_suffix(".lock")):
+        if mark.exists():
+            return
+        precision = str(tensors[0].dtype).removeprefix("torch.")
+        logger.warning("%s: KeOps compiles a sum in %s for the %s, once; this takes some 15 s", op, precision, backend)
+        start, said = time.perf_counter(), io.StringIO()
+        with contextlib.redirect_stdout(said):
+            try:
+                _without_remains(reduction, tensors, backend)
+            except (ImportError, OSError, ValueError) as error:
+                raise RuntimeError(f"{op}: KeOps could not compile its sum: {error}\n{said.getvalue()}") from error
+        mark.touch()
+        logger.info("%s: KeOps compiled it in %.1f s", op, time.perf_counter() - start)
+
+
+def _without_remains(reduction: Callable[..., Tensor], tensors: list[Tensor], backend: str) -> None:
+    """The sum, compiled anew where a process that was killed has left a library that can't be loaded."""
+    try:
+        reduction(*tensors, backend=backend)
+    except ImportError as error:
+        if error.path is None or not Path(error.path).is_relative_to(_pykeops().get_build_folder()):
+            raise
+        Path(error.path).unlink(missing_ok=True)
+        reduction(*tensors, backend=backend)
 
 
 def _mark(formula: str, aliases: tuple[str, ...], dtype: torch.dtype, backend: str) -> Path:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib.util
 import logging
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -92,3 +94,36 @@ def test_a_failed_compilation_says_so_and_is_tried_again(monkeypatch: pytest.Mon
     for _ in range(2):
         with pytest.raises(RuntimeError, match="cauchy: KeOps could not compile its sum: (.|\n)*no such header"):
             call("cauchy", "keops")
+
+
+ALONE = """
+import sys
+from longconv.ops import _keops
+_keops._pykeops().set_build_folder(sys.argv[1])
+import torch
+from longconv.ops import cauchy
+ones = torch.ones(1, 2, dtype=torch.complex128)
+print(cauchy(ones, torch.full((1,), 3.0), 0 * ones, backend="keops").real.item())
+"""
+
+
+@needs_keops
+@pytest.mark.slow
+def test_processes_that_compile_at_once_and_one_that_was_killed(tmp_path: Path) -> None:
+    """Two processes start with an empty folder; then a library in it is cut short, as by a kill during its writing."""
+
+    def start() -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", ALONE, str(tmp_path)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def result(process: subprocess.Popen[str]) -> float:
+        out, err = process.communicate(timeout=300)
+        assert process.returncode == 0, err
+        return float(out.split()[-1])
+
+    assert [result(process) for process in (start(), start())] == pytest.approx([2 / 3, 2 / 3])
+    (library,) = tmp_path.rglob("pykeops_cpp_*.so")
+    (mark,) = tmp_path.rglob("longconv_*.compiled")
+    library.write_bytes(library.read_bytes()[:100])
+    mark.unlink()
+    assert result(start()) == pytest.approx(2 / 3)
