@@ -119,9 +119,10 @@ def check_tensor(
 
 def check_shape(name: str, value: Tensor, expected: Sequence[int | None], symbols: str) -> None:
     """Raise a ValueError unless ``value`` has the sizes ``expected`` (None: any size)."""
-    fits = len(expected) == value.ndim and all(
-        want is None or got == want for got, want in zip(value.shape, expected, strict=True)
-    )
+    fits = len(expected) == value.ndim
+    if fits:
+        for got, want in zip(value.shape, expected, strict=True):
+            fits = fits and (want is None or got == want)
     if not fits:
         sizes = ", ".join("any" if want is None else str(want) for want in expected)
         raise ValueError(f"{name} is {describe(value)}, expected shape {symbols} = ({sizes})")

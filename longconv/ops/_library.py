@@ -22,6 +22,8 @@ def _without_autocast(kernel: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(kernel)
     def run(*args: Any) -> Any:
+        if not torch._C._is_any_autocast_enabled():
+            return kernel(*args)
         with torch._C._ExcludeDispatchKeyGuard(_AUTOCAST):
             return kernel(*args)
 
@@ -41,6 +43,8 @@ def define(
 
     Under the transforms of ``torch.func`` and forward-mode differentiation the call goes through an
     ``autograd.Function`` of the same rules, because those that ``torch.library`` registers know neither (torch 2.13).
+    A call that nothing watches (see :func:`_watched`) has no use for torch's dispatcher, which costs several times
+    what a short convolution does: it goes to the kernel, through an ``autograd.Function`` where gradients are recorded.
 
     Args:
         name: the operator's name.
@@ -55,18 +59,72 @@ def define(
     LIBRARY.define(name + schema)
     qualified, operator = f"longconv::{name}", getattr(torch.ops.longconv, name)
     function: Any
+    recorded: Any
 
     def call(*args: Any) -> Any:
-        transformed = torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
-        return function.apply(*args) if transformed else operator(*args)
+        if torch.compiler.is_compiling():
+            return operator(*args)
+        if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+            return function.apply(*args)
+        if _watched(args):
+            return operator(*args)
+        return recorded.apply(*args) if _recording(args) else kernel(*args)
 
-    rule = functools.partial(vmap, call)
-    function = _transformable(name, operator, save, gradients, rule, several=schema.endswith("[]"))
-    LIBRARY.impl(name, _without_autocast(kernel), "CompositeExplicitAutograd")
+    rule, several = functools.partial(vmap, call), schema.endswith("[]")
+    kernel = _without_autocast(kernel)
+    function = _transformable(name, operator, save, gradients, rule, several=several)
+    recorded = _recorded(name, kernel, save, gradients, several=several)
+    LIBRARY.impl(name, kernel, "CompositeExplicitAutograd")
     torch.library.register_fake(qualified, fake, lib=LIBRARY)
     torch.library.register_autograd(qualified, gradients, setup_context=save, lib=LIBRARY)
     torch.library.register_vmap(qualified, rule, lib=LIBRARY)
     return call
+
+
+_PLAIN = (Tensor, torch.nn.Parameter)
+
+
+def _watched(args: Sequence[Any]) -> bool:
+    """Whether a call concerns more of torch than autograd: a mode, a tracer, a profiler, a subclass, a lazy view."""
+    if (
+        torch._C._len_torch_dispatch_stack()
+        or torch._C._len_torch_function_stack()
+        or torch._C._get_tracing_state() is not None
+        or torch.autograd._profiler_enabled()
+    ):
+        return True
+    for value in args:
+        if isinstance(value, Tensor):
+            plain = type(value) in _PLAIN and (value.is_cpu or value.is_cuda)
+            if not plain or value.is_conj() or value.is_neg():
+                return True
+    return False
+
+
+def _recording(args: Sequence[Any]) -> bool:
+    """Whether autograd records a call."""
+    if torch.is_grad_enabled():
+        for value in args:
+            if isinstance(value, Tensor) and value.requires_grad:
+                return True
+    return False
+
+
+def _recorded(
+    name: str, kernel: Callable[..., Any], save: Callable[..., None], gradients: Callable[..., Any], *, several: bool
+) -> Any:
+    """The kernel as an ``autograd.Function`` without rules for transforms, the cheapest form that has gradients."""
+
+    def forward(ctx: Any, *args: Any) -> Any:
+        output = kernel(*args)
+        save(ctx, args, output)
+        return tuple(output) if several else output
+
+    def backward(ctx: Any, *cotangents: Tensor) -> Any:
+        return gradients(ctx, list(cotangents)) if several else gradients(ctx, *cotangents)
+
+    members = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
+    return type(name, (torch.autograd.Function,), members)
 
 
 class _Context:

@@ -62,14 +62,16 @@ class Backends:
 
     op: str
     backends: list[Backend]
+    _names: tuple[str, ...] = field(init=False, repr=False)
     _logged: set[tuple[str, ...]] = field(default_factory=set, repr=False)
 
     def __post_init__(self) -> None:
         ALL[self.op] = self
+        self._names = ("auto", *(backend.name for backend in self.backends))
 
     def names(self) -> tuple[str, ...]:
         """The names that ``backend=`` accepts, ``"auto"`` first."""
-        return ("auto", *(backend.name for backend in self.backends))
+        return self._names
 
     def choose(self, name: str, *call: Any) -> Backend:
         """The backend for a call: the named one, or for ``"auto"`` the first that supports it.

@@ -1,0 +1,169 @@
+"""How a call of an op reaches its kernel: through torch's dispatcher wherever something watches, straight otherwise."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch._subclasses import FakeTensorMode
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from longconv.ops import _library, fft_conv, linear_scan, short_conv
+from longconv.ops.fft_conv import operator
+
+CONVOLUTION = torch.ops.longconv.fft_conv.default
+
+
+class Recorder(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[Any] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.seen.append(func)
+        return func(*args, **(kwargs or {}))
+
+
+class FunctionRecorder(TorchFunctionMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[Any] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.seen.append(func)
+        return func(*args, **(kwargs or {}))
+
+
+class Wrapped(Tensor):
+    """A tensor that notes what torch does with it, and answers with zeros."""
+
+    seen: list[Any] = []  # noqa: RUF012
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        cls.seen.append(func)
+        return torch.zeros(2, 3, 16)
+
+
+def inputs(requires_grad: bool = False) -> tuple[Tensor, Tensor]:
+    return torch.randn(2, 3, 16, requires_grad=requires_grad), torch.randn(3, 16, requires_grad=requires_grad)
+
+
+def test_a_plain_call_leaves_the_dispatcher_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    u, k = inputs(requires_grad=True)
+    want = fft_conv(u, k)
+    monkeypatch.setattr(_library, "_watched", lambda args: False)
+    with Recorder() as recorder:  # it would see a call of the operator
+        assert torch.equal(fft_conv(u, k), want)
+    assert CONVOLUTION not in recorder.seen
+
+
+@pytest.mark.parametrize("requires_grad", [False, True])
+def test_a_dispatch_mode_sees_the_operator(requires_grad: bool) -> None:
+    with Recorder() as recorder:
+        y = fft_conv(*inputs(requires_grad))
+        if requires_grad:
+            y.sum().backward()  # type: ignore[no-untyped-call]
+    assert CONVOLUTION in recorder.seen
+    assert (torch.ops.longconv.fft_conv_backward.default in recorder.seen) == requires_grad
+
+
+def test_a_function_mode_sees_the_operator() -> None:
+    with FunctionRecorder() as recorder:
+        fft_conv(*inputs())
+    assert torch.ops.longconv.fft_conv in recorder.seen
+
+
+def test_a_profiler_sees_the_operator() -> None:
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+        fft_conv(*inputs())
+    assert "longconv::fft_conv" in {event.key for event in profiler.key_averages()}
+
+
+def test_a_subclass_sees_the_operator() -> None:
+    u, k = inputs()
+    Wrapped.seen.clear()
+    fft_conv(u.as_subclass(Wrapped), k)
+    assert CONVOLUTION in Wrapped.seen
+
+
+def test_fake_and_meta_tensors_have_shapes_alone() -> None:
+    u, k = inputs()
+    assert fft_conv(u.to("meta"), k.to("meta")).shape == u.shape
+    with FakeTensorMode() as mode:
+        y = fft_conv(mode.from_tensor(u), mode.from_tensor(k))
+    assert y.shape == u.shape
+    assert type(y) is not Tensor
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_older_tracer_records_the_operator() -> None:
+    traced = torch.jit.trace(lambda u, k: fft_conv(u, k), inputs())
+    assert "longconv::fft_conv" in str(traced.graph)
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_both_ways_give_the_same_bits(create_graph: bool) -> None:
+    """The gradients too, and the gradients of a parameter."""
+    u, k = inputs(requires_grad=True)
+    k = torch.nn.Parameter(k)
+    results = []
+    for y in (fft_conv(u, k), CONVOLUTION(u, k, None, None, None, None, None, "causal", "auto")):
+        first = torch.autograd.grad((y**2).sum(), (u, k), create_graph=create_graph)
+        second = torch.autograd.grad(sum(g.pow(2).sum() for g in first), (u, k)) if create_graph else ()
+        results.append((y, *first, *second))
+    for one, other in zip(*results, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_gradients_of_some_arguments_alone() -> None:
+    u, k = inputs()
+    k.requires_grad_()
+    (dk,) = torch.autograd.grad(fft_conv(u, k).sum(), (k,))
+    assert torch.allclose(dk, u.cumsum(-1).flip(-1).sum(0), atol=1e-4)
+    with torch.no_grad():
+        assert not fft_conv(u, k).requires_grad
+    with torch.inference_mode():
+        assert fft_conv(u, k).is_inference()
+
+
+def test_saved_tensors_are_checked_for_changes_in_place() -> None:
+    u, k = inputs(requires_grad=True)
+    v = u * 1
+    y = fft_conv(v, k)
+    v += 1
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()  # type: ignore[no-untyped-call]
+
+
+def test_a_saved_result_keeps_no_cycle() -> None:
+    """The scan saves its own result, which must not keep itself alive."""
+    gc.collect()
+    gc.disable()
+    try:
+        a, b = torch.rand(2, 8, 3, requires_grad=True), torch.randn(2, 8, 3)
+        h = linear_scan(a, b)
+        alive = weakref.ref(h)
+        del h
+        assert alive() is None
+    finally:
+        gc.enable()
+
+
+def test_autocast_is_off_inside_a_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    backend = operator.BACKENDS.backends[-1]
+    monkeypatch.setattr(type(backend), "refusal", lambda self, *_: seen.append(_products()) or None)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        short_conv(*(t.float() for t in inputs()))
+        assert _products() == torch.bfloat16
+    assert set(seen) == {torch.float32}
+
+
+def _products() -> torch.dtype:
+    return (torch.ones(2, 2) @ torch.ones(2, 2)).dtype
