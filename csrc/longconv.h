@@ -34,6 +34,8 @@ enum LongconvElement {
     LONGCONV_FLOAT64 = 1,
     LONGCONV_COMPLEX64 = 2,
     LONGCONV_COMPLEX128 = 3,
+    LONGCONV_BFLOAT16 = 4,
+    LONGCONV_FLOAT16 = 5,
 };
 
 // Rows of a low-rank correction that longconv_cpu_state_space_step takes.
@@ -105,7 +107,8 @@ struct LongconvRows {
 // gradients. Filters have one row a channel, or one a sample and channel (per_sample); so have dk, dk_reverse and
 // dskip. In circular mode y[t] also takes what k * x is at t + length (the sample's own, with `lengths`, from where on
 // its filter must be 0; k_reverse must be absent). Absent gates count as 1, absent k_reverse and skip as 0, absent
-// gradients are not computed.
+// gradients are not computed. element is that of the sequences; filters, skip and their gradients are float under 16
+// bits.
 struct LongconvFftConv {
     const void* plan;        // tables of longconv_cpu_fft_plan
     void* work;              // of `threads` workers

@@ -24,7 +24,14 @@ ABI = 1
 ISA_VARIABLE = "LONGCONV_CPU_ISA"
 """Environment variable that names the CPU instruction set in place of the widest."""
 
-ELEMENTS = {torch.float32: 0, torch.float64: 1, torch.complex64: 2, torch.complex128: 3}
+ELEMENTS = {
+    torch.float32: 0,
+    torch.float64: 1,
+    torch.complex64: 2,
+    torch.complex128: 3,
+    torch.bfloat16: 4,
+    torch.float16: 5,
+}
 """``LongconvElement`` of csrc/longconv.h."""
 
 _I32, _I64, _POINTER, _TEXT = ctypes.c_int32, ctypes.c_int64, ctypes.c_void_p, ctypes.c_char_p

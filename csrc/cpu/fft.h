@@ -64,14 +64,13 @@ struct Fft {
         }
     }
 
-    // The first pass, of real coefficients.
-    template <int R>
-    static void first(T* data, const T* in, int64_t columns, const T* twiddles) {
-        for (int64_t v = 0; v < columns; ++v, data += kComplex, in += W) {
+    // The first pass, of real coefficients: in(n) is the vector of those from n on.
+    template <int R, typename In>
+    static void first(T* data, const In& in, int64_t columns, const T* twiddles) {
+        for (int64_t v = 0; v < columns; ++v, data += kComplex) {
             C x[R];
             unroll<R>([&](auto p) __attribute__((always_inline)) {
-                V real;
-                __builtin_memcpy(&real, in + p * columns * W, sizeof(real));
+                const V real = in((p * columns + v) * W);
                 if constexpr (int(decltype(p){}) == 0)
                     x[p] = {real, V{}};
                 else
@@ -82,17 +81,17 @@ struct Fft {
         }
     }
 
-    // The last pass, for the real parts alone.
-    template <int R>
-    static void last(T* out, const T* data, int64_t columns, const T* twiddles) {
-        for (int64_t v = 0; v < columns; ++v, data += kComplex, out += W) {
+    // The last pass, for the real parts alone: out(n, vector) takes them.
+    template <int R, typename Out>
+    static void last(const Out& out, const T* data, int64_t columns, const T* twiddles) {
+        for (int64_t v = 0; v < columns; ++v, data += kComplex) {
             C x[R];
             unroll<R>([&](auto j) __attribute__((always_inline)) { x[j] = C::load(data + j * columns * kComplex); });
             inverse_dft<R>(x);
             unroll<R>([&](auto p) __attribute__((always_inline)) {
                 V real = x[p].re;
                 if constexpr (int(decltype(p){}) > 0) real = real * twiddles[2 * p - 2] + x[p].im * twiddles[2 * p - 1];
-                __builtin_memcpy(out + p * columns * W, &real, sizeof(real));
+                out((p * columns + v) * W, real);
             });
         }
     }
@@ -129,11 +128,13 @@ struct Fft {
     }
 
     // Level 0 from, and to, real numbers.
-    void descend_real(T* data, const T* in) const {
+    template <typename In>
+    void descend_real(T* data, const In& in) const {
         with_radix(plan.radix[0], [&](auto R) { first<decltype(R){}>(data, in, plan.columns[0], plan.twiddles[0]); });
     }
 
-    void ascend_real(T* out, const T* data) const {
+    template <typename Out>
+    void ascend_real(const Out& out, const T* data) const {
         with_radix(plan.radix[0], [&](auto R) { last<decltype(R){}>(out, data, plan.columns[0], plan.twiddles[0]); });
     }
 
@@ -183,9 +184,9 @@ struct Fft {
     // ---- the levels below the first, depth first, so that a block stays in the cache on its way down and up
 
     // Buffers that come with their level 0 done: those of `falling` go down to the leaves, where at_leaf(leaf, offset)
-    // is called, and `rising` comes up again; NULL for none.
+    // is called, and those of `rising` come up again; NULL for none.
     template <typename F>
-    void walk(T* const falling[2], T* rising, const F& at_leaf, int level = 0, int64_t block = 0,
+    void walk(T* const falling[2], T* const rising[2], const F& at_leaf, int level = 0, int64_t block = 0,
               int64_t offset = 0) const {
         if (level == plan.levels) return at_leaf(block, offset);
         if (level > 0)
@@ -194,7 +195,9 @@ struct Fft {
         for (int j = 0; j < plan.radix[level]; ++j)
             walk(falling, rising, at_leaf, level + 1, plan.radix[level] * block + j,
                  offset + j * plan.columns[level] * kComplex);
-        if (level > 0 && rising) ascend(level, block, rising + offset);
+        if (level > 0)
+            for (int i = 0; i < 2; ++i)
+                if (rising[i]) ascend(level, block, rising[i] + offset);
     }
 };
 

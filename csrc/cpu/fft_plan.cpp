@@ -55,6 +55,8 @@ int32_t run(void* tables, int64_t length, LongconvFftSize* size) {
 int32_t fft_plan(void* tables, int64_t length, int32_t element, LongconvFftSize* size) {
     switch (element) {
         case LONGCONV_FLOAT32:
+        case LONGCONV_BFLOAT16:
+        case LONGCONV_FLOAT16:
             return run<float>(tables, length, size);
         case LONGCONV_FLOAT64:
             return run<double>(tables, length, size);

@@ -35,9 +35,9 @@ struct Plan {
 // Numbers between the buffers of a worker, against addresses that are equal modulo a power of two.
 constexpr int64_t kGap = 272;
 
-// A worker's memory: a row of reals, and complex buffers.
+// A worker's memory: so many complex buffers.
 constexpr int64_t work_numbers(int64_t size, bool backward) {
-    return size + kGap + (backward ? 4 : 2) * (2 * size + kGap);
+    return (backward ? 5 : 3) * (2 * size + kGap);
 }
 
 // The least number >= n with no prime factor but 2, 3 and 5. (4 divides nothing that 2 has left.)

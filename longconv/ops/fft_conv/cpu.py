@@ -60,9 +60,9 @@ def supports(u: Tensor, *_: Any) -> str | None:
 def forward(u: Tensor, *rest: Any) -> Tensor:
     """The result y of the operator ``fft_conv``, contiguous."""
     call = _Prepared(u.shape, u.dtype, u, *rest)
-    y = torch.empty(u.shape, dtype=call.dtype)
+    y = torch.empty(u.shape, dtype=u.dtype)
     call.run(y=y)
-    return y.to(u.dtype)
+    return y
 
 
 def backward(dy: Tensor, u: Tensor | None, *rest: Any) -> list[Tensor]:
@@ -77,7 +77,7 @@ def backward(dy: Tensor, u: Tensor | None, *rest: Any) -> list[Tensor]:
 
 
 class _Prepared:
-    """The tensors of a call in the precision of the arithmetic, with contiguous rows."""
+    """The tensors of a call with contiguous rows, the filters in the precision of the arithmetic."""
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class _Prepared:
         mode: str,
     ) -> None:
         self.batch, self.channels, self.length = shape
-        self.dtype = arithmetic(dtype)
+        self.storage, self.dtype = dtype, arithmetic(dtype)
         self.circular = mode == "circular"
         self.lengths = None if lengths is None else lengths.to(torch.int64).contiguous()
         self.periods = self.lengths[:, None, None] if self.lengths is not None and self.circular else None
@@ -111,14 +111,14 @@ class _Prepared:
         """A tensor of rows: a view where the last stride allows it."""
         if x is None:
             return None
-        x = x.resolve_neg().to(self.dtype)
+        x = x.resolve_neg()
         return x if x.stride(-1) == 1 else x.contiguous()
 
     def _taps(self, taps: Tensor | None, most: int) -> Tensor | None:
         if taps is None or most == 0:
             return None
         taps = taps[..., :most] if taps.ndim == 3 else taps[None, :, :most]
-        return self.sequence(self._inside(taps.expand(self.batch if self.per_sample else 1, -1, -1)))
+        return self.sequence(self._inside(taps.to(self.dtype).expand(self.batch if self.per_sample else 1, -1, -1)))
 
     def _inside(self, taps: Tensor) -> Tensor:
         """The taps of each sample within its own period, zeros beyond."""
@@ -130,7 +130,7 @@ class _Prepared:
         """Memory for the gradient of argument number ``place``: the filters' own have the rank of the computation."""
         assert given is not None
         if place not in (1, 2, 3):
-            return torch.empty(given.shape, dtype=self.dtype)
+            return torch.empty(given.shape, dtype=self.storage)
         taps = given.shape[-1] if place < 3 else 1
         beyond = place < 3 and taps > self.length + 1 - place
         return (torch.zeros if beyond else torch.empty)(
@@ -147,8 +147,8 @@ class _Prepared:
 
     def run(self, *, dy: Tensor | None = None, **results: Tensor | None) -> None:
         """The call into the library; ``results`` by the names of its fields."""
-        element, threads = _native.ELEMENTS[self.dtype], torch.get_num_threads()
-        plan, (_, _, *memory) = _plan(self.length, element, _native.chosen_isa(_native.cpu()))
+        element, threads = _native.ELEMENTS[self.storage], torch.get_num_threads()
+        plan, (_, _, *memory) = _plan(self.length, _native.ELEMENTS[self.dtype], _native.chosen_isa(_native.cpu()))
         work = torch.empty(threads * memory[dy is not None], dtype=self.dtype)
         call = _Call(plan.data_ptr(), work.data_ptr(), None if self.lengths is None else self.lengths.data_ptr())
         call.batch, call.channels, call.length = self.batch, self.channels, self.length

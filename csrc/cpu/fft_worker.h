@@ -1,0 +1,320 @@
+// A worker of csrc/cpu/fft_conv.cpp: filter after filter, and the samples of each, row by row.
+//
+// The filter's spectrum S (with skip, the reversed filter as -i k[m - 1] at X^(size - m), for X^-m = -i X^(size - m))
+// stays in the worker's memory while all the samples pass. At the points 1 / X is the conjugate of X, so the gradients
+// are, with U and G the values of the gated input and of the cotangent,
+//
+//     dx = inverse(G conj(S)),    dk = Re inverse(sum_b conj(U) G),    dk_reverse[m - 1] = -Im of the same at size - m.
+//
+// Circular mode has no ring of its own: Re and Im of the product are the whole linear convolution z[0 .. 2 size), and
+// y[t] = z[t] + z[t + n] for a period of n. The adjoint of that fold repeats the cotangent.
+//
+// Gates are multiplied in as rows are read and written by the first and last pass.
+
+#ifndef LONGCONV_CPU_FFT_WORKER_H
+#define LONGCONV_CPU_FFT_WORKER_H
+
+#include "element.h"
+#include "fft.h"
+
+namespace longconv {
+namespace LONGCONV_ISA {
+
+template <typename S>
+inline S* row(const LongconvRows& rows, int64_t sample, int64_t channel) {
+    return rows.data ? static_cast<S*>(rows.data) + sample * rows.batch + channel * rows.channel : nullptr;
+}
+
+// What the next row of a worker reads and writes; it is fetched into the cache leaf by leaf of this row.
+struct Ahead {
+    const char* rows[5];  // NULL for none
+
+    void fetch(int64_t begin, int64_t end) const {
+        for (const char* from : rows)
+            for (int64_t n = begin; from && n < end; n += 64) __builtin_prefetch(from + n);
+    }
+};
+constexpr int64_t kAhead = 1 << 14;  // numbers: longer rows would drive this one out of the cache
+
+template <typename T, int W>
+struct Worker {
+    using F = Fft<T, W>;
+    using C = typename F::C;
+    using V = typename F::V;
+
+    const LongconvFftConv& p;
+    const Plan<T>& plan;
+    T* spectrum;
+    F fft{plan};
+    int64_t pitch = 2 * plan.size + kGap;
+    T* work = spectrum + pitch;
+    T* line = work + pitch;    // circular mode and reversed filters: real parts, then imaginary parts
+    T* values = line + pitch;  // backward alone: U
+    T* sums = values + pitch;  // and sum_b conj(U) G
+
+    int64_t valid(int64_t sample) const {
+        if (!p.lengths) return p.length;
+        const int64_t n = p.lengths[sample];
+        return n < 0 ? 0 : n < p.length ? n : p.length;
+    }
+
+    // run(S{}) for the type S that the sequences are stored in.
+    template <typename Run>
+    LONGCONV_INLINE void with_storage(const Run& run) const {
+        if constexpr (sizeof(T) == sizeof(float)) {
+            if (p.element == LONGCONV_BFLOAT16) return run(Bfloat16{});
+            if (p.element == LONGCONV_FLOAT16) return run(Float16{});
+        }
+        run(T{});
+    }
+
+    // The row of the next sample, or the first sample's in the next channel.
+    const char* next(const LongconvRows& rows, int64_t sample, int64_t channel, int64_t first, int64_t last) const {
+        const char* found = nullptr;
+        if (plan.size <= kAhead && (sample + 1 < last || channel + 1 < p.channels))
+            with_storage([&](auto s) {
+                using S = decltype(s);
+                const bool same = sample + 1 < last;
+                found = reinterpret_cast<const char*>(row<S>(rows, same ? sample + 1 : first, channel + !same));
+            });
+        return found;
+    }
+
+    void fetch(const Ahead& ahead, int64_t offset) const {
+        const int64_t bytes = p.element == LONGCONV_FLOAT64 ? 8 : p.element == LONGCONV_FLOAT32 ? 4 : 2;
+        ahead.fetch(offset / 2 * bytes, (offset / 2 + W * W) * bytes);
+    }
+
+    // ---- between a line and a complex buffer with its level 0 done
+
+    void descend_line(T* to) const {
+        for (int64_t n = 0; n < plan.size; n += W)
+            C{Element<T, T, W>::load(line + n), Element<T, T, W>::load(line + plan.size + n)}.store(to + 2 * n);
+        fft.descend(0, 0, to);
+    }
+
+    void ascend_line(T* from) const {
+        fft.ascend(0, 0, from);
+        for (int64_t n = 0; n < plan.size; n += W) {
+            const C x = C::load(from + 2 * n);
+            Element<T, T, W>::store(line + n, x.re), Element<T, T, W>::store(line + plan.size + n, x.im);
+        }
+    }
+
+    // ---- the filter
+
+    void transform_filter(const T* k, const T* reverse, const T* skip) const {
+        if (reverse) {
+            __builtin_memset(line, 0, 2 * plan.size * sizeof(T));
+            __builtin_memcpy(line, k, p.taps * sizeof(T));
+            for (int64_t m = 1; m <= p.reverse_taps; ++m) line[2 * plan.size - m] = -reverse[m - 1];
+            descend_line(spectrum);
+        } else {
+            fft.descend_real(spectrum, Reader<T, T, W>(k, p.taps));
+        }
+        const T scale = T(1) / static_cast<T>(plan.size), all = skip ? *skip : T(0);
+        T *const falling[2] = {spectrum, nullptr}, *const rising[2] = {};
+        fft.walk(falling, rising, [&](int64_t leaf, int64_t offset) {
+            C x[W];
+            fft.evaluate(x, spectrum + offset, leaf);
+            unroll<W>([&](auto i) __attribute__((always_inline)) {
+                C{(x[i].re + all) * scale, x[i].im * scale}.store(spectrum + offset + i * F::kComplex);
+            });
+        });
+    }
+
+    // ---- one row
+
+    // Level 0 of x = a gate, `repeated` as a cotangent of circular mode: once more from `valid` on.
+    void transform_row(T* to, const LongconvRows& a, const LongconvRows& gate, int64_t b, int64_t h,
+                       bool repeated = false) const {
+        const int64_t count = valid(b);
+        with_storage([&](auto s) {
+            using Rows = Reader<decltype(s), T, W>;
+            const Rows x(row<decltype(s)>(a, b, h), count);
+            const auto* gates = row<decltype(s)>(gate, b, h);
+            if (repeated) {
+                const Rows g(gates, gates ? count : 0);
+                for (int64_t n = 0; n < count; n += W) Element<T, T, W>::store(line + n, gates ? x(n) * g(n) : x(n));
+                __builtin_memcpy(line + count, line, count * sizeof(T));
+                __builtin_memset(line + 2 * count, 0, 2 * (plan.size - count) * sizeof(T));
+                descend_line(to);
+            } else if (gates) {
+                const Rows g(gates, count);
+                fft.descend_real(to, [&](int64_t n) __attribute__((always_inline)) { return x(n) * g(n); });
+            } else {
+                fft.descend_real(to, x);
+            }
+        });
+    }
+
+    // The row of the real parts that `from` holds, handed to out(n, vector) by the last pass; folded as circular mode
+    // asks.
+    template <typename Out>
+    void last_pass(const Out& out, T* from, int64_t count, bool folded) const {
+        if (!folded) return fft.ascend_real(out, from);
+        ascend_line(from);
+        for (int64_t n = 0; n < count; n += W)
+            out(n, Element<T, T, W>::load(line + n) + Element<T, T, W>::load(line + n + count));
+    }
+
+    // to = gate times the row, 0 from its valid length on.
+    void restore_row(const LongconvRows& to, const LongconvRows& gate, T* from, int64_t b, int64_t h,
+                     bool folded) const {
+        const int64_t count = valid(b);
+        with_storage([&](auto s) {
+            using S = decltype(s);
+            const Writer<S, T, W> out(row<S>(to, b, h), count);
+            if (gate.data) {
+                const Reader<S, T, W> g(row<S>(gate, b, h), count);
+                last_pass([&](int64_t n, const V& x) __attribute__((always_inline)) { out(n, x * g(n)); }, from, count,
+                          folded);
+            } else {
+                last_pass(out, from, count, folded);
+            }
+            out.finish(p.length);
+        });
+    }
+
+    // du = pre_gate dx and dpre_gate = u dx from the one dx.
+    void restore_both(T* from, int64_t b, int64_t h) const {
+        const int64_t count = valid(b);
+        with_storage([&](auto s) {
+            using S = decltype(s);
+            const Writer<S, T, W> du(row<S>(p.du, b, h), count), dpre(row<S>(p.dpre_gate, b, h), count);
+            const Reader<S, T, W> u(row<S>(p.u, b, h), count), pre(row<S>(p.pre_gate, b, h), count);
+            fft.ascend_real(
+                [&](int64_t n, const V& dx) __attribute__((always_inline)) {
+                    du(n, dx * pre(n));
+                    dpre(n, dx * u(n));
+                },
+                from);
+            du.finish(p.length), dpre.finish(p.length);
+        });
+    }
+
+    void convolve(int64_t b, int64_t h, const Ahead& ahead) const {
+        transform_row(work, p.u, p.pre_gate, b, h);
+        T *const falling[2] = {work, nullptr}, *const rising[2] = {work, nullptr};
+        fft.walk(falling, rising, [&](int64_t leaf, int64_t offset) {
+            C x[W];
+            fetch(ahead, offset);
+            fft.evaluate(x, work + offset, leaf);
+            multiply(x, offset);
+            fft.interpolate(work + offset, x, leaf);
+        });
+        restore_row(p.y, p.post_gate, work, b, h, p.circular);
+    }
+
+    LONGCONV_INLINE void multiply(C* x, int64_t offset) const {
+        unroll<W>([&](auto i) __attribute__((always_inline)) {
+            const C s = C::load(spectrum + offset + i * F::kComplex);
+            x[i] = x[i].times(s.re, s.im);
+        });
+    }
+
+    // values: U, down, and with want_y up again as y; work: G, down, and with want_x up again as dx; with want_taps
+    // sums += conj(U) G.
+    void correlate(bool want_x, bool want_taps, bool want_y, const Ahead& ahead) const {
+        const bool need_u = want_taps || want_y, need_g = want_x || want_taps;
+        T* const falling[2] = {need_g ? work : nullptr, need_u ? values : nullptr};
+        T* const rising[2] = {want_x ? work : nullptr, want_y ? values : nullptr};
+        fft.walk(falling, rising, [&](int64_t leaf, int64_t offset) {
+            alignas(64) T aside[F::kLeaf];
+            T* points = want_y ? aside : values + offset;
+            C x[W];
+            fetch(ahead, offset);
+            if (need_u) {
+                fft.evaluate(x, values + offset, leaf);
+                unroll<W>([&](auto i) __attribute__((always_inline)) { x[i].store(points + i * F::kComplex); });
+                if (want_y) {
+                    multiply(x, offset);
+                    fft.interpolate(values + offset, x, leaf);
+                }
+            }
+            if (!need_g) return;
+            fft.evaluate(x, work + offset, leaf);
+            if (want_taps)
+                unroll<W>([&](auto i) __attribute__((always_inline)) {
+                    T* sum = sums + offset + i * F::kComplex;
+                    const C u = C::load(points + i * F::kComplex);
+                    (C::load(sum) + x[i].times_conjugate(u.re, u.im)).store(sum);
+                });
+            if (!want_x) return;
+            unroll<W>([&](auto i) __attribute__((always_inline)) {
+                const C s = C::load(spectrum + offset + i * F::kComplex);
+                x[i] = x[i].times_conjugate(s.re, s.im);
+            });
+            fft.interpolate(work + offset, x, leaf);
+        });
+    }
+
+    // ---- the gradients of the filter, from `sums`
+
+    void restore_taps(T* dk, T* dk_reverse, T* dskip) const {
+        const T scale = T(1) / static_cast<T>(plan.size);
+        T *const falling[2] = {}, *const rising[2] = {sums, nullptr};
+        fft.walk(falling, rising, [&](int64_t leaf, int64_t offset) {
+            C x[W];
+            unroll<W>([&](auto i) __attribute__((always_inline)) {
+                const C sum = C::load(sums + offset + i * F::kComplex);
+                x[i] = {sum.re * scale, sum.im * scale};
+            });
+            fft.interpolate(sums + offset, x, leaf);
+        });
+        if (dk && !dk_reverse) {
+            const Writer<T, T, W> out(dk, p.taps);
+            fft.ascend_real(out, sums);
+            out.finish(p.taps);
+        } else {
+            ascend_line(sums);
+            for (int64_t m = 1; dk_reverse && m <= p.reverse_taps; ++m) dk_reverse[m - 1] = -line[2 * plan.size - m];
+            if (dk) __builtin_memcpy(dk, line, p.taps * sizeof(T));
+        }
+        if (dskip) *dskip = dk ? dk[0] : line[0];
+    }
+
+    // ---- a filter with samples from first to last
+
+    void forward(int64_t filter, int64_t channel, int64_t first, int64_t last) const {
+        const int64_t owner = p.per_sample ? filter / p.channels : 0;
+        transform_filter(row<T>(p.k, owner, channel), row<T>(p.k_reverse, owner, channel), row<T>(p.skip, 0, channel));
+        for (int64_t b = first; b < last; ++b)
+            convolve(b, channel,
+                     {next(p.u, b, channel, first, last), next(p.y, b, channel, first, last),
+                      next(p.pre_gate, b, channel, first, last), next(p.post_gate, b, channel, first, last)});
+    }
+
+    void backward_row(int64_t b, int64_t h, bool want_taps, const Ahead& ahead) const {
+        const bool want_x = p.du.data || p.dpre_gate.data, want_y = p.dpost_gate.data;
+        if (want_x || want_taps) transform_row(work, p.dy, p.post_gate, b, h, p.circular);
+        if (want_y || want_taps) transform_row(values, p.u, p.pre_gate, b, h);
+        correlate(want_x, want_taps, want_y, ahead);
+        if (want_y) restore_row(p.dpost_gate, p.dy, values, b, h, p.circular);
+        if (p.du.data && p.dpre_gate.data) return restore_both(work, b, h);
+        if (p.du.data) restore_row(p.du, p.pre_gate, work, b, h, false);
+        if (p.dpre_gate.data) restore_row(p.dpre_gate, p.u, work, b, h, false);
+    }
+
+    void backward(int64_t filter, int64_t channel, int64_t first, int64_t last) const {
+        const int64_t owner = p.per_sample ? filter / p.channels : 0;
+        const bool want_taps = p.dk.data || p.dk_reverse.data || p.dskip.data;
+        if (p.du.data || p.dpre_gate.data || p.dpost_gate.data)
+            transform_filter(row<T>(p.k, owner, channel), row<T>(p.k_reverse, owner, channel),
+                             row<T>(p.skip, 0, channel));
+        if (want_taps) __builtin_memset(sums, 0, 2 * plan.size * sizeof(T));
+        for (int64_t b = first; b < last; ++b)
+            backward_row(b, channel, want_taps,
+                         {next(p.dy, b, channel, first, last), next(p.u, b, channel, first, last),
+                          next(p.du, b, channel, first, last), next(p.pre_gate, b, channel, first, last),
+                          next(p.post_gate, b, channel, first, last)});
+        if (want_taps)
+            restore_taps(row<T>(p.dk, owner, channel), row<T>(p.dk_reverse, owner, channel),
+                         row<T>(p.dskip, owner, channel));
+    }
+};
+
+}  // namespace LONGCONV_ISA
+}  // namespace longconv
+
+#endif
