@@ -1,0 +1,35 @@
+"""All cases by name; a group is what stands before the first slash."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterable
+
+from bench.case import Case
+from bench.cases import calls, fft_conv, short_conv, state_space
+
+CASES: dict[str, Case] = {
+    case.name: case for module in (fft_conv, short_conv, state_space, calls) for case in module.cases()
+}
+
+
+def select(patterns: Iterable[str]) -> list[Case]:
+    """The cases that a pattern names: a name, a group, or a shell pattern; without patterns, all of them.
+
+    >>> [case.name for case in select(["fft_conv/8x256x1024/*"])]
+    ['fft_conv/8x256x1024/forward', 'fft_conv/8x256x1024/both']
+
+    Raises:
+        ValueError: a pattern fits nothing.
+    """
+    found: dict[str, Case] = {}
+    patterns = list(patterns) or ["*"]
+    for pattern in patterns:
+        fits = {n: c for n, c in CASES.items() if fnmatch.fnmatchcase(n, pattern) or n.startswith(f"{pattern}/")}
+        if not fits:
+            groups = sorted({name.split("/")[0] for name in CASES})
+            raise ValueError(
+                f"no case fits {pattern!r}; the groups are {', '.join(groups)} (see: python -m bench list)"
+            )
+        found |= fits
+    return list(found.values())

@@ -1,0 +1,90 @@
+"""The kernels of state space filters: Vandermonde and Cauchy products, and the scan."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+
+import torch
+from torch import Tensor
+
+from bench.case import OURS, Case, Problem, Solve, both
+from longconv.ops import cauchy, linear_scan, vandermonde
+
+H, N = 256, 32
+LENGTHS = (1024, 16384, 65536)
+
+
+def factored(v: Tensor, x: Tensor, length: int) -> Tensor:
+    """Re sum_n v_n x_n^l with l = q T + r, as a batched product of two small tables of powers."""
+    size = 1
+    while size * size < length:
+        size *= 2
+    blocks = -(-length // size)
+    log = x.log()
+    steps = torch.arange(max(size, blocks), dtype=x.real.dtype)
+    near = (log[..., None] * steps[:size]).exp()
+    far = (log[..., None] * (size * steps[:blocks])).exp() * v[..., None]
+    return torch.bmm(far.mT, near).flatten(-2)[..., :length].real
+
+
+def vandermonde_problem(length: int, backward: bool, channels: int = H) -> Problem:
+    """The real taps of a diagonal state space."""
+
+    def inputs(count: int) -> tuple[Tensor, Tensor]:
+        decay = torch.rand(count, N) * 16 / length
+        angle = torch.pi * torch.rand(count, N)
+        return torch.randn(count, N, dtype=torch.complex64), torch.exp(torch.complex(-decay, angle))
+
+    sides: dict[str, Solve] = {
+        OURS: lambda v, x: vandermonde(v, x, length, real=True),
+        "torch bmm": lambda v, x: factored(v, x, length),
+    }
+    exact = functools.partial(vandermonde, length=length, real=True, backend="reference")
+    return Problem(inputs(channels), sides, exact, inputs(2), backward)
+
+
+def broadcast(v: Tensor, z: Tensor, w: Tensor) -> Tensor:
+    """The definition, with the whole (H, N, L) tensor."""
+    return (v[..., None] / (z - w[..., None])).sum(-2)
+
+
+def cauchy_problem(length: int, backward: bool, channels: int = H) -> Problem:
+    """Poles to the left of points on the imaginary axis."""
+
+    def inputs(count: int) -> tuple[Tensor, Tensor, Tensor]:
+        v = torch.randn(count, N, dtype=torch.complex64)
+        w = torch.complex(-0.5 - torch.rand(count, N), 10 * torch.randn(count, N))
+        return v, torch.complex(torch.zeros(length), torch.linspace(-20, 20, length)), w
+
+    sides: dict[str, Solve] = {OURS: cauchy, "torch broadcasting": broadcast}
+    if importlib.util.find_spec("pykeops") is not None:
+        sides["keops"] = functools.partial(cauchy, backend="keops")
+    return Problem(inputs(channels), sides, broadcast, inputs(2), backward)
+
+
+def scan_problem(shape: tuple[int, int, int], dtype: torch.dtype, varying: bool) -> Problem:
+    """States of a recurrence; a sum of the same tensors moves the same bytes."""
+
+    def inputs(batch: int) -> tuple[Tensor, Tensor]:
+        a = 0.9 * torch.rand(batch, shape[1] if varying else 1, shape[2])
+        return a.to(dtype), torch.randn(batch, *shape[1:], dtype=dtype)
+
+    sides = {OURS: linear_scan}
+    exact = functools.partial(linear_scan, backend="reference")
+    return Problem(inputs(shape[0]), sides, exact, inputs(1), ceiling=torch.add if varying else torch.mul)
+
+
+def cases() -> list[Case]:
+    """Taps of many lengths."""
+    found = []
+    for length in LENGTHS:
+        found += both(f"vandermonde/{H}x{N}x{length}", functools.partial(vandermonde_problem, length))
+    for length in (1024, 4096):
+        found += both(f"cauchy/{H}x{N}x{length}", functools.partial(cauchy_problem, length))
+    shape = (4, 4096, 256)
+    for dtype in (torch.float32, torch.complex64):
+        for kind, varying in (("", True), ("-constant", False)):
+            name = f"linear_scan/{'x'.join(map(str, shape))}/{str(dtype).removeprefix('torch.')}{kind}"
+            found.append(Case(name, functools.partial(scan_problem, shape, dtype, varying)))
+    return found

@@ -1,0 +1,155 @@
+"""Times, errors and peak memory of the sides of a problem, side by side in one process."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from bench.case import OURS, Problem, Solve
+
+LEAST_ROUNDS, MOST_ROUNDS = 5, 200
+CEILING = "ceiling"
+PEER_TOLERANCE = 1e-3
+"""Relative L2 error above which a side that is not ours is refused: it does something else."""
+
+
+class WrongResultError(RuntimeError):
+    """A side's result is off: its time would mean nothing."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of one call: the median, and the quartiles around it."""
+
+    median: float
+    low: float
+    high: float
+
+
+def summarize(seconds: Sequence[float]) -> Timing:
+    """Median and quartiles.
+
+    >>> summarize([4.0, 1.0, 2.0, 3.0, 5.0])
+    Timing(median=3.0, low=2.0, high=4.0)
+    """
+    low, median, high = statistics.quantiles(seconds, n=4, method="inclusive")
+    return Timing(median, low, high)
+
+
+def relative_error(got: Tensor, want: Tensor) -> float:
+    """|got - want| / |want| in the L2 norm; NaN where a number is missing.
+
+    >>> relative_error(torch.tensor([0.0, 5.0]), torch.tensor([0.0, 4.0]))
+    0.25
+    """
+    return ((got.to(want.dtype) - want).norm() / want.norm()).item()
+
+
+def errors(problem: Problem) -> dict[str, float]:
+    """The greatest relative error of the result and, where they are asked for, the gradients, of every side.
+
+    Raises:
+        WrongResultError: an error is above the tolerance, or the result has another shape.
+    """
+    sample = problem.sample or problem.inputs
+    wide = [t.to(torch.promote_types(t.dtype, torch.float64)) if _moves(t) else t for t in sample]
+    wants = _results(problem.exact, wide, problem.backward, seed=0)
+    found = {}
+    for name, solve in problem.sides.items():
+        gots = _results(solve, sample, problem.backward, seed=0)
+        if [g.shape for g in gots] != [w.shape for w in wants]:
+            raise WrongResultError(f"{name} gives shapes {[tuple(g.shape) for g in gots]}")
+        found[name] = max(relative_error(got, want) for got, want in zip(gots, wants, strict=True))
+        limit = problem.tolerance if name == OURS else PEER_TOLERANCE
+        if not found[name] <= limit:
+            raise WrongResultError(f"{name} has a relative error of {found[name]:.2g}, more than {limit:g}")
+    return found
+
+
+def times(problem: Problem, budget: float) -> dict[str, list[float]]:
+    """Seconds of the calls of every side, one after the other in rounds, until the budget of seconds is spent.
+
+    The first round warms up and is dropped. What the problem names as a ceiling is timed with them, as :data:`CEILING`.
+    """
+    inputs = [t.detach().requires_grad_(problem.backward and _moves(t)) for t in problem.inputs]
+    with torch.no_grad():
+        cotangent = torch.randn_like(next(iter(problem.sides.values()))(*inputs)) if problem.backward else None
+    sides = {**problem.sides, **({} if problem.ceiling is None else {CEILING: problem.ceiling})}
+    found: dict[str, list[float]] = {name: [] for name in sides}
+    start = time.perf_counter()
+    for turn in range(MOST_ROUNDS + 1):
+        for name, solve in sides.items():
+            found[name].append(_seconds(solve, inputs, cotangent))
+        if turn >= LEAST_ROUNDS and time.perf_counter() - start >= budget:
+            break
+    return {name: values[1:] for name, values in found.items()}
+
+
+def peak_memory(problem: Problem, side: str) -> int:
+    """Most bytes that one call of a side takes above its inputs, its results among them (Linux).
+
+    Raises:
+        OSError: there is no /proc/self/clear_refs, by which the peak is reset.
+    """
+    inputs = [t.detach().requires_grad_(problem.backward and _moves(t)) for t in problem.inputs]
+    small = [t.requires_grad_(problem.backward and _moves(t)) for t in problem.sample]
+    if small:
+        _results(problem.sides[side], small, problem.backward, seed=0)  # what a first call loads is not the call's
+    Path("/proc/self/clear_refs").write_text("5")
+    before = _memory("VmRSS")
+    _results(problem.sides[side], inputs, problem.backward, seed=None)
+    return _memory("VmHWM") - before
+
+
+@contextmanager
+def thread_count(threads: int) -> Iterator[None]:
+    """``torch.set_num_threads`` for a while."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _moves(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() or tensor.is_complex()
+
+
+def _seconds(solve: Solve, inputs: Sequence[Tensor], cotangent: Tensor | None) -> float:
+    start = time.perf_counter()
+    with torch.set_grad_enabled(cotangent is not None):
+        y = solve(*inputs)
+        if cotangent is not None:
+            torch.autograd.grad(y, [t for t in inputs if t.requires_grad], cotangent)
+    return time.perf_counter() - start
+
+
+def _results(solve: Solve, inputs: Sequence[Tensor], backward: bool, seed: int | None) -> list[Tensor]:
+    """The result, and with ``backward`` the gradients, for a cotangent by a seed, or of ones."""
+    if not backward:
+        with torch.no_grad():
+            return [solve(*inputs)]
+    leaves = [t.detach().requires_grad_(_moves(t)) for t in inputs]
+    y = solve(*leaves)
+    if seed is None:
+        cotangent = torch.ones((), dtype=y.dtype).expand(y.shape)
+    else:
+        like = torch.float32 if not y.is_complex() else torch.complex64
+        cotangent = torch.randn(y.shape, dtype=like, generator=torch.Generator().manual_seed(seed)).to(y.dtype)
+    return [y.detach(), *torch.autograd.grad(y, [t for t in leaves if t.requires_grad], cotangent)]
+
+
+def _memory(field: str) -> int:
+    """Bytes of a field of /proc/self/status."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field):
+            return 1024 * int(line.split()[1])
+    raise OSError(f"/proc/self/status has no {field}")
