@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from longconv import create_mixer
-from longconv.mixers import Mixer
+from longconv import create_mixer, mixers
+from longconv.mixers import FilterMixer, Mixer
 
 D_MODEL = 5
 
@@ -102,6 +102,21 @@ MIXERS: dict[str, Row] = {
             **BOTH_WAYS,
         },
     ),
+    "hyena": Row(
+        {"l_max": L_MAX, "width": 8, "w": 4.0},
+        {
+            "order-4-gelu": {"order": 4, "activation": "gelu", "short_filter": 1, "shift": 0.1},
+            "one-head": {
+                "heads": 1,
+                "order": 3,
+                "emb_dim": 7,
+                "num_inner_mlps": 0,
+                "normalized": True,
+                "modulate": False,
+            },
+            "bidirectional": {"bidirectional": True, "order": 3},
+        },
+    ),
 }
 """By the name that ``create_mixer`` takes."""
 
@@ -147,6 +162,9 @@ CHAIN = 1e-11
 """Relative L2 error in float64 of a whole mixer, computed two ways."""
 
 every_mixer = pytest.mark.parametrize("case", MIXER_CASES, ids=str)
+filter_mixers = pytest.mark.parametrize(
+    "case", [case for case in MIXER_CASES if issubclass(mixers.MIXERS[case.mixer], FilterMixer)], ids=str
+)
 default_mixers = pytest.mark.parametrize("case", [case for case in MIXER_CASES if case.variant == "default"], ids=str)
 streaming_mixers = pytest.mark.parametrize("case", [case for case in MIXER_CASES if case.streams], ids=str)
 other_mixers = pytest.mark.parametrize("case", [case for case in MIXER_CASES if not case.streams], ids=str)

@@ -7,6 +7,7 @@ from longconv.filters.diagonal import DiagonalFilter, diagonal_filter, diagonal_
 from longconv.filters.dplr import DPLRFilter, dplr_filter
 from longconv.filters.dss import DSSFilter, dss_filter
 from longconv.filters.free import FreeFilter, smooth, smooth_frequency, squash
+from longconv.filters.implicit import ImplicitFilter
 from longconv.filters.multiscale import MultiscaleFilter, multiscale_filter
 from longconv.filters.s5 import S5Filter
 
@@ -17,6 +18,7 @@ __all__ = [
     "DiagonalFilter",
     "Filter",
     "FreeFilter",
+    "ImplicitFilter",
     "MultiscaleFilter",
     "S5Filter",
     "dense_filter",

@@ -9,6 +9,7 @@ from longconv._checks import check_choice, check_options
 from longconv.mixers.base import ConvolutionMixer, FilterMixer, Mixer
 from longconv.mixers.convert import load_s4
 from longconv.mixers.dss import DSS
+from longconv.mixers.hyena import Hyena
 from longconv.mixers.long_conv import LongConv
 from longconv.mixers.lssl import LSSL
 from longconv.mixers.s4 import S4
@@ -25,6 +26,7 @@ __all__ = [
     "S5",
     "ConvolutionMixer",
     "FilterMixer",
+    "Hyena",
     "LongConv",
     "Mixer",
     "SGConv",
@@ -42,6 +44,7 @@ MIXERS: dict[str, type[Mixer]] = {
     "dss": DSS,
     "sgconv": SGConv,
     "long_conv": LongConv,
+    "hyena": Hyena,
 }
 """Every mixer by name; a new one is one row."""
 

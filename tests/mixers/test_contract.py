@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from longconv import create_mixer, list_mixers
+from longconv.filters import Filter
 from longconv.mixers import ConvolutionMixer, FilterMixer, Mixer, mixer_options
 from tests.cases import (
     CHAIN,
@@ -24,6 +25,7 @@ from tests.cases import (
     MIXERS,
     Case,
     every_mixer,
+    filter_mixers,
     other_mixers,
     sequence,
     streaming_mixers,
@@ -284,7 +286,7 @@ def test_filter_of_fewer_taps_is_a_prefix(case: Case) -> None:
     assert mixer.filter(0).shape == (*long.shape[:2], 0)
 
 
-@every_mixer
+@filter_mixers
 def test_forward_is_the_convolution_with_the_filter(case: Case) -> None:
     """The definition, lag by lag, with the mixer's own output layer behind it."""
     mixer, u = case.build(), sequence()
@@ -356,11 +358,12 @@ def test_filter_parameters_are_declared(case: Case) -> None:
     """Every parameter of the filter is named for the optimiser, with its learning rate."""
     options = {**case.options, "filter_lr": 1e-4}
     mixer = create_mixer(case.mixer, D_MODEL, **options)
-    assert isinstance(mixer, FilterMixer)
-    assert mixer.taps.filter_lr == 1e-4
-    declared = {name.split(".")[0] for name, _ in mixer.taps.named_parameters()}
-    assert declared <= set(mixer.taps.filter_parameters)
-    assert all(hasattr(mixer.taps, name) for name in mixer.taps.filter_parameters)
+    taps = mixer.taps
+    assert isinstance(taps, Filter)
+    assert taps.filter_lr == 1e-4
+    declared = {name.split(".")[0] for name, _ in taps.named_parameters()}
+    assert declared <= set(taps.filter_parameters)
+    assert all(hasattr(taps, name) for name in taps.filter_parameters)
 
 
 # --- bad input --------------------------------------------------------------------------------------------------------

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from longconv import create_mixer
-from longconv.mixers import FilterMixer, Mixer
+from longconv.filters import Filter
+from longconv.mixers import Mixer
 from tests.cases import (
     CHAIN,
     D_MODEL,
@@ -155,7 +156,7 @@ def test_default_dtype(case: Case, dtype: torch.dtype) -> None:
         mixer = create_mixer(case.mixer, D_MODEL, **case.options)
     finally:
         torch.set_default_dtype(torch.float32)
-    assert isinstance(mixer, FilterMixer)
+    assert isinstance(mixer.taps, Filter)
     wide = torch.promote_types(dtype, torch.float32)
     assert {p.dtype for p in mixer.taps.parameters()} == {wide}
     assert mixer(sequence(dtype=dtype)).dtype == dtype

@@ -1,0 +1,164 @@
+"""Hyena.
+
+Symbols: B batch, L length, D features, M filters an order.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from longconv import _autocast
+from longconv._checks import check_bool, check_choice, check_int, check_real
+from longconv.filters import ImplicitFilter
+from longconv.mixers.base import ACTIVATIONS, Mixer, filter_count, zero_beyond
+from longconv.mixers.projection import from_channels, to_channels
+from longconv.ops import fft_conv, short_conv
+
+
+class Hyena(Mixer):
+    """Long convolutions with implicit filters between gates that depend on the input.
+
+    With projections (x_0, ..., x_{n-1}, v) = short_conv(W_in u + b_in), n the order, for i = n - 1 down to 1
+
+        v <- k_i * (x_i v) + D_i (x_i v),    then    y = W_out activation(x_0 v) + b_out
+
+    where k_i * is the convolution with the filters of that order, causal or with filters for the future too. A mixer of
+    order n has n gates and n - 1 long convolutions.
+
+    Args:
+        d_model: D.
+        order: n, at least 2.
+        bidirectional: whether an output depends on the future too, by as many filters more.
+        l_max: number of taps in which the filters' time passes one unit. Inputs of any length are taken: beyond it the
+            time goes on with the same step.
+        heads: M, a divisor of D: D / M neighbouring features share a filter; None: every feature has its own.
+        short_filter: taps of the short convolution.
+        emb_dim: positional features of the filters, see :class:`~longconv.filters.ImplicitFilter`, as the next ones.
+        width: units of a hidden layer.
+        num_inner_mlps: hidden layers after the first.
+        w: start of the sines' frequencies.
+        modulate: whether the filters have a window.
+        fast_decay_pct: decay of the window.
+        slow_decay_pct: decay of the window.
+        target: decay of the window.
+        shift: what is added to the window.
+        normalized: whether the taps at one lag are normalised over the features.
+        activation: before the output layer: "gelu", "relu", "silu", "tanh" or None.
+        dropout: probability that a number is dropped before each long convolution in training.
+        filter_lr: learning rate of the filter's parameters; None takes the optimiser's.
+
+    Attributes:
+        D: (n - 1, D), the skips; row 0 is that of the first convolution, i = n - 1.
+        taps: the filter module.
+
+    References:
+        Hyena Hierarchy: Towards Larger Convolutional Language Models (Poli, Massaroli, Nguyen, Fu, Dao, Baccus,
+        Bengio, Ermon, Ré, arXiv 2302.10866). Filters that features share: Laughing Hyena Distillery: Extracting
+        Compact Recurrences From Convolutions (Massaroli, Poli, Fu, Kumbong, Parnichkun, Timalsina, Romero, McIntyre,
+        Chen, Rudra, Zhang, Ré, Ermon, Bengio, arXiv 2310.18780)
+
+    >>> Hyena(4, l_max=64)(torch.randn(2, 100, 4)).shape
+    torch.Size([2, 100, 4])
+    """
+
+    taps: ImplicitFilter
+
+    def __init__(
+        self,
+        d_model: int,
+        *,
+        order: int = 2,
+        bidirectional: bool = False,
+        l_max: int = 1024,
+        heads: int | None = None,
+        short_filter: int = 3,
+        emb_dim: int = 3,
+        width: int = 64,
+        num_inner_mlps: int = 2,
+        w: float = 1.0,
+        modulate: bool = True,
+        fast_decay_pct: float = 0.3,
+        slow_decay_pct: float = 1.5,
+        target: float = 0.01,
+        shift: float = 0.0,
+        normalized: bool = False,
+        activation: str | None = None,
+        dropout: float = 0.0,
+        filter_lr: float | None = None,
+    ) -> None:
+        super().__init__(d_model)
+        self.order = check_int("order", order, least=2)
+        self.heads = d_model if heads is None else check_int("heads", heads)
+        if d_model % self.heads:
+            raise ValueError(f"heads is {heads}, expected a divisor of d_model = {d_model}")
+        self.bidirectional = check_bool("bidirectional", bidirectional)
+        self.taps = ImplicitFilter(
+            self.heads * filter_count(order - 1, bidirectional),
+            emb_dim,
+            width,
+            num_inner_mlps,
+            l_max,
+            w=w,
+            modulate=modulate,
+            fast_decay_pct=fast_decay_pct,
+            slow_decay_pct=slow_decay_pct,
+            target=target,
+            shift=shift,
+            normalized=normalized,
+            filter_lr=filter_lr,
+        )
+        total, K = (order + 1) * d_model, check_int("short_filter", short_filter)
+        self.input = nn.Linear(d_model, total)
+        self.short_weight = nn.Parameter((2 * torch.rand(total, K) - 1) * K**-0.5)
+        self.short_bias = nn.Parameter((2 * torch.rand(total) - 1) * K**-0.5)
+        self.D = nn.Parameter(torch.randn(order - 1, d_model))
+        self.activation = (
+            nn.Identity()
+            if activation is None
+            else ACTIVATIONS[check_choice("activation", activation, tuple(ACTIVATIONS))]()
+        )
+        self.dropout = nn.Dropout(check_real("dropout", dropout, least=0, most=1))
+        self.output = nn.Linear(d_model, d_model)
+
+    def filter(self, length: int) -> Tensor:
+        """The first ``length`` taps in the order of use: (n - 1, D, length); if bidirectional (2n - 2, D, length)."""
+        check_int("length", length, least=0)
+        with _autocast.off(self.D.device):
+            k: Tensor = self.taps(length)
+        k = k.unflatten(0, (self.heads, -1)).transpose(0, 1)
+        return k if self.heads == self.d_model else k.repeat_interleave(self.d_model // self.heads, dim=1)
+
+    def forward(self, u: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Mix a whole sequence; see :meth:`Mixer.forward`."""
+        self._check_input(u, lengths)
+        u = zero_beyond(u, lengths)
+        x_0, *gates, v = (self._projection(i, u) for i in range(self.order + 1))
+        filters = self.filter(max(u.shape[1], 1)).unbind()
+        last = self.order - 2
+        for i, gate in enumerate(reversed(gates)):
+            v = fft_conv(
+                self.dropout(v),
+                filters[i],
+                k_reverse=filters[i + self.order - 1] if self.bidirectional else None,
+                skip=self.D[i],
+                pre_gate=gate,
+                post_gate=x_0 if i == last else None,
+                lengths=lengths,
+            )
+        return zero_beyond(from_channels(self.activation(v), self.output.weight, self.output.bias), lengths)
+
+    def _projection(self, i: int, u: Tensor) -> Tensor:
+        """Projection i of u (B, L, D) after its short convolution, (B, D, L).
+
+        One at a time, so that of what comes before the short convolutions a part alone is ever in memory.
+        """
+        rows = slice(i * self.d_model, (i + 1) * self.d_model)
+        p = to_channels(u, self.input.weight[rows], self.input.bias[rows])
+        return short_conv(p, self.short_weight[rows], self.short_bias[rows])
+
+    def streaming_refusal(self) -> str | None:
+        """Bidirectional mixers can't stream; implicit filters have no recurrence."""
+        if self.bidirectional:
+            return "it is bidirectional, so that an output depends on inputs still to come"
+        return "its filter has no finite recurrence, and exact online convolution is not there yet"

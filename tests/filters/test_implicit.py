@@ -1,0 +1,168 @@
+"""Implicit filters against their definition, tap by tap, and against recorded ones."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from longconv.filters import ImplicitFilter
+from tests.golden import Case, cases
+from tests.implicit import load, names, use_recorded_features
+from tests.tolerances import assert_close
+
+BUILT_IN_FLOAT32 = 2e-6
+"""The recorded positional features and decays were computed in float32, whatever the dtype of the run."""
+REALS = (torch.float64, torch.float32)
+OPTIONS: list[dict[str, Any]] = [
+    {},
+    {"emb_dim": 7, "num_inner_mlps": 0, "w": 10.0},
+    {"num_inner_mlps": 3, "shift": 0.25, "fast_decay_pct": 0.5, "slow_decay_pct": 2.0, "target": 1e-3},
+    {"modulate": False, "normalized": True, "l_max": 1},
+]
+
+
+def build(H: int = 6, *, dtype: torch.dtype = torch.float64, **options: Any) -> ImplicitFilter:
+    torch.manual_seed(0)
+    return ImplicitFilter(H, **{"width": 8, "l_max": 20, **options}).to(dtype)
+
+
+def tap(taps: ImplicitFilter, n: int, options: dict[str, Any]) -> np.ndarray:
+    """All features of tap n."""
+    l_max, H = taps.l_max, taps.d_model
+    J = (options.get("emb_dim", 3) - 1) // 2
+    t = n / (l_max - 1) if l_max > 1 else float(n)
+    f = [1e-4 + (J - 1 - 1e-4) * j / max(J - 1, 1) for j in range(J)]
+    cosines = [math.cos(2 * math.pi * f_j * n / l_max) for f_j in f]
+    sines = [-math.sin(2 * math.pi * f_j * n / l_max) for f_j in f]
+    x = np.array([t, *cosines, *sines])
+    freq = taps.freq.detach().numpy()
+    for i in range(len(taps.layers)):
+        weight, bias = (taps.get_parameter(f"layers.{i}.{kind}").detach().numpy() for kind in ("weight", "bias"))
+        x = np.sin(freq * (weight @ x + bias))
+    x = taps.output.weight.detach().numpy() @ x
+    if options.get("normalized"):
+        x = x / np.abs(x).sum()
+    if options.get("modulate", True):
+        ends = [options.get("slow_decay_pct", 1.5), options.get("fast_decay_pct", 0.3)]
+        slow, fast = (-math.log(options.get("target", 0.01)) / end for end in ends)
+        delta = slow + (fast - slow) * np.arange(H) / (H - 1)
+        x = x * (np.exp(-t * delta) + options.get("shift", 0.0))
+    return x
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("length", [1, 20, 50])
+def test_definition(options: dict[str, Any], length: int) -> None:
+    """Beyond l_max too."""
+    taps = build(**options)
+    want = np.stack([tap(taps, n, options) for n in range(length)], axis=1)
+    assert_close(taps(length), torch.from_numpy(want))
+
+
+def test_the_window_falls_to_its_target() -> None:
+    """Of the first feature at slow_decay_pct, of the last at fast_decay_pct, in units of l_max."""
+    taps = build(2, l_max=101, target=0.1, slow_decay_pct=1.2, fast_decay_pct=0.4)
+    bare = build(2, l_max=101, modulate=False)
+    window = taps(200) / bare(200)
+    for reached in (window[0, 120], window[1, 40], taps.window(200)[0, 120]):
+        assert_close(reached, torch.tensor(0.1, dtype=torch.float64))
+
+
+def test_gradcheck() -> None:
+    taps = build(2, width=3, normalized=True, shift=0.1)
+    names, values = zip(*taps.named_parameters(), strict=True)
+    assert torch.autograd.gradcheck(
+        lambda *values: torch.func.functional_call(taps, dict(zip(names, values, strict=True)), 7), values
+    )
+
+
+def test_long_filters_keep_their_precision() -> None:
+    """Of the phases of the last of a million taps, 24,000 in radians, float32 would leave two digits."""
+    wide, narrow = (build(2, l_max=4096, emb_dim=33, modulate=False, dtype=dtype) for dtype in REALS)
+    assert_close(narrow(2**20)[:, -100:], wide(2**20)[:, -100:], 1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"d_model": 0}, ValueError, "d_model is 0"),
+        ({"emb_dim": 4}, ValueError, "emb_dim is 4, expected an odd number"),
+        ({"emb_dim": 1}, ValueError, "emb_dim is 1, expected an integer >= 3"),
+        ({"width": 0}, ValueError, "width is 0"),
+        ({"num_inner_mlps": -1}, ValueError, "num_inner_mlps is -1"),
+        ({"l_max": 0}, ValueError, "l_max is 0"),
+        ({"w": math.inf}, ValueError, "w is inf"),
+        ({"target": 0.0}, ValueError, "target is 0"),
+        ({"target": 2.0}, ValueError, "target is 2"),
+        ({"fast_decay_pct": 0.0}, ValueError, "fast_decay_pct is 0"),
+        ({"slow_decay_pct": -1.0}, ValueError, "slow_decay_pct is -1"),
+        ({"shift": math.nan}, ValueError, "shift is nan"),
+        ({"modulate": 1}, TypeError, "modulate is 1"),
+        ({"normalized": "yes"}, TypeError, "normalized is 'yes'"),
+        ({"filter_lr": -1.0}, ValueError, "filter_lr is -1"),
+    ],
+    ids=str,
+)
+def test_bad_arguments(options: dict[str, Any], error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        ImplicitFilter(**{"d_model": 4, **options})
+
+
+def test_bad_length() -> None:
+    with pytest.raises(ValueError, match="length is -1"):
+        build()(-1)
+    assert build()(0).shape == (6, 0)
+
+
+# --- recorded filters -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", cases("hyena_filter", "posemb"))
+def test_recorded_features(name: str) -> None:
+    case = Case("hyena_filter", name)
+    taps = ImplicitFilter(4, case.meta["emb_dim"], l_max=case.meta["seq_len"])
+    length = case.meta["seq_len"]
+    assert_close(taps.features(length), case["z"][0].double(), 1e-5)
+    assert_close(taps.times(length), case["t"][0, :, 0].double(), 1e-6)
+
+
+@pytest.mark.parametrize("name", cases("hyena_filter", "modulation"))
+def test_recorded_windows(name: str) -> None:
+    case = Case("hyena_filter", name)
+    given = ("shift", "fast_decay_pct", "slow_decay_pct", "target", "modulate")
+    options = {option: case.meta[option] for option in given if option in case.meta}
+    L = case.meta["L"]
+    taps = ImplicitFilter(case.meta["d_model"], l_max=L, **options)
+    if taps.modulate:
+        decays = case["deltas"].flatten().double()
+        assert_close(torch.tensor(taps.decay_range, dtype=torch.float64), decays[[0, -1]], 1e-6)
+        assert_close(taps.window(L).mT, case["window"][0].double(), 1e-6)
+
+
+@pytest.mark.parametrize("name", cases("hyena_filter", but=("posemb", "modulation")))
+def test_recorded_filters(name: str) -> None:
+    """With our features to the precision of the recorded ones, with those exactly; gradients too."""
+    case = Case("hyena_filter", name)
+    recorded = case.group("state_dict")
+    emb_dim, width = (recorded["implicit_filter.0.weight"].shape[i] for i in (1, 0))
+    given = ("shift", "fast_decay_pct", "slow_decay_pct", "target", "modulate", "normalized")
+    options = {option: case.meta[option] for option in given if option in case.meta}
+    layers = sum(key.startswith("implicit_filter") and key.endswith("weight") for key in recorded)
+    taps = ImplicitFilter(case.meta["d_model"], emb_dim, width, layers - 2, case.meta["seq_len"], **options)
+    taps.to(case["h"].dtype)
+    load(taps, recorded)
+    want, length = case["h"][0].mT, case.meta["L_query"]
+    assert_close(taps(length), want, BUILT_IN_FLOAT32)
+    z = use_recorded_features(taps, recorded)
+    k = taps(length)
+    assert_close(k, want)
+    (k * case["G"][0].mT).sum().backward()
+    parameters = {theirs: taps.get_parameter(ours) for ours, theirs in names(taps).items()} | {"pos_emb.z": z}
+    for key, expected in case.group("grad").items():
+        grad = parameters[key].grad
+        assert grad is not None
+        assert_close(grad.reshape(expected.shape), expected, 1e-5 if expected.dtype == torch.float32 else 1e-12)

@@ -1,0 +1,39 @@
+"""Recorded implicit filters, turned into ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from longconv.filters import ImplicitFilter
+
+
+def names(taps: ImplicitFilter) -> dict[str, str]:
+    """Our parameter -> the recorded name: layers and sines take turns, and all sines share their frequencies."""
+    hidden = len(taps.layers)
+    table = {
+        f"layers.{i}.{kind}": f"implicit_filter.{2 * i}.{kind}" for i in range(hidden) for kind in ("weight", "bias")
+    }
+    return {**table, "output.weight": f"implicit_filter.{2 * hidden}.weight", "freq": "implicit_filter.1.freq"}
+
+
+def load(taps: ImplicitFilter, recorded: Mapping[str, Tensor]) -> None:
+    """Copy the recorded parameters."""
+    table = names(taps)
+    state = {ours: recorded[table[ours]].reshape(value.shape) for ours, value in taps.state_dict().items()}
+    taps.load_state_dict(state)
+
+
+def use_recorded_features(taps: ImplicitFilter, recorded: Mapping[str, Tensor]) -> Tensor:
+    """Positional features and window from the recorded times and decays, which were computed in float32.
+
+    Returns the features, (l_max, emb_dim), which take a gradient.
+    """
+    z = recorded["pos_emb.z"][0].clone().requires_grad_()
+    t, deltas = recorded["pos_emb.t"][0, :, 0], recorded["modulation.deltas"].flatten()
+    taps.features = lambda length: z[:length]  # type: ignore[method-assign]
+    window = torch.exp(-deltas.abs()[:, None] * t) + taps.shift
+    taps.window = lambda length: window[:, :length]  # type: ignore[method-assign]
+    return z

@@ -1,0 +1,162 @@
+"""Hyena against its definition, lag by lag, and against recorded operators."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from longconv import create_mixer
+from longconv.filters import ImplicitFilter
+from longconv.mixers import Hyena
+from tests.golden import Case, cases
+from tests.implicit import names, use_recorded_features
+from tests.tolerances import assert_close
+
+B, L, D = 2, 23, 6
+OPTIONS: list[dict[str, Any]] = [
+    {},
+    {"order": 4, "activation": "gelu", "short_filter": 5},
+    {"order": 3, "heads": 2, "bidirectional": True},
+]
+
+
+def build(**options: Any) -> Hyena:
+    torch.manual_seed(0)
+    mixer = create_mixer("hyena", D, **{"l_max": 16, "width": 8, "w": 5.0, **options}).double()
+    assert isinstance(mixer, Hyena)
+    return mixer
+
+
+def direct(mixer: Hyena, u: Tensor) -> Tensor:
+    """Projections and short convolutions by torch's own modules, long ones as matrices."""
+    K = mixer.short_weight.shape[1]
+    p = F.conv1d(
+        F.pad(mixer.input(u).mT, (K - 1, 0)),
+        mixer.short_weight[:, None],
+        mixer.short_bias,
+        groups=len(mixer.short_weight),
+    )
+    *x, v = p.chunk(mixer.order + 1, dim=1)
+    k = mixer.filter(u.shape[1])
+    lag = torch.arange(u.shape[1])[:, None] - torch.arange(u.shape[1])
+    for i, gate in enumerate(reversed(x[1:])):
+        matrix = torch.where(lag >= 0, k[i][:, lag.clamp(min=0)], 0)
+        if mixer.bidirectional:
+            matrix = matrix + torch.where(lag < 0, k[i + mixer.order - 1][:, (-lag - 1).clamp(min=0)], 0)
+        v = gate * v
+        v = torch.einsum("dts,bds->bdt", matrix, v) + mixer.D[i][:, None] * v
+    y: Tensor = mixer.output(mixer.activation(x[0] * v).mT)
+    return y
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_definition(options: dict[str, Any]) -> None:
+    mixer, u = build(**options), torch.randn(B, L, D, dtype=torch.float64)
+    assert_close(mixer(u), direct(mixer, u))
+
+
+def test_heads_share_filters() -> None:
+    k = build(heads=2, order=3).filter(30)
+    assert k.shape == (2, D, 30)
+    for first in (0, 3):
+        assert torch.equal(k[:, first], k[:, first + 1]) and torch.equal(k[:, first], k[:, first + 2])
+    assert not torch.equal(k[:, 0], k[:, 3]) and not torch.equal(k[0], k[1])
+    own = sum(p.numel() for p in build().taps.parameters())
+    assert own - sum(p.numel() for p in build(heads=2).taps.parameters()) == 4 * 8
+
+
+def test_dropout() -> None:
+    """Of whole products x_i v: what is kept is scaled, so that the mean over masks is the output without."""
+    mixer, u = build(dropout=0.25, order=2), torch.randn(1, 5, D, dtype=torch.float64)
+    dropped = torch.stack([mixer(u) for _ in range(4000)])
+    assert dropped.std(0).min() > 0
+    assert_close(dropped.mean(0), mixer.eval()(u), 0.05)
+
+
+def test_bad_options() -> None:
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"order": 0}, "order is 0, expected an integer >= 2"),
+        ({"order": 1}, "order is 1, expected an integer >= 2"),
+        ({"heads": 4}, "heads is 4, expected a divisor of d_model = 6"),
+        ({"heads": 0}, "heads is 0"),
+        ({"short_filter": 0}, "short_filter is 0"),
+        ({"emb_dim": 2}, "emb_dim is 2"),
+        ({"activation": "gleu"}, "did you mean 'gelu'"),
+        ({"dropout": 2.0}, "dropout is 2"),
+    ]
+    for options, message in wrong:
+        with pytest.raises(ValueError, match=message):
+            create_mixer("hyena", D, **options)
+
+
+def test_a_long_convolution_costs_no_copy_of_the_projections() -> None:
+    """What the gradient keeps: the projections before and after their short convolutions, and a few sequences."""
+    mixer, u = create_mixer("hyena", 32, l_max=64), torch.randn(4, 512, 32)
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        y = mixer(u)
+    sequences = [size for size in kept.values() if size >= u.numel() * u.element_size()]
+    assert sum(sequences) <= (3 + 3 + 2) * u.numel() * u.element_size(), "u, W_in u, its short convolution, x_0 v"
+    y.sum().backward()
+
+
+# --- recorded operators -----------------------------------------------------------------------------------------------
+
+BUILT_IN_FLOAT32 = 1e-6
+"""The recorded positional features were computed in float32, whatever the dtype of the run."""
+NAMES = {
+    "D": "filter_fn.bias",
+    "input.weight": "in_proj.weight",
+    "input.bias": "in_proj.bias",
+    "short_weight": "short_filter.weight",
+    "short_bias": "short_filter.bias",
+    "output.weight": "out_proj.weight",
+    "output.bias": "out_proj.bias",
+    **{f"taps.{ours}": f"filter_fn.{theirs}" for ours, theirs in names(ImplicitFilter(1)).items()},
+}
+
+
+@pytest.mark.parametrize("exact", [False, True], ids=["own-features", "recorded-features"])
+@pytest.mark.parametrize("name", cases("hyena_operator", "order2") + cases("hyena_operator", "standalone_order2"))
+def test_recorded_operators(name: str, exact: bool) -> None:
+    case = Case("hyena_operator", name)
+    recorded, dtype = case.group("state_dict"), case["u"].dtype
+    mixer = Hyena(case.meta["d_model"], l_max=case.meta["l_max"]).to(dtype)
+    shapes = {key: value.shape for key, value in mixer.state_dict().items()}
+    mixer.load_state_dict({key: recorded[NAMES[key]].reshape(shape) for key, shape in shapes.items()})
+    tolerance = {torch.float64: 1e-12, torch.float32: 3e-6}[dtype]
+    if exact:
+        prefix = "filter_fn."
+        use_recorded_features(mixer.taps, {key.removeprefix(prefix): value for key, value in recorded.items()})
+    else:
+        tolerance = max(tolerance, BUILT_IN_FLOAT32)
+    u = case["u"].clone().requires_grad_()
+    assert_close(mixer.filter(u.shape[1])[0].mT, case["filter"][0], tolerance)
+    y = mixer(u)
+    assert_close(y, case["y"], tolerance)
+    y.backward(case["grad_y"])
+    assert u.grad is not None
+    assert_close(u.grad, case["grad_u"], 10 * tolerance)
+    compared = 0
+    grads = case.group("grad")
+    for ours, parameter in mixer.named_parameters():
+        if NAMES[ours] in grads:
+            want = grads[NAMES[ours]]
+            assert parameter.grad is not None
+            assert_close(
+                parameter.grad,
+                want.reshape(parameter.shape),
+                max(10 * tolerance, 2e-6 if want.dtype == torch.float32 else 0),
+            )
+            compared += 1
+    assert compared == len(grads) - ("filter_fn.pos_emb.z" in grads)
