@@ -128,6 +128,31 @@ def check_shape(name: str, value: Tensor, expected: Sequence[int | None], symbol
         raise ValueError(f"{name} is {describe(value)}, expected shape {symbols} = ({sizes})")
 
 
+def broadcast_shapes(*shapes: Sequence[int]) -> tuple[int, ...]:
+    """The shape that shapes broadcast to; ``torch.broadcast_shapes`` where sizes may be symbols, as it takes its time.
+
+    >>> broadcast_shapes((2, 1, 3), (4, 1))
+    (2, 4, 3)
+
+    Raises:
+        RuntimeError: they don't broadcast.
+    """
+    if torch.compiler.is_compiling():
+        return tuple(torch.broadcast_shapes(*map(tuple, shapes)))
+    found = [1] * max(map(len, shapes))
+    for shape in shapes:
+        place = len(found) - len(shape)
+        for size in shape:
+            if type(size) is not int:
+                return tuple(torch.broadcast_shapes(*map(tuple, shapes)))
+            if size != 1 and found[place] != size:
+                if found[place] != 1:
+                    raise RuntimeError(f"{', '.join(str(tuple(shape)) for shape in shapes)} don't broadcast")
+                found[place] = size
+            place += 1
+    return tuple(found)
+
+
 def check_device(name: str, value: Tensor, other_name: str, other: Tensor) -> None:
     """Raise a ValueError unless both tensors are on one device."""
     if value.device != other.device:

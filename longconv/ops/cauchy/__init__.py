@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from longconv._checks import COMPLEX, check_choice, check_device, check_tensor, describe
+from longconv._checks import COMPLEX, broadcast_shapes, check_choice, check_device, check_tensor, describe
 from longconv.ops.cauchy.operator import BACKENDS, call_forward
 
 __all__ = ["cauchy"]
@@ -52,7 +52,7 @@ def cauchy(v: Tensor, z: Tensor, w: Tensor, *, backend: str = "auto") -> Tensor:
     if v.shape[-1] != w.shape[-1]:
         raise ValueError(f"w is {describe(w)}, expected the N = {v.shape[-1]} of v, {describe(v)}")
     try:
-        torch.broadcast_shapes(v.shape[:-1], w.shape[:-1])
+        broadcast_shapes(v.shape[:-1], w.shape[:-1])
     except RuntimeError:
         raise ValueError(f"v is {describe(v)} and w is {describe(w)}: leading axes must broadcast") from None
     y: Tensor = call_forward(v, z, w, backend)

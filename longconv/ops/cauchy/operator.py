@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from longconv._checks import broadcast_shapes
 from longconv.ops import _keops
 from longconv.ops._library import align_mapped, define
 from longconv.ops._registry import Backend, Backends
@@ -27,7 +28,7 @@ BACKENDS = Backends(
 
 
 def _fake_forward(v: Tensor, z: Tensor, w: Tensor, backend: str) -> Tensor:
-    lead = torch.broadcast_shapes(v.shape[:-1], z.shape[:-1], w.shape[:-1])
+    lead = broadcast_shapes(v.shape[:-1], z.shape[:-1], w.shape[:-1])
     return v.new_empty((*lead, z.shape[-1]), dtype=reference.result_dtype(v, z, w))
 
 

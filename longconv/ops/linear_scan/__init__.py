@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from longconv._checks import COMPLEX, FLOATS, check_bool, check_choice, check_device, check_tensor, describe
+from longconv._checks import (
+    COMPLEX,
+    FLOATS,
+    broadcast_shapes,
+    check_bool,
+    check_choice,
+    check_device,
+    check_tensor,
+    describe,
+)
 from longconv.ops.linear_scan.operator import BACKENDS, call
 
 __all__ = ["linear_scan"]
@@ -70,12 +78,13 @@ def linear_scan(
     check_device("a", a, "b", b)
     axis = _axis(dim, b)
     try:
-        shape = torch.broadcast_shapes(a.shape, b.shape)
+        shape = broadcast_shapes(a.shape, b.shape)
     except RuntimeError:
         raise ValueError(f"a is {describe(a)} and b is {describe(b)}: they must broadcast") from None
     if initial is not None:
         initial = _with_time(initial, b, (*shape[:axis], *shape[axis + 1 :]), axis)
-    a = a.reshape((1,) * (b.ndim - a.ndim) + a.shape)
+    if a.ndim < b.ndim:
+        a = a.reshape((1,) * (b.ndim - a.ndim) + a.shape)
     h: Tensor = call(a, b, initial, axis - b.ndim, check_bool("reverse", reverse), backend)
     return h
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -26,20 +28,22 @@ def forward(a: Tensor, b: Tensor, initial: Tensor | None, dim: int, reverse: boo
     """The states, in the result's dtype; 16-bit inputs are scanned in single precision."""
     dtype, shape = result_dtype(a, b, initial), result_shape(a, b, initial, dim)
     working, axis = torch.promote_types(dtype, torch.float32), len(shape) + dim
-    outer, length, inner = math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :])
-    state_shape = (*shape[:axis], 1, *shape[axis + 1 :])
-    h = b.new_empty(shape, dtype=working)
-    a, b = (_folded(t.to(working).expand(shape), outer, length, inner) for t in (a, b))
-    start = None if initial is None else _folded(initial.to(working).expand(state_shape), outer, 1, inner)
-    start_strides = (0, 0) if start is None else (start.stride(0), start.stride(2))
+    sizes = math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :])
+    h = torch.empty(shape, dtype=working)
+    a, b = _folded(a, working, shape, sizes), _folded(b, working, shape, sizes)
+    start = None
+    if initial is not None:
+        start = _folded(initial, working, (*shape[:axis], 1, *shape[axis + 1 :]), (sizes[0], 1, sizes[2]))
     _native.cpu().call(
         "linear_scan",
         h.data_ptr(),
         a.data_ptr(),
         b.data_ptr(),
         None if start is None else start.data_ptr(),
-        *(outer, length, inner),
-        *(_strides(s) for s in (a.stride(), b.stride(), start_strides)),
+        *sizes,
+        _strides(a.stride()),
+        _strides(b.stride()),
+        _strides((0, 0) if start is None else (start.stride(0), start.stride(2))),
         int(reverse),
         torch.get_num_threads(),
         _native.ELEMENTS[working],
@@ -47,11 +51,15 @@ def forward(a: Tensor, b: Tensor, initial: Tensor | None, dim: int, reverse: boo
     return h.to(dtype)
 
 
-def _folded(x: Tensor, outer: int, length: int, inner: int) -> Tensor:
-    """The tensor as (outer, length, inner) without lazy conjugates: a view where its strides allow it."""
-    x = x.resolve_conj().resolve_neg()
-    return x.reshape(outer, length, inner)
+def _folded(x: Tensor, working: torch.dtype, shape: Sequence[int], sizes: tuple[int, int, int]) -> Tensor:
+    """The tensor as (outer, length, inner) in the dtype of the arithmetic: a view where its strides allow it."""
+    x = x.to(working).resolve_conj().resolve_neg()
+    if x.shape != shape:
+        x = x.expand(shape)
+    return x if shape == sizes else x.reshape(sizes)
 
 
+@functools.lru_cache(maxsize=1024)
 def _strides(strides: tuple[int, ...]) -> ctypes.Array[ctypes.c_int64]:
+    """Strides as the library reads them."""
     return (ctypes.c_int64 * len(strides))(*strides)

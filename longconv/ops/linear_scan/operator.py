@@ -37,7 +37,7 @@ def _fake(a: Tensor, b: Tensor, initial: Tensor | None, dim: int, reverse: bool,
 
 
 def _kernel(a: Tensor, b: Tensor, initial: Tensor | None, dim: int, reverse: bool, backend: str) -> Tensor:
-    if 0 in reference.result_shape(a, b, initial, dim):
+    if not a.numel() or not b.numel() or (initial is not None and not initial.numel()):
         return _fake(a, b, initial, dim, reverse, backend)
     h: Tensor = BACKENDS.choose(backend, a, b, initial, dim, reverse).forward(a, b, initial, dim, reverse)
     return h

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import functools
-
 import torch
 from torch import Tensor
+
+from longconv._checks import broadcast_shapes
 
 
 def result_dtype(a: Tensor, b: Tensor, initial: Tensor | None) -> torch.dtype:
     """The dtype that torch promotes the inputs to."""
-    tensors = (a, b) if initial is None else (a, b, initial)
-    return functools.reduce(torch.promote_types, (t.dtype for t in tensors))
+    dtype = torch.promote_types(a.dtype, b.dtype)
+    return dtype if initial is None else torch.promote_types(dtype, initial.dtype)
 
 
-def result_shape(a: Tensor, b: Tensor, initial: Tensor | None, dim: int) -> torch.Size:
+def result_shape(a: Tensor, b: Tensor, initial: Tensor | None, dim: int) -> tuple[int, ...]:
     """The shape of the states; all three have one rank, and ``initial`` has size 1 along ``dim``."""
-    shape = torch.broadcast_shapes(a.shape, b.shape)
+    shape = broadcast_shapes(a.shape, b.shape)
     if initial is None:
         return shape
     length = shape[dim]
-    lead = torch.broadcast_shapes((*shape[:dim], 1, *shape[len(shape) + dim + 1 :]), initial.shape)
-    return torch.Size((*lead[:dim], length, *lead[len(shape) + dim + 1 :]))
+    lead = broadcast_shapes((*shape[:dim], 1, *shape[len(shape) + dim + 1 :]), initial.shape)
+    return (*lead[:dim], length, *lead[len(shape) + dim + 1 :])
 
 
 def shifted(h: Tensor, initial: Tensor | None, dim: int, reverse: bool) -> Tensor:

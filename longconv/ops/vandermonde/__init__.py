@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from longconv._checks import COMPLEX, check_choice, check_device, check_int, check_tensor, describe
+from longconv._checks import COMPLEX, broadcast_shapes, check_choice, check_device, check_int, check_tensor, describe
 from longconv.ops.vandermonde.operator import LOGARITHMS, NODES, VandermondeOperator
 
 __all__ = ["vandermonde", "vandermonde_log"]
@@ -94,7 +94,7 @@ def _call(
     if v.shape[-1] != x.shape[-1]:
         raise ValueError(f"{name} is {describe(x)}, expected the N = {v.shape[-1]} of v, {describe(v)}")
     try:
-        torch.broadcast_shapes(v.shape[:-1], x.shape[:-1])
+        broadcast_shapes(v.shape[:-1], x.shape[:-1])
     except RuntimeError:
         raise ValueError(f"v is {describe(v)} and {name} is {describe(x)}: leading axes must broadcast") from None
     y: Tensor = operator.call(v, x, length, real, backend)

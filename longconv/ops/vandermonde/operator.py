@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from longconv._checks import broadcast_shapes
 from longconv.ops import _keops
 from longconv.ops._library import align_mapped, define, gradients_of
 from longconv.ops._registry import Backend, Backends
@@ -17,7 +18,7 @@ from longconv.ops.vandermonde.reference import Powers
 
 
 def _shape(v: Tensor, x: Tensor, length: int) -> tuple[int, ...]:
-    return (*torch.broadcast_shapes(v.shape[:-1], x.shape[:-1]), length)
+    return (*broadcast_shapes(v.shape[:-1], x.shape[:-1]), length)
 
 
 def _fake_forward(v: Tensor, x: Tensor, length: int, real: bool, backend: str) -> Tensor:
