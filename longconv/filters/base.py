@@ -17,6 +17,11 @@ def parameter_dtype() -> torch.dtype:
     return torch.promote_types(torch.get_default_dtype(), torch.float32)
 
 
+def at_most(length: int, most: int) -> int:
+    """The smaller of a length and a bound; the bound where the length is a symbol, which no trace may compare."""
+    return most if isinstance(length, torch.SymInt) else min(length, most)
+
+
 def initial_log_dt(shape: Sequence[int], dt_min: float, dt_max: float) -> Tensor:
     """Logarithms of steps that are log-uniform in [dt_min, dt_max]."""
     least = check_real("dt_min", dt_min, least=0, open_least=True)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from longconv._checks import check_choice, check_int, check_real, check_tensor
-from longconv.filters.base import Filter, parameter_dtype
+from longconv.filters.base import Filter, at_most, parameter_dtype
 
 
 def smooth(k: Tensor, window: int) -> Tensor:
@@ -178,8 +178,10 @@ class FreeFilter(Filter):
     def forward(self, length: int) -> Tensor:
         """The first ``length`` taps, (C, H, length)."""
         check_int("length", length, least=0)
-        k: Tensor = self.weight
+        L = self.weight.shape[-1]
+        reach = {None: 0, "time": self.smooth_window // 2}.get(self.smoothing, L)  # of a tap, to later parameters
+        k: Tensor = self.weight[..., : at_most(length + reach, L)]
         if self.smoothing is not None:
             k = SMOOTHINGS[self.smoothing](k, self.smooth_window)
-        k = self.dropout(squash(k, self.threshold))
+        k = self.dropout(squash(k[..., : at_most(length, L)], self.threshold))
         return F.pad(k, (0, length))[..., :length]

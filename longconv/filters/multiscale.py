@@ -23,7 +23,7 @@ from longconv._checks import (
     check_values,
     describe,
 )
-from longconv.filters.base import Filter, parameter_dtype
+from longconv.filters.base import Filter, at_most, parameter_dtype
 
 MODES = ("linear", "nearest", "sum", "cos", "learnable")
 REALS = (torch.float64, torch.float32)
@@ -84,7 +84,7 @@ def multiscale_filter(
     if weights[0].shape[-1] == 0:
         raise ValueError(f"weights[0] is {describe(weights[0])}, expected at least one tap, d >= 1")
     decay = _per_feature(decay, weights[0])
-    k = _join(weights, decay, mode, init_scale)
+    k = _join(weights, decay, mode, init_scale, None if norm is None else length)
     if norm is None:
         own = norm = k.norm(dim=-1, keepdim=True)
         check_values("the norm of the filter", own, positive=True, because="its weights are all zero, or not finite")
@@ -113,22 +113,31 @@ def _per_feature(decay: float | Tensor, weight: Tensor) -> Tensor:
     return decay.to(weight).reshape(-1, 1)
 
 
-def _join(weights: Sequence[Tensor], decay: Tensor, mode: str, init_scale: int) -> Tensor:
-    """The whole filter before the norm."""
-    last = len(weights) - 1
-    interpolation = "nearest" if mode == "nearest" else "linear"
-    pieces = []
-    for i, weight in enumerate(weights):
-        doublings = init_scale + (i if mode == "sum" else max(0, i - 1))
-        piece = F.interpolate(weight, scale_factor=float(2**doublings), mode=interpolation)
+def _join(weights: Sequence[Tensor], decay: Tensor, mode: str, init_scale: int, length: int | None = None) -> Tensor:
+    """The filter before the norm: all of it, or its first ``length`` taps where it has as many."""
+    d, last = weights[0].shape[-1], len(weights) - 1
+    factors = [2 ** (init_scale + (i if mode == "sum" else max(0, i - 1))) for i in range(last + 1)]
+    total = d * (factors[-1] if mode == "sum" else sum(factors))
+    end = total if length is None else at_most(length, total)
+    start, pieces = 0, []
+    for i, (weight, factor) in enumerate(zip(weights, factors, strict=True)):
+        piece = _stretch(weight, factor, max(0, min(end - start, d * factor)), mode == "nearest")
         pieces.append(piece if mode == "learnable" else piece * decay ** (last - i))
+        start += 0 if mode == "sum" else d * factor
     if mode == "sum":
-        total = pieces[-1].shape[-1]
-        return torch.stack([F.pad(piece, (0, total - piece.shape[-1])) for piece in pieces]).sum(0)
+        return torch.stack([F.pad(piece, (0, end - piece.shape[-1])) for piece in pieces]).sum(0)
     k = torch.cat(pieces, dim=-1)
     if mode == "learnable":
         k = k * torch.arange(1, k.shape[-1] + 1, dtype=k.dtype, device=k.device) ** -decay
     return k
+
+
+def _stretch(weight: Tensor, factor: int, length: int, nearest: bool) -> Tensor:
+    """The first ``length`` taps of a sub-filter stretched by a factor; its parameters are in the graph even of none."""
+    if length == 0:
+        return weight[..., :0]
+    needed = weight[..., : 1 + -(-length // factor)]  # a tap lies between two of them at the most
+    return F.interpolate(needed, scale_factor=float(factor), mode="nearest" if nearest else "linear")[..., :length]
 
 
 class MultiscaleFilter(Filter):
@@ -193,9 +202,8 @@ class MultiscaleFilter(Filter):
     def forward(self, length: int) -> Tensor:
         """The first ``length`` taps, (C, H, length)."""
         check_int("length", length, least=0)
-        k = multiscale_filter(
-            list(self.weights), self.l_max, self.decay, self.mode, self.norm, init_scale=self.init_scale
-        )
+        taps = at_most(length, self.l_max)
+        k = multiscale_filter(list(self.weights), taps, self.decay, self.mode, self.norm, init_scale=self.init_scale)
         return F.pad(k, (0, length))[..., :length]
 
 

@@ -55,6 +55,14 @@ def test_module_smooths_then_squashes(smoothing: str | None) -> None:
     assert_close(taps(30), nn.functional.pad(want, (0, 10)))
 
 
+@pytest.mark.parametrize(("smoothing", "reach"), [(None, 0), ("time", 2)])
+def test_a_short_filter_reads_no_more_parameters_than_it_needs(smoothing: str | None, reach: int) -> None:
+    taps = FreeFilter(2, l_max=50, smoothing=smoothing, smooth_window=5)
+    with torch.no_grad():
+        taps.weight[..., 7 + reach :] = torch.nan
+    assert taps(7).isfinite().all() and taps(8).isnan().any()
+
+
 def test_dropout_drops_taps_in_training_alone() -> None:
     taps = FreeFilter(8, l_max=1000, threshold=0.0, filter_dropout=0.25)
     k = taps(1000)

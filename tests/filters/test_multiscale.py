@@ -96,6 +96,19 @@ def test_module(mode: str) -> None:
     assert "norm" in taps.state_dict()
 
 
+@pytest.mark.parametrize(("mode", "finite"), [("linear", 8), ("nearest", 8), ("learnable", 8), ("sum", 4)])
+def test_a_short_filter_reads_no_more_parameters_than_it_needs(mode: str, finite: int) -> None:
+    """The first 8 taps lie in the first two of four sub-filters, but in the sum every one of them reaches tap 0."""
+    taps = MultiscaleFilter(3, kernel_dim=4, l_max=32, mode=mode)
+    with torch.no_grad():
+        for weight in list(taps.weights)[2:]:
+            weight[..., 2 if mode == "sum" else 0 :] = torch.nan
+    k = taps(finite)
+    assert k.isfinite().all() and taps(32).isnan().any()
+    gradients = torch.autograd.grad(k.square().sum(), list(taps.weights))
+    assert all(gradient.isfinite().all() for gradient in gradients)
+
+
 def test_decay_range() -> None:
     assert_close(MultiscaleFilter(3, decay_min=1.0, decay_max=3.0).decay, torch.tensor([1.0, 2.0, 3.0]))
     trained = MultiscaleFilter(100, decay_min=1.0, decay_max=3.0, mode="learnable").decay
