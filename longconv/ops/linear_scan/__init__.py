@@ -63,6 +63,7 @@ def linear_scan(
         J. T. H. Smith, A. Warrington, S. W. Linderman, "Simplified State Space Layers for Sequence Modeling",
         arXiv:2208.04933.
 
+    >>> import torch
     >>> linear_scan(torch.tensor(0.5), torch.tensor([1.0, 1.0, 1.0]), dim=0)
     tensor([1.0000, 1.5000, 1.7500])
     >>> linear_scan(torch.tensor([0.5, 0.0, 2.0]), torch.ones(3), torch.tensor(4.0), dim=0)
