@@ -117,6 +117,24 @@ MIXERS: dict[str, Row] = {
             "bidirectional": {"bidirectional": True, "order": 3},
         },
     ),
+    "orchid": Row(
+        {"l_max": L_MAX, "width": 8, "w": 4.0},
+        {
+            "correlation": {"conditioning": "correlation", "query_activation": "tanh", "kernel_width": 4},
+            "spectrum": {"conditioning": "spectrum", "stages": "second", "layers": 2, "residual": False},
+            "circular": {"causal": False},
+            "circular-fft": {"causal": False, "transform": "fft", "conditioning": "correlation", "padding": "reflect"},
+            "circular-dct": {"causal": False, "transform": "dct", "padding": "circular", "layers": 2},
+            "circular-dct1": {
+                "causal": False,
+                "transform": "dct1",
+                "conditioning": "correlation",
+                "query_activation": "sigmoid",
+                "query_magnitude": True,
+                "short_filter": 1,
+            },
+        },
+    ),
 }
 """By the name that ``create_mixer`` takes."""
 
@@ -135,7 +153,13 @@ class Case:
 
     @property
     def bidirectional(self) -> bool:
-        return bool(self.options.get("bidirectional", False))
+        """Whether an output depends on the future too."""
+        return _looks_ahead(self.options)
+
+    @property
+    def time_invariant(self) -> bool:
+        """Whether the mixer has a filter that doesn't depend on the input."""
+        return mixers.MIXERS[self.mixer].filter is not Mixer.filter
 
     def build(self, dtype: torch.dtype = torch.float64, *, d_model: int = D_MODEL, seed: int = 0) -> Mixer:
         """A new mixer with parameters that depend on the seed alone."""
@@ -144,9 +168,13 @@ class Case:
             return create_mixer(self.mixer, d_model, **self.options).to(dtype)
 
 
+def _looks_ahead(options: Mapping[str, Any]) -> bool:
+    return bool(options.get("bidirectional", False)) or not options.get("causal", True)
+
+
 def _cases() -> list[Case]:
     return [
-        Case(mixer, variant, options, row.streams and not options.get("bidirectional", False))
+        Case(mixer, variant, options, row.streams and not _looks_ahead(options))
         for mixer, row in MIXERS.items()
         for variant, more in {"default": {}, **row.variants}.items()
         for options in [{**row.options, **more}]
@@ -165,6 +193,7 @@ every_mixer = pytest.mark.parametrize("case", MIXER_CASES, ids=str)
 filter_mixers = pytest.mark.parametrize(
     "case", [case for case in MIXER_CASES if issubclass(mixers.MIXERS[case.mixer], FilterMixer)], ids=str
 )
+invariant_mixers = pytest.mark.parametrize("case", [case for case in MIXER_CASES if case.time_invariant], ids=str)
 default_mixers = pytest.mark.parametrize("case", [case for case in MIXER_CASES if case.variant == "default"], ids=str)
 streaming_mixers = pytest.mark.parametrize("case", [case for case in MIXER_CASES if case.streams], ids=str)
 other_mixers = pytest.mark.parametrize("case", [case for case in MIXER_CASES if not case.streams], ids=str)

@@ -81,3 +81,15 @@ def groups(file: str, start: str = "") -> list[str]:
         return ABSENT
     with np.load(path) as loaded:
         return sorted({key.split("/")[0] for key in loaded.files if key.startswith(start) and "/" in key})
+
+
+def files(start: str) -> list[str]:
+    """The names of the recorded files that begin with ``start``; :data:`ABSENT` where there are none."""
+    return sorted(path.stem for path in ROOT.glob(f"{start}*.npz")) or ABSENT
+
+
+def whole(file: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """All arrays of a file of one case but for text, by key, and its hyperparameters."""
+    loaded = _load(file)
+    arrays = {key: torch.from_numpy(np.array(value)) for key, value in loaded.items() if value.dtype.kind != "U"}
+    return arrays, json.loads(str(loaded["cfg"]))

@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "longconv._autocast": (),
     "longconv._native": ("longconv._checks",),
     "longconv.ops": ("longconv._checks", "longconv._autocast", "longconv._native"),
-    "longconv.filters": ("longconv._checks", "longconv.ops"),
+    "longconv.filters": ("longconv._checks", "longconv._autocast", "longconv.ops"),
     "longconv.mixers": ("longconv._checks", "longconv._autocast", "longconv.ops", "longconv.filters"),
     "longconv.models": (
         "longconv._checks",

@@ -1,6 +1,7 @@
 """Filters: parameters -> taps, as plain functions and as the modules that own the parameters."""
 
 from longconv.filters import hippo
+from longconv.filters.adaptive import AdaptiveFilter
 from longconv.filters.base import Filter
 from longconv.filters.dense import DenseFilter, dense_filter
 from longconv.filters.diagonal import DiagonalFilter, diagonal_filter, diagonal_init
@@ -12,6 +13,7 @@ from longconv.filters.multiscale import MultiscaleFilter, multiscale_filter
 from longconv.filters.s5 import S5Filter
 
 __all__ = [
+    "AdaptiveFilter",
     "DPLRFilter",
     "DSSFilter",
     "DenseFilter",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -29,13 +30,25 @@ def initial_log_dt(shape: Sequence[int], dt_min: float, dt_max: float) -> Tensor
     return math.log(least) + torch.rand(shape, dtype=parameter_dtype()) * math.log(most / least)
 
 
-class Filter(nn.Module, ABC):
+class WideModule(nn.Module):
+    """A module whose parameters stay in float32 under ``.to(torch.bfloat16)`` and ``.half()``.
+
+    A step size or a frequency rounded to 8 bits is another filter. The op that applies a filter takes float32 taps
+    beside low-precision inputs.
+    """
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        def keep_precision(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            return tensor.to(moved.device, torch.float32) if moved.dtype in (torch.bfloat16, torch.float16) else moved
+
+        return super()._apply(keep_precision, recurse)
+
+
+class Filter(WideModule, ABC):
     """A module that owns the parameters of a filter and computes its first taps.
 
     ``filter(n)`` is a prefix of ``filter(m)`` for every m > n: the length never changes a tap.
-
-    ``.to(torch.bfloat16)`` and ``.half()`` leave the parameters in float32: a step size or a frequency rounded to 8
-    bits is another filter. The op that applies the filter takes float32 taps beside low-precision inputs.
 
     Args:
         filter_lr: learning rate of the filter's parameters; None takes the optimiser's.
@@ -53,13 +66,6 @@ class Filter(nn.Module, ABC):
     @abstractmethod
     def forward(self, length: int) -> Tensor:
         """The first ``length`` taps, (C, H, length)."""
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Filter:
-        def keep_precision(tensor: Tensor) -> Tensor:
-            moved = fn(tensor)
-            return tensor.to(moved.device, torch.float32) if moved.dtype in (torch.bfloat16, torch.float16) else moved
-
-        return super()._apply(keep_precision, recurse)
 
 
 class SampledFilter(Filter):

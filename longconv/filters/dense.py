@@ -10,6 +10,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +26,7 @@ from longconv._checks import (
     has_values,
 )
 from longconv.filters import hippo
-from longconv.filters.base import Filter, SampledFilter, initial_log_dt, parameter_dtype
+from longconv.filters.base import SampledFilter, initial_log_dt, parameter_dtype
 
 REALS = (torch.float64, torch.float32)
 ON_THE_CIRCLE = 1e-6
@@ -221,7 +222,7 @@ class DenseFilter(SampledFilter):
         else:
             self.register_buffer(name, value)
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Filter:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         fixed = [id(buffer) for name, buffer in self.named_buffers(recurse=False) if name in ("A", "B")]
 
         def keep_double(tensor: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from longconv.mixers.dss import DSS
 from longconv.mixers.hyena import Hyena
 from longconv.mixers.long_conv import LongConv
 from longconv.mixers.lssl import LSSL
+from longconv.mixers.orchid import Orchid
 from longconv.mixers.s4 import S4
 from longconv.mixers.s4d import S4D
 from longconv.mixers.s5 import S5
@@ -29,6 +30,7 @@ __all__ = [
     "Hyena",
     "LongConv",
     "Mixer",
+    "Orchid",
     "SGConv",
     "create_mixer",
     "list_mixers",
@@ -45,6 +47,7 @@ MIXERS: dict[str, type[Mixer]] = {
     "sgconv": SGConv,
     "long_conv": LongConv,
     "hyena": Hyena,
+    "orchid": Orchid,
 }
 """Every mixer by name; a new one is one row."""
 

@@ -26,6 +26,7 @@ from tests.cases import (
     Case,
     every_mixer,
     filter_mixers,
+    invariant_mixers,
     other_mixers,
     sequence,
     streaming_mixers,
@@ -69,7 +70,7 @@ def test_every_mixer_refuses_unknown_options_and_sizes(name: str) -> None:
 def test_options_of_a_wrong_kind_are_refused_by_name(name: str) -> None:
     signature = inspect.signature(type(create_mixer(name, 4)))
     switches = [option for option, parameter in signature.parameters.items() if isinstance(parameter.default, bool)]
-    assert "bidirectional" in switches
+    assert {"bidirectional", "causal"} & set(switches)
     for switch in switches:
         for wrong in (2, 1, 0.5, "yes", None):
             with pytest.raises(TypeError, match=f"^{switch} is {wrong!r}.*expected True or False"):
@@ -277,7 +278,7 @@ def test_nan_stays_in_its_sample(case: Case) -> None:
 # --- the filter -------------------------------------------------------------------------------------------------------
 
 
-@every_mixer
+@invariant_mixers
 def test_filter_of_fewer_taps_is_a_prefix(case: Case) -> None:
     mixer = case.build()
     long = mixer.filter(LENGTH)
@@ -393,6 +394,11 @@ def test_bad_input_is_refused(case: Case) -> None:
     ]:
         with pytest.raises(error, match="lengths"):
             mixer(good, lengths)
+
+
+@invariant_mixers
+def test_bad_lengths_of_a_filter_are_refused(case: Case) -> None:
+    mixer = case.build(torch.float32)
     with pytest.raises(ValueError, match="length is -1"):
         mixer.filter(-1)
     with pytest.raises(TypeError, match=r"length is 3\.5"):

@@ -1,0 +1,354 @@
+"""Filters of Orchid: conditioning networks that make the filter of a sample from the sample itself.
+
+Shapes: B batch, D channels, L length.
+
+References:
+    Orchid: Flexible and Data-Dependent Convolution for Sequence Modeling (Karami, Ghodsi, arXiv 2402.18508)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from longconv import _autocast
+from longconv._checks import FLOATS, check_bool, check_choice, check_int, check_shape, check_tensor
+from longconv.filters.base import WideModule, parameter_dtype
+from longconv.filters.transforms import TRANSFORMS, Transform
+from longconv.ops.fft_conv import fft_conv
+from longconv.ops.short_conv import short_conv
+
+CONDITIONINGS = ("magnitude", "spectrum", "correlation")
+STAGES = ("both", "first", "second")
+PADDINGS = ("zeros", "reflect", "circular")
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "relu": F.relu,
+    "silu": F.silu,
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+    "softsign": F.softsign,
+    "softshrink": F.softshrink,
+}
+"""Functions of a number; a new one is one row."""
+
+
+# --- local convolutions -----------------------------------------------------------------------------------------------
+
+
+class LocalConvolutions(nn.Module):
+    """Layers of short convolutions, each within a group of channels and followed by a layer norm over all channels.
+
+    Activations stand between a convolution and its norm, in all layers but the last.
+
+    Args:
+        groups: D, groups of channels.
+        inputs: channels of a group at the start.
+        outputs: channels of a group behind the first layer; channel ``outputs * g + i`` belongs to group g.
+        width: taps of a convolution; odd, unless ``padding`` is "causal".
+        layers: number of layers.
+        padding: what stands outside the sequence: "zeros", "reflect" (without the edge itself) or "circular", with
+            the window centred; or "causal", zeros with the window before and at the place itself.
+        norm: whether there are norms.
+        bias: whether the convolutions have a bias.
+        activation: one of :data:`ACTIVATIONS`.
+    """
+
+    def __init__(
+        self,
+        groups: int,
+        inputs: int = 1,
+        outputs: int = 1,
+        *,
+        width: int = 3,
+        layers: int = 1,
+        padding: str = "zeros",
+        norm: bool = True,
+        bias: bool = True,
+        activation: str = "gelu",
+    ) -> None:
+        super().__init__()
+        self.outputs, self.padding, self.activation = outputs, padding, activation
+        sizes = [inputs, *[outputs] * (layers - 1)]
+        channels, dtype = groups * outputs, parameter_dtype()
+
+        def uniform(*shape: int, fan_in: int) -> nn.Parameter:
+            return nn.Parameter((2 * torch.rand(shape, dtype=dtype) - 1) / math.sqrt(fan_in))
+
+        self.weights = nn.ParameterList(uniform(channels, size, width, fan_in=size * width) for size in sizes)
+        self.biases = nn.ParameterList(uniform(channels, fan_in=size * width) for size in sizes) if bias else None
+        self.scales = nn.ParameterList(torch.ones(channels, dtype=dtype) for _ in sizes) if norm else None
+        self.shifts = nn.ParameterList(torch.zeros(channels, dtype=dtype) for _ in sizes) if norm else None
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """(B, inputs D, L) -> (B, outputs D, L); with lengths (B,), what stands behind them changes nothing before."""
+        for i, weight in enumerate(self.weights):
+            x = self._convolve(x, weight, None if self.biases is None else self.biases[i], lengths)
+            if i < len(self.weights) - 1:
+                x = ACTIVATIONS[self.activation](x)
+            if self.scales is not None and self.shifts is not None:
+                x = _norm_channels(x, self.scales[i], self.shifts[i])
+        return x
+
+    def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None, lengths: Tensor | None) -> Tensor:
+        """Every output of a group is the sum over its inputs of a convolution of one channel with one filter."""
+        size, inputs = x.shape[-1], weight.shape[1]
+        x = self._extend(x, weight.shape[-1] // 2, lengths)
+        y = None
+        for i in range(inputs):
+            part = x[:, i::inputs] if inputs > 1 else x
+            part = part.repeat_interleave(self.outputs, dim=1) if self.outputs > 1 else part
+            part = short_conv(part.contiguous(), weight[:, i], bias if i == 0 else None)
+            y = part if y is None else y + part
+        assert y is not None
+        return y[..., y.shape[-1] - size :]
+
+    def _extend(self, x: Tensor, radius: int, lengths: Tensor | None) -> Tensor:
+        """What a causal convolution has to read, so that its last L outputs are those of the window where it stands."""
+        if self.padding == "causal":
+            return x
+        if self.padding == "zeros":
+            x = x if lengths is None else mask_beyond(x, lengths)
+            return F.pad(x, (0, radius))
+        size = x.shape[-1]
+        places = torch.arange(-radius, size + radius, device=x.device)
+        n = size if lengths is None else lengths.clamp(min=1)[:, None]
+        if self.padding == "circular":
+            places = places % n
+        else:
+            period = (2 * n - 2).clamp(min=1) if isinstance(n, Tensor) else max(2 * n - 2, 1)
+            places = places % period
+            places = torch.where(places < n, places, period - places)
+        if lengths is None:
+            return x.index_select(-1, places)
+        return x.gather(-1, places[:, None].expand(-1, x.shape[1], -1))
+
+
+def _norm_channels(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """Layer norm over the channels of (B, C, L)."""
+    centred = x - x.mean(1, keepdim=True)
+    return torch.addcmul(
+        shift[:, None], centred * torch.rsqrt(centred.square().mean(1, keepdim=True) + 1e-5), scale[:, None]
+    )
+
+
+def mask_beyond(x: Tensor, lengths: Tensor, value: float = 0.0) -> Tensor:
+    """The sequences x (B, D, L) with one value from the lengths (B,) on."""
+    places = torch.arange(x.shape[-1], device=x.device)
+    return x.masked_fill((places >= lengths[:, None])[:, None], value)
+
+
+# --- the conditioning network -----------------------------------------------------------------------------------------
+
+
+class AdaptiveFilter(WideModule):
+    r"""The conditioning network of Orchid: the data-dependent part of a sample's filter.
+
+    The circular form works on the spectrum of each sample. With the transform T (along time), local convolutions
+    c(.), short depthwise convolutions and a layer norm over the channels, first in time and second in frequency:
+
+        magnitude   (type I)     h = c_2(|T c_1(u)|^2);    of a cosine transform |T c_1(u)|
+        spectrum                 h = c_2([Re T c_1(u), Im T c_1(u)])
+        correlation (type II)    h = c_2([Re, Im] of conj(T c_k(u)) act(T c_q(u)))
+
+    For the DFT the second convolutions have two outputs a channel, the real and the imaginary part of h.
+
+    The magnitude and the correlation do not change when the input is shifted (circularly); so the convolution with the
+    filter is equivariant to shifts, exactly if the transform is the DFT and either padding is "circular" or
+    ``stages="second"``. Zeros at the ends, the published padding, make it approximate, and cosine transforms are not
+    shift equivariant at all.
+
+    The causal form is one of our own: the published code has none. Convolutions are causal and the second ones are in
+    time too, the self-product of the spectrum A is A^2 in place of |A|^2, and the product of spectra lacks the
+    conjugate, both with zero padding; that is, the linear convolutions a * a and k * q in place of correlations:
+
+        magnitude    h = c_2(a * a / sqrt(l_max)) / sqrt(l_max),    a = c_1(u)
+        spectrum     h = c_2(c_1(u)) / sqrt(l_max)
+        correlation  h = c_2(c_k(u) * act(c_q(u)) / sqrt(l_max)) / sqrt(l_max)
+
+    and h[j] depends on u[0], ..., u[j] alone. At L = l_max these are the sizes of the circular form with "fft_ortho".
+
+    Args:
+        d_model: D.
+        causal: the causal form instead of the circular one.
+        conditioning: "magnitude", "spectrum" or "correlation".
+        stages: "both" convolutions, the "first" ones alone or the "second" ones alone (not for the correlation, which
+            would be the magnitude).
+        transform: "fft" (the DFT divided by L), "fft_ortho" (unitary), "dct" (DCT-II), "dct_ortho" or "dct1"; None:
+            "fft_ortho". The causal form has none.
+        kernel_width: taps of a local convolution; odd in the circular form.
+        layers: local convolutions in a stage.
+        padding: "zeros", "reflect" or "circular"; None: "zeros". The causal form has zeros before the sequence.
+        norm: whether there are layer norms.
+        bias: whether the local convolutions have a bias.
+        activation: one of :data:`ACTIVATIONS`, between the layers of a stage.
+        query_activation: act: one of :data:`ACTIVATIONS`, "softmax" (over time, before the transform; in the circular
+            form alone), or None for the identity.
+        query_magnitude: whether act applies to the magnitude, which keeps the phase or sign; else to the real and the
+            imaginary part, each on its own.
+        l_max: sets the size of the taps of the causal form; inputs of any length are taken.
+
+    Raises:
+        TypeError: an option of a wrong kind.
+        ValueError: an unknown choice, or options that contradict each other.
+
+    References:
+        Orchid: Flexible and Data-Dependent Convolution for Sequence Modeling (Karami, Ghodsi, arXiv 2402.18508)
+
+    >>> u = torch.randn(2, 4, 100)
+    >>> AdaptiveFilter(4)(u).shape, AdaptiveFilter(4, causal=True)(u).shape
+    (torch.Size([2, 4, 51]), torch.Size([2, 4, 100]))
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        *,
+        causal: bool = False,
+        conditioning: str = "magnitude",
+        stages: str = "both",
+        transform: str | None = None,
+        kernel_width: int = 3,
+        layers: int = 1,
+        padding: str | None = None,
+        norm: bool = True,
+        bias: bool = True,
+        activation: str = "gelu",
+        query_activation: str | None = None,
+        query_magnitude: bool = False,
+        l_max: int = 1024,
+    ) -> None:
+        super().__init__()
+        self.d_model, self.causal = check_int("d_model", d_model), check_bool("causal", causal)
+        self.conditioning = check_choice("conditioning", conditioning, CONDITIONINGS)
+        self.l_max = check_int("l_max", l_max)
+        check_choice("stages", stages, STAGES)
+        self.transform = self._check_transform(transform)
+        self.query_activation = self._check_query(query_activation)
+        self.query_magnitude = check_bool("query_magnitude", query_magnitude)
+        check_choice("activation", activation, tuple(ACTIVATIONS))
+        if conditioning == "correlation" and stages == "second":
+            raise ValueError(
+                "stages is 'second' with conditioning='correlation', expected 'both' or 'first': without convolutions "
+                "of their own, keys and queries are one, and their correlation is the magnitude"
+            )
+
+        def local(inputs: int, outputs: int) -> LocalConvolutions:
+            return LocalConvolutions(
+                d_model,
+                inputs,
+                outputs,
+                width=self._check_width(kernel_width),
+                layers=check_int("layers", layers),
+                padding=self._check_padding(padding),
+                norm=check_bool("norm", norm),
+                bias=check_bool("bias", bias),
+                activation=activation,
+            )
+
+        parts = 1 if self.transform is None or self.transform.is_real else 2
+        self.first = local(1, 1) if stages != "second" else None
+        self.queries = local(1, 1) if conditioning == "correlation" else None
+        self.second = local(1 if conditioning == "magnitude" else parts, parts) if stages != "first" else None
+
+    def forward(self, u: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """The filters of the samples.
+
+        Args:
+            u: (B, D, L), real, L >= 1.
+            lengths: (B,) integers in [0, L], or None for L. What stands behind them changes nothing.
+
+        Returns:
+            In single precision at least, in the causal form the taps h, (B, D, L); in the circular form the spectra h,
+            (B, D, bins) in the transform's order: for the DFT L // 2 + 1 bins, complex (real for the magnitude without
+            its second convolutions), for a cosine transform L, real. Of a sample with a length of its own, its own bins
+            alone mean anything.
+        """
+        check_tensor("u", u, "(B, D, L)", ndim=3, dtypes=FLOATS)
+        check_shape("u", u, (None, self.d_model, None), "(B, D, L)")
+        with _autocast.off(u.device):
+            u = u.to(torch.promote_types(u.dtype, torch.float32))
+            a = u if self.first is None else self.first(u, lengths)
+            q = a if self.queries is None else self.queries(u, lengths)
+            return self._taps(a, q) if self.transform is None else self._spectrum(a, q, self.transform, lengths)
+
+    def _taps(self, a: Tensor, q: Tensor) -> Tensor:
+        """The causal form."""
+        scale = self.l_max**-0.5
+        h = a if self.conditioning == "spectrum" else scale * fft_conv(self._act(q), a)
+        return scale * (h if self.second is None else self.second(h))
+
+    def _spectrum(self, a: Tensor, q: Tensor, transform: Transform, lengths: Tensor | None) -> Tensor:
+        """The circular form."""
+        if self.query_activation == "softmax":
+            q = torch.softmax(q if lengths is None else mask_beyond(q, lengths.clamp(min=1), -math.inf), -1)
+        if lengths is not None:
+            a, q = mask_beyond(a, lengths), mask_beyond(q, lengths)
+        h = transform.forward(a, lengths)
+        if self.conditioning == "magnitude":
+            h = h.abs() if transform.is_real else h.real.square() + h.imag.square()
+        elif self.conditioning == "correlation":
+            h = h.conj() * self._act(transform.forward(q, lengths))
+        if self.second is None:
+            return h
+        if h.is_complex():
+            h = torch.cat([h.real, h.imag], 1)
+        h = self.second(h, None if lengths is None else transform.bins(lengths))
+        if transform.is_real:
+            return h
+        return torch.complex(*(h.chunk(2, 1) if self.conditioning == "correlation" else (h[:, 0::2], h[:, 1::2])))
+
+    def _act(self, q: Tensor) -> Tensor:
+        if self.query_activation in (None, "softmax"):
+            return q
+        function = ACTIVATIONS[self.query_activation]
+        if self.query_magnitude:
+            size = q.abs()
+            return function(size) * q / size.clamp(min=1e-6)
+        return torch.complex(function(q.real), function(q.imag)) if q.is_complex() else function(q)
+
+    # --- checks -------------------------------------------------------------------------------------------------------
+
+    def _check_transform(self, transform: str | None) -> Transform | None:
+        if not self.causal:
+            return TRANSFORMS[check_choice("transform", transform or "fft_ortho", tuple(TRANSFORMS))]
+        if transform is not None:
+            raise ValueError(
+                f"transform is {transform!r} with causal=True, expected None: a product of such spectra is circular; "
+                "causal=False has it"
+            )
+        return None
+
+    def _check_padding(self, padding: str | None) -> str:
+        if not self.causal:
+            return check_choice("padding", padding or "zeros", PADDINGS)
+        if padding is not None:
+            raise ValueError(
+                f"padding is {padding!r} with causal=True, expected None: causal convolutions see zeros before the "
+                "sequence; causal=False has it"
+            )
+        return "causal"
+
+    def _check_width(self, width: int) -> int:
+        if check_int("kernel_width", width) % 2 == 0 and not self.causal:
+            raise ValueError(f"kernel_width is {width}, expected an odd number: the window is centred on its place")
+        return width
+
+    def _check_query(self, name: str | None) -> str | None:
+        if name is None:
+            return None
+        check_choice("query_activation", name, (*ACTIVATIONS, "softmax"))
+        if self.conditioning != "correlation":
+            raise ValueError(
+                f"query_activation is {name!r} with conditioning={self.conditioning!r}, expected None: only the "
+                "correlation has queries"
+            )
+        if name == "softmax" and self.causal:
+            raise ValueError(
+                "query_activation is 'softmax' with causal=True, expected another one: it is taken over all of time"
+            )
+        return name

@@ -1,0 +1,199 @@
+"""Orchid: recorded operators, both forms by their definitions, shifts, and errors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from longconv import create_mixer
+from longconv.filters.transforms import TRANSFORMS
+from longconv.mixers import Orchid
+from longconv.ops import short_conv
+from tests.filters.test_adaptive import CONDITIONING, STAGES, TRANSFORM, load_network, static_sizes, static_state
+from tests.golden import files, whole
+from tests.tolerances import assert_close, relative_l2
+
+D, LENGTH = 4, 37
+
+
+def build(dtype: torch.dtype = torch.float64, **options: Any) -> Orchid:
+    torch.manual_seed(0)
+    mixer = create_mixer("orchid", D, **{"l_max": 16, **options}).to(dtype)
+    assert isinstance(mixer, Orchid)
+    return mixer
+
+
+def sequence(length: int = LENGTH, dtype: torch.dtype = torch.float64) -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(3, length, D, generator=generator, dtype=torch.float64).to(dtype)
+
+
+# --- recorded operators -----------------------------------------------------------------------------------------------
+
+NETWORK = {"conv_filter_size": 3, "padding_mode": "zeros", "norm": "layernorm", "activation": "gelu", "actq": "id"}
+"""The settings of the conditioning network in which the recorded operators agree."""
+
+
+@pytest.mark.parametrize("name", files("orchid_op"))
+def test_recorded_operators(name: str) -> None:
+    """Those without the published flag ``causal``, which pads the circle of the conditioning network alone."""
+    recorded, given = whole(name)
+    network = given["conv_kernel"]
+    if given.get("causal", True) or any(network[key] != value for key, value in NETWORK.items()):
+        pytest.skip("not the circular form, or of other settings")
+    static = {"taps": static_state(recorded, "param/fixed_conv.")}
+    if "param/fixed_conv_res.bias" in recorded:
+        static["residual_taps"] = static_state(recorded, "param/fixed_conv_res.")
+    mixer = Orchid(
+        recorded["u"].shape[2],
+        causal=False,
+        l_max=given["l_max"],
+        conditioning=CONDITIONING[network["type"]],
+        stages=STAGES[network["nn"]],
+        transform=TRANSFORM[given["dxt"]],
+        layers=network["n_layer"],
+        short_filter=recorded["param/conv1d_short.weight"].shape[2],
+        residual="residual_taps" in static,
+        **static_sizes(static["taps"]),
+    ).double()
+    load_network(mixer.conditioning, recorded, "param/conv_kernel_nn.")
+    state = mixer.state_dict()
+    for ours, theirs in (("", "fixed_conv"), ("residual_", "fixed_conv_res"))[: len(static)]:
+        state |= {f"{ours}taps.{name}": value for name, value in static[f"{ours}taps"].items()}
+        state[f"{ours}skip"] = recorded[f"param/{theirs}.bias"]
+    for ours, theirs in (("input", "in_linear"), ("output", "out_linear")):
+        state |= {f"{ours}.{part}": recorded[f"param/{theirs}.{part}"] for part in ("weight", "bias")}
+    state["short_weight"] = recorded["param/conv1d_short.weight"][:, 0]
+    state["short_bias"] = recorded["param/conv1d_short.bias"]
+    mixer.load_state_dict(state)
+    assert_close(mixer(recorded["u"].double()), recorded["y64"], 1e-6)  # features and windows in single precision
+    assert_close(mixer.float()(recorded["u"]), recorded["y64"], 3e-6)
+
+
+# --- the definitions --------------------------------------------------------------------------------------------------
+
+
+def parts(mixer: Orchid, u: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The three short convolutions, h, and the input in channels."""
+    p = mixer.input(u).mT
+    c = short_conv(p, mixer.short_weight, mixer.short_bias)
+    return *c.chunk(3, 1), mixer.conditioning(p[:, 2 * D :]), u.mT
+
+
+def finish(mixer: Orchid, y: Tensor, extra: Tensor) -> Tensor:
+    return mixer.output((y + extra).mT)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"conditioning": "correlation"}, {"conditioning": "spectrum", "residual": False}, {"stages": "second"}],
+    ids=str,
+)
+def test_causal_form_by_its_definition(options: dict[str, Any]) -> None:
+    mixer, u = build(**options), sequence()
+    gate_out, gate_in, v, h, channels = parts(mixer, u)
+    lag = torch.arange(LENGTH)[:, None] - torch.arange(LENGTH)
+
+    def convolve(x: Tensor, k: Tensor, skip: Tensor) -> Tensor:
+        matrix = torch.where(lag >= 0, k[..., lag.clamp(min=0)], 0)
+        return (matrix @ x[..., None])[..., 0] + skip[:, None] * x
+
+    y = gate_out * convolve(gate_in * v, mixer.taps(LENGTH) / 4 + h, mixer.skip)
+    extra = torch.zeros_like(y)
+    if mixer.residual_taps is not None and mixer.residual_skip is not None:
+        extra = convolve(channels, mixer.residual_taps(LENGTH) / 4, mixer.residual_skip)
+    assert_close(mixer(u), finish(mixer, y, extra), 1e-11)
+
+
+@pytest.mark.parametrize("transform", list(TRANSFORMS))
+@pytest.mark.parametrize("length", [1, 2, 36, LENGTH])
+@pytest.mark.parametrize("conditioning", ["magnitude", "correlation"])
+def test_circular_form_by_its_definition(transform: str, length: int, conditioning: str) -> None:
+    """The product of spectra, in the published scale of each transform."""
+    mixer, u = build(causal=False, transform=transform, conditioning=conditioning), sequence(length)
+    gate_out, gate_in, v, h, channels = parts(mixer, u)
+    T, static, residual = TRANSFORMS[transform], mixer.taps, mixer.residual_taps
+    assert residual is not None and mixer.residual_skip is not None
+    x = gate_in * v
+    y = T.inverse(T.forward(x) * (T.forward(static(length)[None]) + h), length) + mixer.skip[:, None] * x
+    extra = T.inverse(T.forward(channels) * T.forward(residual(length)[None]), length)
+    want = finish(mixer, gate_out * y, extra + mixer.residual_skip[:, None] * channels)
+    assert_close(mixer(u), want, 1e-11)
+
+
+EXACT: list[dict[str, Any]] = [
+    {"stages": "second"},
+    {"padding": "circular"},
+    {"padding": "circular", "conditioning": "correlation"},
+    {"padding": "circular", "transform": "fft", "layers": 2},
+]
+
+
+@pytest.mark.parametrize("options", EXACT, ids=str)
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 1e-13), (torch.float32, 1e-6)], ids=str)
+@pytest.mark.parametrize("length", [LENGTH, 64])
+def test_shift_equivariance(options: dict[str, Any], dtype: torch.dtype, bound: float, length: int) -> None:
+    """The claim of the paper, which wants a DFT, no padding in time, and short convolutions of one tap."""
+    mixer, u = build(dtype, causal=False, short_filter=1, **options), sequence(length, dtype)
+    assert relative_l2(mixer(u.roll(17, 1)), mixer(u).roll(17, 1)) <= bound
+
+
+@pytest.mark.parametrize("options", [{"short_filter": 3}, {"transform": "dct"}, {"padding": None}], ids=str)
+def test_what_shift_equivariance_depends_on(options: dict[str, Any]) -> None:
+    given: dict[str, Any] = {"causal": False, "short_filter": 1, "padding": "circular", **options}
+    mixer, u = build(torch.float64, **given), sequence(64)
+    assert relative_l2(mixer(u.roll(17, 1)), mixer(u).roll(17, 1)) > 1e-4
+
+
+def test_every_sample_has_its_own_filter() -> None:
+    """A batch gives what its samples give one by one, in the shape of the input."""
+    for mixer in (build(), build(causal=False)):
+        u = sequence()
+        assert_close(mixer(u), torch.cat([mixer(sample[None]) for sample in u]), 1e-12)
+
+
+@pytest.mark.parametrize("length", [36, 37])
+def test_future_inputs_have_no_gradient(length: int) -> None:
+    """At every time, of every output and input, at an even and at a prime length."""
+    mixer = build(conditioning="correlation")
+    jacobian = torch.autograd.functional.jacobian(lambda u: mixer(u).sum((0, 2)), sequence(length)[:1])
+    size = jacobian.abs().amax((1, 3))  # (outputs, inputs) in time
+    assert size.triu(1).max() <= 1e-13 * size.max()
+    assert (size.tril().amax(1) > 0).all()
+
+
+# --- bad input --------------------------------------------------------------------------------------------------------
+
+
+def test_contradictions_are_refused() -> None:
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"transform": "dct"}, "transform is 'dct' with causal=True.*causal=False"),
+        ({"padding": "circular"}, "padding is 'circular' with causal=True.*causal=False"),
+        ({"short_filter": 0}, "short_filter is 0"),
+        ({"l_max": 0}, "l_max is 0"),
+    ]
+    for options, message in wrong:
+        with pytest.raises(ValueError, match=f"^{message}"):
+            build(**options)
+    with pytest.raises(TypeError, match="the static filter has no option 'shft'; did you mean 'shift'"):
+        build(filter_options={"shft": 0.1})
+    with pytest.raises(TypeError, match=r"filter_options is 0.5 \(float\), expected options of the static filters"):
+        build(filter_options=0.5)
+
+
+def test_the_circular_form_cannot_stream() -> None:
+    mixer = build(causal=False)
+    with pytest.raises(NotImplementedError, match="^Orchid can't stream: its circular form joins the end"):
+        mixer.prefill(sequence())
+
+
+def test_it_has_no_filter_of_its_own() -> None:
+    with pytest.raises(NotImplementedError, match="Orchid has no filter of its own: its taps depend on the input"):
+        build().filter(8)
+
+
+def test_options_of_the_static_filters() -> None:
+    assert relative_l2(build(filter_options={"shift": 0.5})(sequence()), build()(sequence())) > 1e-3
