@@ -6,6 +6,8 @@ A new task gets a row in :mod:`lra_tasks.recipes.quick` and, where its papers gi
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from longconv._checks import check_choice
 from longconv.mixers import mixer_options
 from lra_tasks.data import TASKS
@@ -42,6 +44,8 @@ def list_presets(task: str) -> tuple[str, ...]:
 def create_recipe(task: str, mixer: str, preset: str = DEFAULT_PRESET) -> Recipe:
     """The recipe of a task with a mixer; a mixer's ``l_max`` is the length of the data where the preset does not say.
 
+    Where a preset's mixers are bidirectional, one that has the option ``causal`` in place of ``bidirectional`` isn't.
+
     Raises:
         ValueError: the task has no such preset, or the preset none for the mixer; it names those that exist.
 
@@ -52,7 +56,10 @@ def create_recipe(task: str, mixer: str, preset: str = DEFAULT_PRESET) -> Recipe
     entry = _PRESETS[preset][task]
     if entry.only_named:
         check_choice(f"mixer (preset {preset!r} of {task})", mixer, list(entry.mixers))
-    recipe = entry.recipe(mixer)
-    if "l_max" in mixer_options(mixer) and "l_max" not in recipe.mixer_options:
-        recipe = recipe.override({"mixer_options": {"l_max": recipe.data.get("l_max", TASKS[task].info.length)}})
-    return recipe
+    recipe, known = entry.recipe(mixer), mixer_options(mixer)
+    options = dict(recipe.mixer_options)
+    if "bidirectional" in options and "bidirectional" not in known:
+        options["causal"] = not options.pop("bidirectional")
+    if "l_max" in known:
+        options.setdefault("l_max", recipe.data.get("l_max", TASKS[task].info.length))
+    return replace(recipe, mixer_options=options)

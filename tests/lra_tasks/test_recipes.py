@@ -83,3 +83,9 @@ def test_differences_name_both_values_and_leave_out_what_may_change() -> None:
     now = RunConfig("smnist", "s4d", "quick", 0, "/elsewhere", recipe.override(changes))
     assert differences(saved, now) == [f"optimizer.lr is {recipe.optimizer.lr!r} in the run, 0.5 now"]
     assert flatten(now.to_dict())["trainer.max_epochs"] == 99
+
+
+def test_a_bidirectional_preset_is_acausal_for_every_mixer() -> None:
+    assert create_recipe("listops", "s4d").mixer_options["bidirectional"] is True
+    options = create_recipe("listops", "orchid").mixer_options
+    assert options["causal"] is False and "bidirectional" not in options
