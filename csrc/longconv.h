@@ -123,6 +123,27 @@ struct LongconvFftConv {
 
 LONGCONV_API int32_t longconv_cpu_fft_conv(const struct LongconvFftConv* call);
 
+// Numbers of an element at data + set * .. + row * .. + step * ..
+struct LongconvNumbers {
+    void* data;
+    int64_t set, row, step;
+    int32_t element;
+};
+
+// y[set, row, l] = sum_n v[set, row, n] x[set, n]^l for l < length and n < modes, the real part alone if y is real; or,
+// with logarithms, exp(l x[set, n]) in the place of the power. Backward: y holds the cotangents, and dv (..., modes) and
+// dx (sets, modes) are written, complex as v and x are. y has steps of 1, is of element (a real LongconvElement) or
+// complex of that precision, and of any length >= 1.
+struct LongconvVandermonde {
+    struct LongconvNumbers v, x, y, dv, dx;
+    void* work;  // of `threads` workers, aligned to 64 bytes
+    int64_t sets, rows, modes, length;
+    int32_t logarithms, backward, threads, element;
+};
+
+// With work_bytes not NULL only the memory of a worker is told.
+LONGCONV_API int32_t longconv_cpu_vandermonde(const struct LongconvVandermonde* call, int64_t* work_bytes);
+
 // ---- liblongconv_cuda: each call queues its work on a stream (a cudaStream_t) of a device and returns at once
 
 LONGCONV_API int32_t longconv_cuda_abi(void);

@@ -48,10 +48,22 @@ _SIGNATURES: dict[str, dict[str, tuple[Sequence[type], type | None]]] = {
         "fft_conv": ([_POINTER], _I32),
         "state_space_step": ([*[_POINTER] * 9, *[_I64] * 5, _I32], _I32),
         "transpose": (_TRANSPOSE, _I32),
+        "vandermonde": ([_POINTER, _POINTER], _I32),
         "linear_scan": ([*[_POINTER] * 4, *[_I64] * 3, *[_STRIDES] * 3, *[_I32] * 3], _I32),
     },
     "cuda": {"transpose": ([*_TRANSPOSE, _I32, _POINTER], _I32)},
 }
+
+
+class Numbers(ctypes.Structure):
+    """``LongconvNumbers`` of csrc/longconv.h."""
+
+    _fields_ = [("data", _POINTER), *[(name, _I64) for name in ("set", "row", "step")], ("element", _I32)]
+
+    @classmethod
+    def of(cls, tensor: torch.Tensor) -> Numbers:
+        """A tensor (sets, rows, steps)."""
+        return cls(tensor.data_ptr(), *tensor.stride(), ELEMENTS[tensor.dtype])
 
 
 @dataclass(frozen=True)

@@ -173,3 +173,9 @@ int32_t longconv_cpu_state_space_step(void* next, void* y, const void* x, const 
     return chosen->kernels->state_space_step(
         {next, y, x, u, A, B, C, left, right, batch, features, modes, channels, rank}, element_size);
 }
+
+int32_t longconv_cpu_vandermonde(const LongconvVandermonde* call, int64_t* work_bytes) {
+    if (!chosen) return LONGCONV_UNKNOWN_ISA;
+    if (call->sets < 0 || call->rows < 0 || call->modes < 1 || call->length < 1) return LONGCONV_BAD_SIZE;
+    return chosen->kernels->vandermonde(*call, work_bytes);
+}

@@ -10,9 +10,10 @@ int32_t fft_plan(void* tables, int64_t length, int32_t element, LongconvFftSize*
 int32_t linear_scan(const Scan& problem, int32_t element);
 int32_t state_space_step(const StateSpaceStep& problem, int32_t element_size);
 int32_t transpose(const Transpose& problem, int32_t element_size);
+int32_t vandermonde(const LongconvVandermonde& problem, int64_t* work_bytes);
 
 extern const Kernels kernels;
-const Kernels kernels = {fft_conv, fft_plan, linear_scan, state_space_step, transpose};
+const Kernels kernels = {fft_conv, fft_plan, linear_scan, state_space_step, transpose, vandermonde};
 
 }  // namespace LONGCONV_ISA
 }  // namespace longconv

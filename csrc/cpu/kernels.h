@@ -38,6 +38,7 @@ struct Kernels {
     int32_t (*linear_scan)(const Scan& problem, int32_t element);
     int32_t (*state_space_step)(const StateSpaceStep& problem, int32_t element_size);
     int32_t (*transpose)(const Transpose& problem, int32_t element_size);
+    int32_t (*vandermonde)(const LongconvVandermonde& problem, int64_t* work_bytes);
 };
 
 // Run task over [0, count) on the thread pool, in ranges of at least grain; a status.

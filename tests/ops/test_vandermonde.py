@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from longconv.ops import vandermonde, vandermonde_log
+from longconv.ops.vandermonde import cpu
 from longconv.ops.vandermonde.operator import LOGARITHMS, NODES
 from tests.tolerances import assert_close
 
@@ -105,7 +106,7 @@ def test_gradients_numerically(op: str, real: bool) -> None:
     assert torch.autograd.gradgradcheck(lambda v, x: OPS[op](v, x, 5, real=real), inputs)
 
 
-@pytest.mark.parametrize("backend", ["torch", "reference"])
+@pytest.mark.parametrize("backend", ["auto", "torch", "reference"])
 @pytest.mark.parametrize("is_complex", [False, True])
 def test_a_logarithm_of_zero(backend: str, is_complex: bool) -> None:
     """A node 0 adds v at l = 0 and nothing beyond, as with vandermonde, to values and derivatives."""
@@ -168,6 +169,74 @@ def test_float32_stays_exact_over_many_periods(wide_nodes: bool) -> None:
         torch.autograd.grad(y, (v, log_x), g), torch.autograd.grad(want, (v, log_x), g.double()), strict=True
     ):
         assert_close(got, expected, 1e-6)
+
+
+needs_library = pytest.mark.skipif(cpu.available() is not None, reason=str(cpu.available()))
+
+
+@needs_library
+@pytest.mark.parametrize("op", OPS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex64, *WIDE], ids=str)
+def test_every_instruction_set(isa: str, op: str, dtype: torch.dtype) -> None:
+    """Numbers of modes and lengths on both sides of vectors, chunks, tiles, blocks and periods."""
+    for count, length in [(1, 1), (2, 65), (5, 1023), (33, 129), (70, 2100), (9, 5000)]:
+        for v_shape, x_shape in [((2, count), (2, count)), ((3, 2, count), (2, count)), ((count,), (2, count))]:
+            v, x = torch.randn(v_shape, dtype=dtype), nodes(*x_shape, dtype=dtype, op=op, decay=2 / length)
+            for real in (False, True):
+                compare(op, v.clone(), x.clone(), length, real, "cpu")
+
+
+@needs_library
+@pytest.mark.parametrize("op", OPS)
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128], ids=str)
+def test_modes_that_vanish_and_modes_that_grow(op: str, dtype: torch.dtype) -> None:
+    """Decays from none to a few samples, growth to 1e9, sizes from 1e-20 to 1e6, zeros, and all below any number."""
+    decay = torch.tensor([0, 1e-4, 1e-3, 1e-2, 1, 30, -1e-3, 5e-4, 0], dtype=torch.float64)
+    size = torch.tensor([1e-6, 1, 1e6, 1e-3, 1e6, 1, 1e-20, 1e3, 1], dtype=torch.float64)
+    log_x = torch.complex(-decay, torch.rand(3, 9, dtype=torch.float64)).to(dtype)
+    for some in ([0, 1, 2, 3, 4, 5, 7, 8], [2, 3, 4, 5, 6], [3], [4, 5]):
+        v, x = torch.randn(3, len(some), dtype=dtype) * size[some].to(dtype), log_x[:, some]
+        v[1] = 0
+        compare(op, v, x if op == "vandermonde_log" else x.exp(), 20011, True, "cpu")
+
+
+@pytest.mark.parametrize("backend", ["cpu", "torch"])
+def test_nodes_whose_further_powers_overflow(backend: str) -> None:
+    if reason := NODES.backends.status()[backend]:
+        pytest.skip(reason)
+    v, x = torch.randn(2, 5), torch.full((2, 5), -40.0)
+    compare("vandermonde", v, x, 20, False, backend)
+
+
+@needs_library
+def test_more_than_a_segment() -> None:
+    """With logarithms whose multiples are exact, so that the definition is."""
+    v, log_x = torch.randn(2, 3, dtype=torch.complex128), nodes(2, 3, dtype=torch.complex128, decay=1e-5)
+    log_x = torch.view_as_complex((torch.view_as_real(log_x) * 2**22).round() / 2**22)
+    compare("vandermonde_log", v, log_x, 140_001, False, "cpu")
+
+
+@needs_library
+def test_axes_that_alternate_between_shared_and_own() -> None:
+    for v_shape, x_shape in [((2, 3, 4, 5), (2, 1, 4, 5)), ((2, 1, 4, 5), (1, 3, 1, 5)), ((3, 5), (2, 1, 1, 5))]:
+        v, x = torch.randn(v_shape, dtype=torch.complex128), nodes(*x_shape, dtype=torch.complex128)
+        compare("vandermonde_log", v, x, 70, False, "cpu")
+
+
+@needs_library
+def test_results_do_not_depend_on_threads() -> None:
+    v, log_x = torch.randn(2, 7, 9, dtype=torch.complex64), nodes(7, 9, dtype=torch.complex64)
+    results = []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        try:
+            inputs = [t.clone().requires_grad_() for t in (v, log_x)]
+            y = vandermonde_log(inputs[0], inputs[1], 70_000, backend="cpu")
+            results.append((y, *torch.autograd.grad(y.real.sum(), inputs)))
+        finally:
+            torch.set_num_threads(1)
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
 
 
 MEMORY = """

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from longconv.ops._keops import complex_sum, pairs
+from longconv.ops._layout import Layout
 from longconv.ops._library import reduce_like
 from longconv.ops.cauchy.reference import result_dtype
-from longconv.ops.cauchy.torch_blocks import Layout
 
 _DIFFERENCE = "ComplexSubtract(z,w)"
 _CONJUGATE = f"Conj({_DIFFERENCE})"
@@ -53,5 +53,5 @@ def backward(g: Tensor, v: Tensor, z: Tensor, w: Tensor, wanted: Sequence[bool])
 def _variables(layout: Layout, v: Tensor, z: Tensor, w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Residues (X, M, N, 2), points (X or 1, 1, L, 2) and poles (X or 1, 1, N, 2)."""
     precision = functools.reduce(torch.promote_types, (v.dtype, z.dtype, w.dtype)).to_complex().to_real()
-    points, poles = (pairs(layout.fold_poles(t)[:, None], precision) for t in (z, w))
+    points, poles = (pairs(layout.fold_shared(t)[:, None], precision) for t in (z, w))
     return pairs(layout.fold(v), precision), points, poles

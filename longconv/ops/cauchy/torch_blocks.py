@@ -12,68 +12,18 @@ form, accumulated over the blocks in double precision. Real poles and points nee
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from longconv.ops._layout import Layout
 from longconv.ops._library import gradients_of, reduce_like
 from longconv.ops.cauchy import reference
 from longconv.ops.cauchy.reference import result_dtype
 
 POINTS = 1024
 """Most points in a block."""
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How leading axes are folded: into X sets of poles (or points), and M rows of residues that share a set.
-
-    Attributes:
-        lead: the leading axes of the result.
-        order: these axes, those of X first, then those of M.
-        sets, rows: the sizes of the axes of X and of M.
-    """
-
-    lead: tuple[int, ...]
-    order: tuple[int, ...]
-    sets: tuple[int, ...]
-    rows: tuple[int, ...]
-
-    @classmethod
-    def of(cls, v: Tensor, z: Tensor, w: Tensor) -> Layout:
-        """The layout of a call."""
-        lead = torch.broadcast_shapes(v.shape[:-1], z.shape[:-1], w.shape[:-1])
-        poles = torch.broadcast_shapes(z.shape[:-1], w.shape[:-1])
-        poles = (1,) * (len(lead) - len(poles)) + poles
-        sets = [axis for axis, size in enumerate(poles) if size != 1]
-        rows = [axis for axis, size in enumerate(poles) if size == 1]
-        return cls(lead, (*sets, *rows), tuple(lead[i] for i in sets), tuple(lead[i] for i in rows))
-
-    def fold(self, tensor: Tensor) -> Tensor:
-        """(..., S) with the leading axes of the result -> (X, M, S), a view where strides allow it."""
-        size = tensor.shape[-1]
-        tensor = tensor.expand(*self.lead, size).permute(*self.order, len(self.lead))
-        return tensor.reshape(math.prod(self.sets), math.prod(self.rows), size)
-
-    def fold_poles(self, tensor: Tensor) -> Tensor:
-        """Poles or points (..., S) -> (X, S), or (1, S) if all sets share them."""
-        if tensor.shape[:-1].numel() == 1:
-            return tensor.reshape(1, -1)
-        tensor = tensor.reshape(*(1,) * (len(self.lead) + 1 - tensor.ndim), *tensor.shape)
-        tensor = tensor.permute(*self.order, len(self.lead)).expand(*self.sets, *(1,) * len(self.rows), -1)
-        return tensor.reshape(math.prod(self.sets), -1)
-
-    def unfold(self, tensor: Tensor) -> Tensor:
-        """(X or 1, M or 1, S) -> (..., S), with size 1 along the axes that were folded to 1."""
-        sets, rows = (
-            sizes if size == math.prod(sizes) else (1,) * len(sizes)
-            for size, sizes in zip(tensor.shape, (self.sets, self.rows), strict=False)
-        )
-        places = [self.order.index(axis) for axis in range(len(self.order))]
-        return tensor.reshape(*sets, *rows, tensor.shape[-1]).permute(*places, len(places))
 
 
 def forward(v: Tensor, z: Tensor, w: Tensor) -> Tensor:
@@ -83,7 +33,7 @@ def forward(v: Tensor, z: Tensor, w: Tensor) -> Tensor:
     folded = layout.fold(y)
     target = torch.view_as_real(folded) if dtype.is_complex else folded[..., None]  # (X, M, L, 1 or 2)
     weights = _weights(layout.fold(v), dtype.is_complex and (z.is_complex() or w.is_complex()))
-    for sets, points, q in _blocks(layout.fold_poles(z), layout.fold_poles(w), weights.dtype):
+    for sets, points, q in _blocks(layout.fold_shared(z), layout.fold_shared(w), weights.dtype):
         product = (weights[sets] @ q).unflatten(1, (target.shape[-1], -1))
         target[sets, :, points] = product.movedim(1, -1)
     return y if folded.data_ptr() == y.data_ptr() else layout.unfold(folded).contiguous()
@@ -94,7 +44,7 @@ def backward(g: Tensor, v: Tensor, z: Tensor, w: Tensor, wanted: Sequence[bool])
     layout, both = Layout.of(v, z, w), z.is_complex() or w.is_complex()
     g_planes, v_folded = _planes(layout.fold(g)), layout.fold(v)
     weights = _weights(v_folded, both)
-    poles, nodes = layout.fold_poles(z), layout.fold_poles(w)
+    poles, nodes = layout.fold_shared(z), layout.fold_shared(w)
     sums, slopes = (g.new_zeros(len(g_planes), g_planes.shape[1], weights.shape[2], dtype=torch.float64) for _ in "12")
     dz = g.new_zeros(poles.shape, dtype=torch.complex128 if g.is_complex() else torch.float64)
     for sets, points, q in _blocks(poles, nodes, weights.dtype):

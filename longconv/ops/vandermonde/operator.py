@@ -13,7 +13,7 @@ from longconv._checks import broadcast_shapes
 from longconv.ops import _keops
 from longconv.ops._library import align_mapped, define, gradients_of
 from longconv.ops._registry import Backend, Backends
-from longconv.ops.vandermonde import keops, reference, torch_blocks
+from longconv.ops.vandermonde import cpu, keops, reference, torch_blocks
 from longconv.ops.vandermonde.reference import Powers
 
 
@@ -65,7 +65,14 @@ class VandermondeOperator:
             Backend(row, functools.partial(m.forward, powers), functools.partial(m.backward, powers), auto=auto)
             for row, m, powers, auto in rows
         )
-        self.backends = Backends(name, [torch_backend, *further, last])
+        native = Backend(
+            "cpu",
+            functools.partial(cpu.forward, argument),
+            functools.partial(cpu.backward, argument),
+            cpu.available,
+            cpu.supports,
+        )
+        self.backends = Backends(name, [native, torch_backend, *further, last])
         self.blocks = blocks
         self.call = define(
             name,

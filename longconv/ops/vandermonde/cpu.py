@@ -1,0 +1,81 @@
+"""Backend ``cpu``: csrc/cpu/vandermonde.cpp, powers in double precision, sums as small matrix products in registers."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from longconv import _native
+from longconv.ops._layout import Layout
+from longconv.ops._library import reduce_like
+from longconv.ops.vandermonde.reference import result_dtype, widen
+
+
+class _Call(ctypes.Structure):
+    """``LongconvVandermonde`` of csrc/longconv.h."""
+
+    _fields_ = [
+        *[(name, _native.Numbers) for name in ("v", "x", "y", "dv", "dx")],
+        ("work", ctypes.c_void_p),
+        *[(name, ctypes.c_int64) for name in ("sets", "rows", "modes", "length")],
+        *[(name, ctypes.c_int32) for name in ("logarithms", "backward", "threads", "element")],
+    ]
+
+
+def available() -> str | None:
+    """None if the CPU library is loaded and has the sums, else the reason why not."""
+    return _native.cpu().lacks("vandermonde")
+
+
+def supports(v: Tensor, *_: Any) -> str | None:
+    """None if the backend can serve the call, else the reason why not."""
+    return None if v.device.type == "cpu" else f"v is on {v.device}"
+
+
+def forward(argument: str, v: Tensor, x: Tensor, length: int, real: bool) -> Tensor:
+    """The sum over n; ``argument`` is the name of the one that tells the nodes, "x" or "log_x"."""
+    layout = Layout.of(v, x)
+    y = torch.empty((*layout.lead, length), dtype=result_dtype(v, x, real))
+    target = layout.fold(y)
+    _run(argument, layout.fold(_plain(v)), _nodes(layout, x), target)
+    return y if target.data_ptr() == y.data_ptr() else layout.unfold(target).contiguous()
+
+
+def backward(argument: str, g: Tensor, v: Tensor, x: Tensor, real: bool) -> list[Tensor]:
+    """The gradients to v and to x; where one was broadcast, in double precision before the sum."""
+    layout = Layout.of(v, x)
+    cotangents, coefficients, nodes = layout.fold(_plain(g)), layout.fold(_plain(v)), _nodes(layout, x)
+    if cotangents.stride(-1) != 1:
+        cotangents = cotangents.contiguous()
+    dv = torch.empty(coefficients.shape, dtype=v.dtype if v.shape[:-1] == layout.lead else widen(v[:0]).dtype)
+    dx = torch.empty(nodes.shape, dtype=x.dtype)
+    _run(argument, coefficients, nodes, cotangents, dv, dx)
+    return [reduce_like(layout.unfold(grad), like) for grad, like in ((dv, v), (dx, x))]
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    return tensor.resolve_conj().resolve_neg()
+
+
+def _nodes(layout: Layout, x: Tensor) -> Tensor:
+    """(X, 1, N)."""
+    return layout.fold_shared(_plain(x))[:, None]
+
+
+def _run(argument: str, v: Tensor, x: Tensor, y: Tensor, dv: Tensor | None = None, dx: Tensor | None = None) -> None:
+    """The call into the library, for v (X, M, N), x (X, 1, N) and y, or its cotangents, (X, M, L)."""
+    sets, rows, length = y.shape
+    call, threads = _Call(*map(_native.Numbers.of, (v, x, y))), torch.get_num_threads()
+    if dv is not None and dx is not None:
+        call.backward, call.dv, call.dx = 1, _native.Numbers.of(dv), _native.Numbers.of(dx)
+    call.sets, call.rows, call.modes, call.length = sets, rows, x.shape[-1], length
+    call.logarithms, call.threads = argument == "log_x", threads
+    call.element = _native.ELEMENTS[y.dtype.to_real() if y.is_complex() else y.dtype]
+    size = ctypes.c_int64()
+    _native.cpu().call("vandermonde", ctypes.byref(call), ctypes.byref(size))
+    work = torch.empty(threads * size.value, dtype=torch.uint8)
+    call.work = work.data_ptr()
+    _native.cpu().call("vandermonde", ctypes.byref(call), None)
