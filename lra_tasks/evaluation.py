@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+from torch import nn
 
-from longconv.models import SequenceClassifier
+from longconv.models import LanguageModel, SequenceClassifier
 from lra_tasks.config import RunConfig
 from lra_tasks.data import Task, create_task
 from lra_tasks.errors import RunError, UsageError
@@ -30,17 +31,28 @@ def build(config: RunConfig) -> tuple[Task, SequenceModule]:
     try:
         task = create_task(config.task, data_dir=config.data_dir, seed=config.seed, **recipe.data)
         torch.manual_seed(config.seed)
-        model = SequenceClassifier(
-            task.info.n_classes,
-            d_input=task.info.d_input,
-            n_tokens=task.info.n_tokens,
-            mixer=config.mixer,
-            mixer_options=dict(recipe.mixer_options),
-            **asdict(recipe.model),
-        )
+        model = _build_model(task, config)
     except (ValueError, TypeError) as error:
         raise UsageError(str(error)) from error
     return task, SequenceModule(model, recipe.optimizer, n_classes=task.info.n_classes, seed=config.seed)
+
+
+def _build_model(task: Task, config: RunConfig) -> nn.Module:
+    """The classifier of whole sequences, or of every position where the task has a label there."""
+    settings: dict[str, Any] = asdict(config.recipe.model)
+    settings |= {"mixer": config.mixer, "mixer_options": dict(config.recipe.mixer_options)}
+    info = task.info
+    if not info.per_position:
+        return SequenceClassifier(info.n_classes, d_input=info.d_input, n_tokens=info.n_tokens, **settings)
+    assert info.n_tokens == info.n_classes
+    settings.pop("pooling")
+    model = LanguageModel(info.n_tokens, **settings)
+    if task.needs_causal and any(getattr(module, "bidirectional", False) for module in model.modules()):
+        raise ValueError(
+            f"mixer_options.bidirectional is True, but the targets of {info.name} stand in its input: choose "
+            "--data.targets last, or a causal mixer"
+        )
+    return model
 
 
 def restore(config: RunConfig, checkpoint: Path) -> tuple[Task, SequenceModule]:

@@ -1,4 +1,4 @@
-"""The training module: a sequence classifier with its loss, metrics, optimiser and schedule."""
+"""The training module: a classifier with its loss, metrics, optimiser and schedule."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from longconv.models import optimizer_groups
 from lra_tasks.data import Batch
+from lra_tasks.data.base import IGNORED
 from lra_tasks.errors import RunError
 from lra_tasks.recipes import OptimizerSettings
 
@@ -33,13 +34,14 @@ def learning_rate_factor(step: int, n_steps: int, warmup: float) -> float:
 
 
 class SequenceModule(LightningModule):
-    """Cross-entropy training of a sequence classifier.
+    """Cross-entropy training of a classifier of sequences or of their positions.
 
     The random state is set from (seed, epoch) at the first batch of an epoch, so that a resumed run draws the dropout
     masks that an uninterrupted one draws.
 
     Args:
-        model: maps inputs (B, L, ...) and lengths (B,) or None to logits (B, n_classes).
+        model: maps inputs (B, L, ...) and lengths (B,) or None to logits (B, n_classes), or (B, L, n_classes) where
+            every position has a label.
         optimizer: settings of the optimiser and its schedule.
         n_classes: number of classes.
         seed: seed of the run.
@@ -50,12 +52,12 @@ class SequenceModule(LightningModule):
         self.model = model
         self.settings = optimizer
         self.seed = seed
-        self.train_accuracy = MulticlassAccuracy(n_classes, average="micro")
-        self.val_accuracy = MulticlassAccuracy(n_classes, average="micro")
-        self.test_accuracy = MulticlassAccuracy(n_classes, average="micro")
+        self.train_accuracy = MulticlassAccuracy(n_classes, average="micro", ignore_index=IGNORED)
+        self.val_accuracy = MulticlassAccuracy(n_classes, average="micro", ignore_index=IGNORED)
+        self.test_accuracy = MulticlassAccuracy(n_classes, average="micro", ignore_index=IGNORED)
 
     def forward(self, batch: Batch) -> Tensor:
-        """Logits (B, n_classes) of a batch."""
+        """Logits (B, n_classes) or (B, L, n_classes) of a batch."""
         return self.model(batch["inputs"], lengths=batch.get("lengths"))
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
@@ -74,9 +76,9 @@ class SequenceModule(LightningModule):
         self._step(batch, "test")
 
     def _step(self, batch: Batch, stage: Stage) -> dict[str, Tensor]:
-        labels = batch["labels"]
-        logits = self(batch)
-        loss = F.cross_entropy(logits.float(), labels)
+        labels = batch["labels"].flatten()
+        logits = self(batch).flatten(0, -2)
+        loss = F.cross_entropy(logits.float(), labels, ignore_index=IGNORED)
         if stage != "test" and not torch.isfinite(loss):
             raise RunError(
                 f"the {stage} loss is {loss.item()} at step {self.global_step} (epoch {self.current_epoch + 1}); "
@@ -85,7 +87,7 @@ class SequenceModule(LightningModule):
             )
         accuracy: MulticlassAccuracy = getattr(self, f"{stage}_accuracy")
         batch_accuracy = accuracy(logits, labels)
-        n_samples = len(labels)
+        n_samples = len(batch["labels"])
         self.log(f"{stage}/accuracy", accuracy, on_step=False, on_epoch=True, batch_size=n_samples)
         self.log(f"{stage}/loss", loss, on_step=False, on_epoch=True, batch_size=n_samples, sync_dist=True)
         if stage == "train":

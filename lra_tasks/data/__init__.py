@@ -1,7 +1,7 @@
 """Tasks: each a Lightning data module that prepares, caches and loads one data set.
 
 >>> sorted(TASKS)
-['listops', 'pathfinder32', 'pmnist', 'smnist']
+['associative_recall', 'listops', 'pathfinder32', 'pmnist', 'smnist']
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from lra_tasks.data.errors import DataError
 from lra_tasks.data.listops.task import ListOps
 from lra_tasks.data.mnist import PermutedMNIST, SequentialMNIST
 from lra_tasks.data.pathfinder.task import Pathfinder32
+from lra_tasks.data.recall import AssociativeRecall
 
-_ALL: tuple[type[Task], ...] = (SequentialMNIST, PermutedMNIST, ListOps, Pathfinder32)
+_ALL: tuple[type[Task], ...] = (SequentialMNIST, PermutedMNIST, ListOps, Pathfinder32, AssociativeRecall)
 TASKS: dict[str, type[Task]] = {task.info.name: task for task in _ALL}
 """Every task by name; a new one enters here."""
 

@@ -19,14 +19,17 @@ from lra_tasks.data.cache import default_data_dir, ensure, find_fault, fingerpri
 from lra_tasks.data.errors import DataError
 
 Batch = dict[str, Tensor]
-"""inputs float32 (B, L, d_input) or int64 (B, L); labels int64 (B,); lengths int64 (B,) where lengths differ."""
+"""inputs float32 (B, L, d_input) or int64 (B, L); labels int64 (B,), or (B, L) where every position has its own;
+lengths int64 (B,) where lengths differ."""
+IGNORED = -100
+"""The label of a position that does not count."""
 
 
 class Sample(TypedDict):
-    """One sample of a data set: inputs float32 (L, d_input) or int64 (L,), and its class."""
+    """One sample of a data set: inputs float32 (L, d_input) or int64 (L,), and its class, or int64 (L,) classes."""
 
     inputs: Tensor
-    label: int
+    label: int | Tensor
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class TaskInfo:
         metric: the published figure of merit.
         chance: its value for a guess that ignores the input.
         protocol: which published protocol is followed.
+        per_position: whether every position has a class, in place of the whole sequence.
     """
 
     name: str
@@ -60,6 +64,7 @@ class TaskInfo:
     chance: float
     protocol: str
     metric: str = "accuracy"
+    per_position: bool = False
 
 
 class Task(LightningDataModule, ABC):
@@ -110,6 +115,11 @@ class Task(LightningDataModule, ABC):
     def length(self) -> int:
         """The (greatest) sequence length L with these options."""
         return self.info.length
+
+    @property
+    def needs_causal(self) -> bool:
+        """Whether a mixer that sees the future would find the labels in its input."""
+        return False
 
     @property
     def folder(self) -> Path:
@@ -213,9 +223,9 @@ class EpochSampler(Sampler[int]):
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
-    """Stack samples of one length: {"inputs": (B, L, d_input) or (B, L), "labels": (B,)}."""
+    """Stack samples of one length: {"inputs": (B, L, d_input) or (B, L), "labels": (B,) or (B, L)}."""
     inputs = torch.stack([sample["inputs"] for sample in samples])
-    return {"inputs": inputs, "labels": torch.tensor([sample["label"] for sample in samples])}
+    return {"inputs": inputs, "labels": torch.stack([torch.as_tensor(sample["label"]) for sample in samples])}
 
 
 def collate_padded(samples: Sequence[Sample]) -> Batch:

@@ -28,7 +28,13 @@ __all__ = [
 ]
 
 DEFAULT_PRESET = "quick"
-DEFAULT_MIXERS = {"smnist": "s4d", "pmnist": "s4d", "listops": "s4d", "pathfinder32": "s4d"}
+DEFAULT_MIXERS = {
+    "smnist": "s4d",
+    "pmnist": "s4d",
+    "listops": "s4d",
+    "pathfinder32": "s4d",
+    "associative_recall": "hyena",
+}
 _PRESETS = {"quick": QUICK, "paper": PAPER}
 
 

@@ -53,9 +53,21 @@ PATHFINDER = Preset(
     mixers=STATE_SPACES,
 )
 
+# Two layers are the fewest that recall: one brings a key beside its value, the other finds the key again.
+RECALL = Preset(
+    base=Recipe(
+        data={"batch_size": 32},
+        model=ModelSettings(d_model=64, n_layers=2, norm="layer", prenorm=True, feed_forward="mlp"),
+        optimizer=OptimizerSettings(lr=0.002, weight_decay=0.1, filter_lr=0.002),
+        trainer=TrainerSettings(max_epochs=10),
+    ),
+    mixers={**STATE_SPACES, "hyena": {"mixer_options": {"emb_dim": 5, "w": 10.0, "shift": 0.1}}},
+)
+
 QUICK: dict[str, Preset] = {
     "smnist": DIGITS,
     "pmnist": DIGITS,
     "listops": LISTOPS,
     "pathfinder32": PATHFINDER,
+    "associative_recall": RECALL,
 }

@@ -16,6 +16,7 @@ from longconv.models.norms import NORMS
 from longconv.models.pooling import POOLINGS
 from lra_tasks.config import RunConfig, differences, flatten
 from lra_tasks.data import TASKS
+from lra_tasks.errors import UsageError
 from lra_tasks.evaluation import build
 from lra_tasks.recipes import DEFAULT_MIXERS, ModelSettings, create_recipe, list_presets
 from lra_tasks.recipes.paper import PAPER
@@ -38,8 +39,16 @@ def test_a_recipe_builds_a_model_of_the_task(task: str, mixer: str, preset: str)
         inputs = torch.randint(info.n_tokens, (2, length))
     else:
         inputs = torch.randn(2, length, info.d_input or 0)
-    assert module({"inputs": inputs}).shape == (2, info.n_classes)
+    positions = (length,) if info.per_position else ()
+    assert module({"inputs": inputs}).shape == (2, *positions, info.n_classes)
     assert RunConfig.from_dict(config.to_dict()) == config
+
+
+def test_a_model_that_sees_the_future_may_not_learn_next_tokens() -> None:
+    recipe = create_recipe("associative_recall", "s4d").override({"mixer_options": {"bidirectional": True}})
+    with pytest.raises(UsageError, match="bidirectional.*--data.targets last"):
+        build(RunConfig("associative_recall", "s4d", "quick", 0, None, recipe))
+    build(RunConfig("associative_recall", "s4d", "quick", 0, None, recipe.override({"data": {"targets": "last"}})))
 
 
 def test_the_settings_are_all_options_of_the_classifier() -> None:

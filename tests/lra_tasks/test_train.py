@@ -76,6 +76,18 @@ def test_other_mixers_train(mixer: str, tmp_path: Path, data_dir: Path) -> None:
     assert read_metrics(tmp_path / "run")["mixer"] == mixer
 
 
+def test_a_task_with_a_label_at_every_position(tmp_path: Path, data_dir: Path) -> None:
+    """Trains, scores the last position alone, and evaluates to the same number."""
+    small = ("--data.seq_len", "8", "--data.n_train", "60", "--data.n_val", "20", "--data.n_test", "20")
+    run(tiny(tmp_path / "run", data_dir, *small, "--model.norm", "layer", task="associative_recall"))
+    metrics = read_metrics(tmp_path / "run")
+    assert metrics["mixer"] == "hyena" and metrics["test/accuracy"] * 20 == pytest.approx(
+        round(metrics["test/accuracy"] * 20)
+    )
+    _, scores = evaluate(tmp_path / "run")
+    assert scores == {"test/accuracy": metrics["test/accuracy"], "test/loss": metrics["test/loss"]}
+
+
 def test_training_lowers_the_loss(tmp_path: Path, data_dir: Path) -> None:
     steps = ("--trainer.limit_train_batches", "40", "--trainer.max_epochs", "2", "--model.dropout", "0")
     run(tiny(tmp_path / "run", data_dir, *steps, "--model.d_model", "16"))

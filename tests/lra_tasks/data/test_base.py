@@ -10,13 +10,14 @@ import pytest
 import torch
 
 from lra_tasks.data import TASKS, DataError, Task, create_task
-from lra_tasks.data.base import EpochSampler
+from lra_tasks.data.base import IGNORED, EpochSampler
 
 SMALL: dict[str, dict[str, Any]] = {
     "smnist": {},
     "pmnist": {},
     "listops": {"n_train": 60, "n_val": 20, "n_test": 20, "min_length": 5, "max_length": 60, "processes": 1},
     "pathfinder32": {"n_samples": 100, "processes": 1},
+    "associative_recall": {"n_train": 60, "n_val": 20, "n_test": 20, "seq_len": 12},
 }
 
 
@@ -57,7 +58,11 @@ def test_batches(name: str, root: Path) -> None:
         for batch in loader:
             inputs, labels = batch["inputs"], batch["labels"]
             seen += len(labels)
-            assert labels.dtype == torch.int64 and labels.min() >= 0 and labels.max() < info.n_classes
+            assert labels.dtype == torch.int64 and labels.shape == (
+                inputs.shape[:2] if info.per_position else (len(inputs),)
+            )
+            counted = labels[labels != IGNORED] if info.per_position else labels
+            assert counted.min() >= 0 and counted.max() < info.n_classes
             if info.d_input is not None:
                 assert inputs.shape == (len(labels), info.length, info.d_input) and inputs.dtype == torch.float32
                 assert inputs.std() > 0.1 and inputs.abs().max() <= 1
