@@ -93,6 +93,7 @@ MIXERS: dict[str, Row] = {
             "norm-glu": {"norm": "layer", "output": "glu", "channels": 2, "init_scale": 1, "scales": 2},
             **BOTH_WAYS,
         },
+        streams=True,
     ),
     "long_conv": Row(
         {"l_max": L_MAX, "init": "double_exp"},
@@ -101,6 +102,7 @@ MIXERS: dict[str, Row] = {
             "frequency": {"smoothing": "frequency", "output": None},
             **BOTH_WAYS,
         },
+        streams=True,
     ),
     "hyena": Row(
         {"l_max": L_MAX, "width": 8, "w": 4.0},

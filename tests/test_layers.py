@@ -17,7 +17,14 @@ MAY_IMPORT = {
     "longconv._native": ("longconv._checks",),
     "longconv.ops": ("longconv._checks", "longconv._autocast", "longconv._native"),
     "longconv.filters": ("longconv._checks", "longconv._autocast", "longconv.ops"),
-    "longconv.mixers": ("longconv._checks", "longconv._autocast", "longconv.ops", "longconv.filters"),
+    "longconv.streaming": ("longconv._checks", "longconv._autocast", "longconv.ops"),
+    "longconv.mixers": (
+        "longconv._checks",
+        "longconv._autocast",
+        "longconv.ops",
+        "longconv.filters",
+        "longconv.streaming",
+    ),
     "longconv.models": (
         "longconv._checks",
         "longconv._autocast",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 RELATIVE_L2 = {
     torch.float64: 1e-12,
@@ -31,3 +34,13 @@ def assert_close(got: Tensor, want: Tensor, tolerance: float | None = None) -> N
     bound = RELATIVE_L2[got.dtype] if tolerance is None else tolerance
     error = relative_l2(got, want)
     assert error <= bound, f"relative L2 error {error:.3g} > {bound:.3g}"
+
+
+def assert_same_state(got: Any, want: Any, tolerance: float) -> None:
+    """Fail unless two pytrees of tensors agree leaf by leaf; where one is empty or zero, so has to be the other."""
+    for one, other in zip(pytree.tree_leaves(got), pytree.tree_leaves(want), strict=True):
+        assert one.shape == other.shape and one.dtype == other.dtype
+        if other.norm() > 0:
+            assert_close(one, other, tolerance)
+        else:
+            assert not one.any()

@@ -55,9 +55,11 @@ class Filter(WideModule, ABC):
 
     Attributes:
         filter_parameters: names of the parameters that take ``filter_lr`` and no weight decay.
+        support: all taps from there on are zero; None: the filter goes on for ever.
     """
 
     filter_parameters: tuple[str, ...] = ()
+    support: int | None = None
 
     def __init__(self, filter_lr: float | None = None) -> None:
         super().__init__()

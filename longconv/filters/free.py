@@ -174,6 +174,7 @@ class FreeFilter(Filter):
         self.smoothing, self.smooth_window = smoothing, smooth_window
         self.dropout = nn.Dropout(check_real("filter_dropout", filter_dropout, least=0, most=1))
         self.weight = nn.Parameter(INITS[init](*sizes))
+        self.support = l_max
 
     def forward(self, length: int) -> Tensor:
         """The first ``length`` taps, (C, H, length)."""

@@ -182,6 +182,7 @@ class MultiscaleFilter(Filter):
         super().__init__(filter_lr)
         H, C, d = check_int("d_model", d_model), check_int("channels", channels), check_int("kernel_dim", kernel_dim)
         self.l_max, self.mode = check_int("l_max", l_max), check_choice("mode", mode, MODES)
+        self.support = self.l_max
         self.init_scale = check_int("init_scale", init_scale, least=0)
         least = check_real("decay_min", decay_min, least=0, open_least=True)
         most = check_real("decay_max", decay_max, least=least)

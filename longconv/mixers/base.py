@@ -27,6 +27,7 @@ from longconv._checks import (
 from longconv.filters import Filter
 from longconv.filters.base import SampledFilter
 from longconv.ops import fft_conv, transpose
+from longconv.streaming import OnlineConv
 
 State = Any
 """A pytree of tensors; what it holds is the mixer's own business."""
@@ -274,12 +275,8 @@ class FilterMixer(Mixer):
         return {}
 
     def streaming_refusal(self) -> str | None:
-        """Bidirectional filters can't stream, nor those that are sampled from no system: they have no recurrence."""
-        if self.bidirectional:
-            return "it is bidirectional, so that an output depends on inputs still to come"
-        if isinstance(self.taps, SampledFilter):
-            return None
-        return "its filter has no finite recurrence, and exact online convolution is not there yet"
+        """Bidirectional filters can't stream."""
+        return "it is bidirectional, so that an output depends on inputs still to come" if self.bidirectional else None
 
     def _zero_state(self, batch_size: int, like: Tensor, dtype: torch.dtype | None, *, wide: bool = False) -> Tensor:
         """The state 0 before the first sample: B times the shape of ``like``, a double precision part of the system.
@@ -304,7 +301,10 @@ class ConvolutionMixer(FilterMixer):
     sum_{s<=t} k[t-s] u[s] + sum_{s>t} k_reverse[s-t-1] u[s]. The C channels of a feature are convolved each with its
     own filter and joined by the output layer.
 
-    Its filter module gives (C, H, L) taps, or (2C, H, L) if bidirectional; see :class:`FilterMixer` for the rest.
+    Its filter module gives (C, H, L) taps, or (2C, H, L) if bidirectional; see :class:`FilterMixer` for the rest. It
+    streams by :class:`~longconv.streaming.OnlineConv`, for any filter; subclasses whose filter has a recurrence know
+    better. The taps in a state are those of the parameters at its creation, where the filter goes on for ever those at
+    the steps that needed more of it: after a step of an optimiser streams begin anew, with a new state.
     """
 
     def forward(self, u: Tensor, lengths: Tensor | None = None, *, rate: float = 1.0) -> Tensor:
@@ -327,6 +327,27 @@ class ConvolutionMixer(FilterMixer):
         """(B, L, H) -> (B, C H, L), the input of every filter."""
         x = transpose(u)
         return x if self.channels == 1 else x.repeat(1, self.channels, 1)
+
+    # --- streaming ----------------------------------------------------------------------------------------------------
+
+    def _online(self) -> OnlineConv:
+        return OnlineConv(self._taps_with_skip, length=self.taps.support)
+
+    def _taps_with_skip(self, length: int) -> Tensor:
+        """The filters of all channels, (C H, length), with the skip in tap 0."""
+        k = self.filter(length).flatten(0, 1)
+        return torch.cat([k[:, :1] + self.D.flatten()[:, None].to(k.dtype), k[:, 1:]], -1)
+
+    def _init_state(self, batch_size: int, device: torch.device | str | None, dtype: torch.dtype | None) -> State:
+        return self._online().init_state(batch_size, device=device, dtype=dtype)
+
+    def _step(self, u_t: Tensor, state: State) -> tuple[Tensor, State]:
+        y, state = self._online().step(u_t.repeat(1, self.channels), state)
+        return self._mix_features(y), state
+
+    def _prefill(self, u: Tensor, state: State) -> tuple[Tensor, State]:
+        y, state = self._online().prefill(self._features(u), state)
+        return self._mix_features(transpose(y)), state
 
 
 class FollowingLayerNorm(nn.LayerNorm):

@@ -1,0 +1,24 @@
+"""Exact causal convolution online, for filters with no finite recurrence.
+
+A stream is cut into blocks of S samples. With S_p = 2^p S, the lags of a filter are shared out among levels:
+
+    level 0     lags [0, 2 S)       within a block sample by sample, from the blocks before by a short FFT a block
+    level p     lags [S_p, 2 S_p)   the outputs [e, e + S_p) from the samples [e - 2 S_p, e), by FFTs of 2 S_p
+
+Level p is due once in 2^p blocks: O(L log^2 L) for L samples. All channels at one time would make some steps as slow as
+a whole forward pass, so every channel has a clock of its own: level p is cut into pieces of neighbouring channels whose
+times e differ, and a part 1 / 2^p of the channels is due in each block. A piece of level p is due only when that piece
+of level p - 1 is that holds its channels: samples go up from level to level, sums of outputs come down, and a step
+touches those channels alone that are due.
+
+References:
+    Fast On-line Integer Multiplication (Fischer, Stockmeyer, 1974)
+    Relax, but Don't be Too Lazy (van der Hoeven, 2002)
+    Flash Inference: Near Linear Time Inference for Long Convolution Sequence Models and Beyond (Oncescu, Purandare,
+    Idreos, Kakade, arXiv 2410.12982)
+"""
+
+from longconv.streaming.online import OnlineConv
+from longconv.streaming.state import OnlineState
+
+__all__ = ["OnlineConv", "OnlineState"]

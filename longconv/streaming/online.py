@@ -1,0 +1,267 @@
+"""The online convolution."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from longconv import _autocast
+from longconv._checks import FLOATS, check_device, check_int, check_shape, check_tensor, describe
+from longconv.streaming.levels import Levels
+from longconv.streaming.products import Known, Streamed, Taps
+from longconv.streaming.state import OnlineState, Pieces
+
+
+class OnlineConv:
+    r"""The causal convolution of a stream, sample by sample or in chunks, exactly.
+
+    .. math:: y_t = \sum_{j \le t} k_j\, x_{t-j}
+
+    for every sample of a batch and every channel. L steps take O(L log^2 L) operations and O(L) memory (O(K) where the
+    filter ends), however the stream is cut; a chunk of T samples costs FFT convolutions of O(T) samples. No step does
+    more than the work of a block on all channels, or of all blocks on one channel: the long FFTs of different channels
+    come at different times. State goes in and comes out: nothing of a state that was given is changed, and what a step
+    doesn't touch is handed on by reference.
+
+    Args:
+        k: the filter: taps (H, K), or (B, H, K) with one filter a sample; or a function length -> so many taps, of
+            which fewer are a prefix of more; or None for a filter that is a stream itself, whose tap k[t] comes with
+            sample x[t].
+        length: K, where ``k`` is a function: taps from there on are zero. None: the filter goes on for ever; by time t
+            it is asked for at most 4 t taps (2 S at the start).
+        block: S, a power of two. It changes no result.
+
+    Gradients reach the samples, and by way of the state the taps. A function is called in ``init_state``, and where the
+    filter goes on for ever in those steps that need more of it.
+
+    References:
+        Flash Inference: Near Linear Time Inference for Long Convolution Sequence Models and Beyond (Oncescu, Purandare,
+        Idreos, Kakade, arXiv 2410.12982)
+        Relax, but Don't be Too Lazy (van der Hoeven, 2002), for filters that are streams
+
+    >>> conv = OnlineConv(torch.tensor([[1.0, 0.5, 0.25]]))
+    >>> y, state = conv.prefill(torch.tensor([[[1.0, 0.0]]]))
+    >>> y_t, state = conv.step(torch.tensor([[2.0]]), state)
+    >>> y.round(decimals=4), y_t.round(decimals=4)
+    (tensor([[[1.0000, 0.5000]]]), tensor([[2.2500]]))
+    >>> square, t = OnlineConv(), torch.tensor([[1.0]])  # (1 + z + z^2 + ...)^2
+    >>> state = square.init_state(1, 1)
+    >>> for _ in range(3):
+    ...     y_t, state = square.step(t, state, t)
+    >>> y_t
+    tensor([[3.]])
+    """
+
+    def __init__(self, k: Tensor | Taps | None = None, *, length: int | None = None, block: int = 64) -> None:
+        if check_int("block", block) & (block - 1):
+            raise ValueError(f"block is {block}, expected a power of two")
+        if length is not None:
+            check_int("length", length)
+            if not callable(k):
+                raise ValueError(f"length is {length}, expected None: it is for a k that is a function")
+        if isinstance(k, Tensor):
+            check_tensor("k", k, "(H, K) or (B, H, K)", ndim=(2, 3), dtypes=FLOATS)
+            if k.shape[-1] < 1:
+                raise ValueError(f"k is {describe(k)}, expected at least one tap, K >= 1")
+            self.products: Known | Streamed = Known(block, lambda _: k, k.shape[-1])
+        elif callable(k):
+            self.products = Known(block, k, length)
+        elif k is None:
+            self.products = Streamed(block)
+        else:
+            raise TypeError(f"k is {describe(k)}, expected a tensor, a function of the length, or None")
+        self.block = block
+
+    # --- what everybody calls -----------------------------------------------------------------------------------------
+
+    def init_state(
+        self,
+        batch_size: int,
+        channels: int | None = None,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> OnlineState:
+        """The state before the first sample.
+
+        Args:
+            batch_size: B.
+            channels: H; needed where the filter is a stream, which doesn't show it before it starts.
+            device: where the state lives; None: where the taps are.
+            dtype: real dtype that sets the state's precision, float32 at least; None: that of the taps.
+
+        Raises:
+            TypeError: a size that is no integer, or a dtype that is not a real floating one.
+            ValueError: a negative size; channels or batch size that are not the filter's; no channels for a stream.
+        """
+        check_int("batch_size", batch_size, least=0)
+        if dtype is not None and dtype not in FLOATS:
+            raise TypeError(f"dtype is {dtype}, expected one of {', '.join(map(str, FLOATS))}")
+        if channels is not None:
+            check_int("channels", channels, least=0)
+        if isinstance(self.products, Streamed):
+            if channels is None:
+                raise ValueError("channels is None, expected H: the filter is a stream, and doesn't show it yet")
+            wide = torch.promote_types(dtype or torch.get_default_dtype(), torch.float32)
+            pending = torch.zeros(self.block, batch_size, channels, device=device, dtype=wide)
+            return OnlineState(pending, (), (), (), (), pending.new_empty(0, 0))
+        k = self.products.first(batch_size, channels, device, dtype)
+        pending = k[1].new_zeros(self.block, batch_size, k[1].shape[-2])
+        return OnlineState(pending, (), (), (), k, pending.new_empty(0, 0))
+
+    def step(self, x_t: Tensor, state: OnlineState, k_t: Tensor | None = None) -> tuple[Tensor, OnlineState]:
+        """One sample.
+
+        Args:
+            x_t: (B, H).
+            state: the state before it.
+            k_t: (B, H), the tap k[t], where the filter is a stream; else None.
+
+        Returns:
+            y_t (B, H) in x_t's dtype, and the state after it.
+
+        Raises:
+            TypeError: x_t, k_t or state of a wrong kind or dtype.
+            ValueError: a wrong shape or device, or a state of another batch size or filter.
+        """
+        z = self._checked("x_t", x_t, "k_t", k_t, "(B, H)", state)
+        with _autocast.off(x_t.device):
+            if not state.pending.shape[0]:
+                state = self._turned(state)
+            pending = self.products.pushed(z, state)
+        return pending[0].to(x_t.dtype), state._replace(pending=pending[1:], samples=(*state.samples, z))
+
+    def prefill(
+        self, x: Tensor, state: OnlineState | None = None, k: Tensor | None = None
+    ) -> tuple[Tensor, OnlineState]:
+        """A chunk of any length.
+
+        Args:
+            x: (B, H, T).
+            state: the state before it; None: the first.
+            k: (B, H, T), the taps that come with it, where the filter is a stream; else None.
+
+        Returns:
+            y (B, H, T) in x's dtype, and the state after it.
+
+        Raises:
+            TypeError: x, k or state of a wrong kind or dtype.
+            ValueError: a wrong shape or device, or a state of another batch size or filter.
+        """
+        if state is None:
+            check_tensor("x", x, "(B, H, T)", ndim=3, dtypes=FLOATS)
+            state = self.init_state(x.shape[0], x.shape[1], device=x.device, dtype=x.dtype)
+        z = self._checked("x", x, "k", k, "(B, H, T)", state)
+        outputs, start = [x.new_empty(*x.shape[:2], 0)], 0
+        with _autocast.off(x.device):
+            while start < x.shape[2]:
+                room, left = state.pending.shape[0], x.shape[2] - start
+                size = min(room, left) if room else left // self.block * self.block
+                part = z[..., start : start + size]
+                start += size
+                if room:
+                    y, state = self._within(part, state)
+                elif size:
+                    y, state = self._whole_blocks(part, state)
+                else:
+                    state = self._turned(state)
+                    continue
+                outputs.append(y.to(x.dtype))
+        return torch.cat(outputs, -1), state
+
+    # --- blocks -------------------------------------------------------------------------------------------------------
+
+    def _within(self, z: Tensor, state: OnlineState) -> tuple[Tensor, OnlineState]:
+        """A chunk z (Z, H, T) that fits into the block under way."""
+        size = z.shape[-1]
+        pending = self.products.within(z, state)
+        state = state._replace(pending=pending[size:], samples=(*state.samples, *_by_time(z)))
+        return pending[:size].permute(1, 2, 0), state
+
+    def _turned(self, state: OnlineState) -> OnlineState:
+        """The next block begins: what all samples so far add to it."""
+        n = state.clock.shape[0] + 1
+        blocks = (*state.blocks, torch.stack(state.samples, -1))[-2:]
+        window = torch.cat(blocks, -1)
+        k = self.products.grown(state.k, n, n, window)
+        levels = Levels(self.products, state, k, n)
+        levels.fire(n, 0, 0, window)
+        pending = levels.plus_above(self.products.base(window, n, k), n, 0, 0).permute(2, 0, 1).contiguous()
+        return OnlineState(pending, (), blocks, levels.frozen(), k, state.clock.new_empty(n, 0))
+
+    def _whole_blocks(self, z: Tensor, state: OnlineState) -> tuple[Tensor, OnlineState]:
+        """A chunk z (Z, H, M S) of M blocks that follows a full block; after it the last of them is full.
+
+        With 2^c <= M, the levels up to c are due for all channels: their outputs are one convolution, and what they
+        leave is made from the samples anew. The levels above go on piece by piece.
+        """
+        S, n, count = self.block, state.clock.shape[0] + 1, z.shape[-1] // self.block
+        last = n + count - 1
+        c = min(count.bit_length() - 1, self.products.levels(last))
+        history = self.products.history(c, n)
+        whole = torch.cat([*self._past(state, n, history), z], -1)
+        k = self.products.grown(state.k, n, last, whole)
+        levels = Levels(self.products, state, k, last)
+        head = self.products.first_taps(c, state) if history < n else None
+        y = self.products.chunk(c, whole, z.shape[-1], head, k)
+        if c < len(levels.levels):
+            y = y + levels.go_on(n, last, c, whole)
+        levels.renew(last, c, whole)
+        blocks = whole[..., -S * min(last + 1, 3) : -S].clone().split(S, -1)
+        pending = state.pending.new_empty(0, *state.pending.shape[1:])
+        clock = state.clock.new_empty(last, 0)
+        return y, OnlineState(pending, _by_time(z[..., -S:]), blocks, levels.frozen(), k, clock)
+
+    def _past(self, state: OnlineState, n: int, count: int) -> list[Tensor]:
+        """The samples (Z, H, ...) of the last ``count`` of n whole blocks, in parts; ``state`` holds the last one."""
+        S, pieces = self.block, Pieces(state.pending.shape[2])
+        parts = [torch.stack(state.samples, -1), *state.blocks[-1:]][:count]
+        for p, level in enumerate(state.levels, 1):
+            first, beyond = max(n - (2 << p), n - count), n - (1 << p)
+            if first >= beyond:
+                break
+            rows = []
+            for j, window in enumerate(level.windows):
+                start = n - 1 - pieces.since(p, j, n - 1) - window.shape[-1] // S
+                rows.append(window[..., (first - start) * S : (beyond - start) * S])
+            parts.append(torch.cat(rows, 1))
+        return parts[::-1]
+
+    # --- checks -------------------------------------------------------------------------------------------------------
+
+    def _checked(
+        self, x_name: str, x: Tensor, k_name: str, k: Tensor | None, symbols: str, state: OnlineState
+    ) -> Tensor:
+        """The samples, above the taps that come with them, in the state's precision: (Z, H) or (Z, H, T)."""
+        if not isinstance(state, OnlineState):
+            raise TypeError(f"state is {describe(state)}, expected the OnlineState that init_state returns")
+        pending, ndim = state.pending, symbols.count(",") + 1
+        check_tensor(x_name, x, symbols, ndim=ndim, dtypes=FLOATS)
+        if pending.shape[1:] != x.shape[:2]:
+            raise ValueError(
+                f"state.pending is {describe(pending)}, a state of batch size {pending.shape[1]} and "
+                f"{pending.shape[2]} channels, but {x_name} is {describe(x)}: init_state makes one that fits"
+            )
+        if pending.shape[0] + len(state.samples) != self.block or not self.products.fits(state):
+            raise ValueError(f"state is of a filter of another kind or block than this one's, S = {self.block}")
+        check_device("state.pending", pending, x_name, x)
+        if x.dtype == torch.float64 and pending.dtype != torch.float64:
+            raise TypeError(
+                f"state.pending is {describe(pending)}, but {x_name} is {describe(x)}: init_state with "
+                "dtype=torch.float64 makes a state of its precision"
+            )
+        if isinstance(self.products, Known):
+            if k is not None:
+                raise ValueError(f"{k_name} is {describe(k)}, expected None: the filter is known ahead")
+            check_device("state.k", state.k[1], x_name, x)
+            return x.to(pending.dtype, copy=True)
+        check_tensor(k_name, k, symbols, ndim=ndim, dtypes=FLOATS)
+        assert k is not None
+        check_shape(k_name, k, x.shape, symbols)
+        check_device(k_name, k, x_name, x)
+        return torch.cat((x.to(pending.dtype), k.to(pending.dtype)))
+
+
+def _by_time(z: Tensor) -> tuple[Tensor, ...]:
+    """(Z, H, T) -> T tensors (Z, H) of their own memory."""
+    return z.permute(2, 0, 1).clone(memory_format=torch.contiguous_format).unbind()

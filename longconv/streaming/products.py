@@ -1,0 +1,271 @@
+"""The products of samples and taps that each level of a stream has: a filter known ahead, or one that is a stream.
+
+Every product x[i] k[j], which belongs to the output i + j, is on one level: of a filter known ahead, level p has those
+with j in [S_p, 2 S_p); of a filter that is a stream, whose tap k[j] is known at time j, those with min(i, j) there: the
+samples with the first taps, and the taps with the first samples. With S_0 = 0 that holds for level 0 too.
+
+Symbols as in :mod:`longconv.streaming.state`. Convolutions are written for windows that end where the known ends: the
+last outputs that they reach are the last that fft_conv gives.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from longconv._checks import FLOATS, check_shape, check_tensor, describe
+from longconv.ops.fft_conv import fft_conv
+from longconv.streaming.state import OnlineState
+
+Taps = Callable[[int], Tensor]
+"""Length -> the first taps, (H, length) or (B, H, length)."""
+
+
+def check_taps(k: Tensor, like: Tensor | None = None, length: int = 0) -> Tensor:
+    """Return what a function of the length gave; it has to be so many taps for the channels of ``like``."""
+    check_tensor("k", k, "(H, K) or (B, H, K)", ndim=(2, 3), dtypes=FLOATS)
+    if k.shape[-1] < 1:
+        raise ValueError(f"k is {describe(k)}, expected at least one tap, K >= 1")
+    if like is not None:
+        check_shape(f"k({length})", k, (*like.shape[:-1], length), "(H, K) or (B, H, K) as before")
+    return k
+
+
+class Products(ABC):
+    """The products of one kind of filter.
+
+    Args:
+        block: S.
+    """
+
+    def __init__(self, block: int) -> None:
+        self.block = block
+
+    @abstractmethod
+    def fits(self, state: OnlineState) -> bool:
+        """Whether a state is one of such a filter."""
+
+    @abstractmethod
+    def levels(self, n: int) -> int:
+        """The number of levels from 1 on that have something to do at time n."""
+
+    @abstractmethod
+    def grown(self, k: tuple[Tensor, ...], first: int, last: int, whole: Tensor) -> tuple[Tensor, ...]:
+        """The state's ``k`` at time ``last``, from that at time ``first`` - 1.
+
+        ``whole`` (Z, H, ...) are samples from the start of the stream on where ``first`` is 1 or 2.
+        """
+
+    @abstractmethod
+    def pushed(self, z: Tensor, state: OnlineState) -> Tensor:
+        """The pending outputs (S - r, B, H) with the products of one more sample z (Z, H)."""
+
+    @abstractmethod
+    def within(self, z: Tensor, state: OnlineState) -> Tensor:
+        """The same with a chunk z (Z, H, T) of T <= S - r samples."""
+
+    @abstractmethod
+    def base(self, window: Tensor, n: int, k: tuple[Tensor, ...]) -> Tensor:
+        """Of level 0, what the samples before block n add to its outputs: (B, H, S); ``window`` the last two blocks."""
+
+    @abstractmethod
+    def outputs(
+        self, p: int, rows: tuple[int, int], end: int, window: Tensor, head: Tensor | None, k: tuple[Tensor, ...]
+    ) -> Tensor:
+        """Of level p, what the samples before ``end`` add to the outputs before end + 2^p, of a piece's rows.
+
+        (B, rows, S_p), or fewer where the first of these are zero; ``window`` and ``head`` are those of a
+        :class:`~longconv.streaming.state.Level`.
+        """
+
+    @abstractmethod
+    def chunk(self, c: int, whole: Tensor, length: int, head: Tensor | None, k: tuple[Tensor, ...]) -> Tensor:
+        """Of the levels 0 to c, the last ``length`` outputs (B, H, length) of samples ``whole`` (Z, H, ...).
+
+        Before them, ``whole`` has :meth:`history` blocks; ``head`` is the first 2 S_c taps and samples, or None where
+        ``whole`` begins with them.
+        """
+
+    @abstractmethod
+    def history(self, c: int, n: int) -> int:
+        """How many of n blocks a chunk needs for the levels 0 to c."""
+
+    def head(self, p: int, end: int, window: Tensor) -> Tensor:
+        """The head of a piece of level p from its samples ``window`` that end at time ``end``."""
+        raise NotImplementedError
+
+    def first_taps(self, c: int, state: OnlineState) -> Tensor | None:
+        """The first 2 S_c taps and samples (2 B, H, 2 S_c) of a filter that is a stream, from all levels; else None."""
+        return None
+
+
+class Known(Products):
+    """A filter that is known ahead.
+
+    Args:
+        block: S.
+        taps: length -> the first taps.
+        length: K, or None for a filter that goes on for ever.
+    """
+
+    def __init__(self, block: int, taps: Taps, length: int | None) -> None:
+        super().__init__(block)
+        self.taps, self.length = taps, length
+
+    def first(
+        self, batch_size: int, channels: int | None, device: torch.device | str | None, dtype: torch.dtype | None
+    ) -> tuple[Tensor, ...]:
+        """The state's ``k`` at the start: the first taps by time, and all that there are, two at least."""
+        k = check_taps(self.taps(self.length or 2 * self.block))
+        if k.ndim == 3 and len(k) != batch_size:
+            raise ValueError(f"batch_size is {batch_size}, but k is {describe(k)}, the filters of {len(k)} samples")
+        if channels not in (None, k.shape[-2]):
+            raise ValueError(f"channels is {channels}, but k is {describe(k)}, the filters of {k.shape[-2]}")
+        k = k.to(device, torch.promote_types(dtype or k.dtype, torch.float32))
+        near = F.pad(k, (0, max(0, self.block - k.shape[-1])))[..., : self.block]
+        near = near[None] if k.ndim == 2 else near
+        return near.permute(2, 0, 1).contiguous(), F.pad(k, (0, max(0, 2 - k.shape[-1])))
+
+    def fits(self, state: OnlineState) -> bool:
+        return len(state.k) == 2 and state.k[0].shape[1] in (1, state.pending.shape[1])
+
+    def levels(self, n: int) -> int:
+        most = int(n).bit_length()
+        if self.length is None:
+            return most
+        return min(most, max(0, ((self.length - 1) // self.block).bit_length() - 1))
+
+    def grown(self, k: tuple[Tensor, ...], first: int, last: int, whole: Tensor) -> tuple[Tensor, ...]:
+        need = 2 * self.block << self.levels(last)
+        if self.length is not None or k[1].shape[-1] >= need:
+            return k
+        return k[0], check_taps(self.taps(need), k[1], need).to(k[1])
+
+    def pushed(self, z: Tensor, state: OnlineState) -> Tensor:
+        return torch.addcmul(state.pending, z, state.k[0][: state.pending.shape[0]])
+
+    def within(self, z: Tensor, state: OnlineState) -> Tensor:
+        room = state.pending.shape[0]
+        ahead = fft_conv(F.pad(z, (0, room - z.shape[-1])), state.k[1][..., :room])
+        return state.pending + ahead.permute(2, 0, 1)
+
+    def base(self, window: Tensor, n: int, k: tuple[Tensor, ...]) -> Tensor:
+        S = self.block
+        return fft_conv(F.pad(window, (0, S)), k[1][..., 1 : 2 * S])[..., -S - 1 : -1]
+
+    def outputs(
+        self, p: int, rows: tuple[int, int], end: int, window: Tensor, head: Tensor | None, k: tuple[Tensor, ...]
+    ) -> Tensor:
+        S = self.block << p
+        return fft_conv(window, k[1][..., slice(*rows), S : 2 * S])[..., -S:]
+
+    def chunk(self, c: int, whole: Tensor, length: int, head: Tensor | None, k: tuple[Tensor, ...]) -> Tensor:
+        return fft_conv(whole, k[1][..., : 2 * self.block << c])[..., -length:]
+
+    def history(self, c: int, n: int) -> int:
+        return min(n, 2 << c)
+
+
+class Streamed(Products):
+    """A filter that is a stream: tap k[t] comes with sample x[t], below it in z."""
+
+    def fits(self, state: OnlineState) -> bool:
+        return not state.k or state.k[0].shape[1] == 2 * state.pending.shape[1]
+
+    def levels(self, n: int) -> int:
+        return int(n).bit_length()
+
+    def grown(self, k: tuple[Tensor, ...], first: int, last: int, whole: Tensor) -> tuple[Tensor, ...]:
+        if first <= 1:
+            k = (_swapped(whole[..., : self.block]).permute(2, 0, 1).contiguous(),)
+        if first <= 2 <= last:
+            k = (*k, _swapped(whole[..., : 2 * self.block]))
+        return k
+
+    def pushed(self, z: Tensor, state: OnlineState) -> Tensor:
+        pending = state.pending
+        room, batch = pending.shape[:2]
+        x, tap = _halves(z)
+        if state.k:
+            near = state.k[0][:room]
+            return pending + x * near[:, :batch] + tap * near[:, batch:]
+        known = torch.stack((*state.samples, z))[:room]  # in the first block, t taps and samples and those of now
+        ahead = x * known[:, batch:]
+        ahead[: len(state.samples)] += tap * known[: len(state.samples), :batch]
+        return pending + F.pad(ahead, (0, 0, 0, 0, 0, room - len(known)))
+
+    def within(self, z: Tensor, state: OnlineState) -> Tensor:
+        room = state.pending.shape[0]
+        if state.k:
+            head = state.k[0][:room].permute(1, 2, 0)
+            ahead = _folded(fft_conv(F.pad(z, (0, room - z.shape[-1])), head))
+            return state.pending + ahead.permute(2, 0, 1)
+        z = torch.cat([*(past[..., None] for past in state.samples), z], -1)
+        x, taps = _halves(F.pad(z, (0, self.block - z.shape[-1])))
+        return fft_conv(x, taps).permute(2, 0, 1)[-room:]
+
+    def base(self, window: Tensor, n: int, k: tuple[Tensor, ...]) -> Tensor:
+        S = self.block
+        if n <= 2:
+            x, taps = _halves(window)
+            return fft_conv(F.pad(x, (0, S)), taps)[..., -S:]
+        return _folded(fft_conv(F.pad(self._from(window, n, 0, 2), (0, S)), k[1])[..., -S:])
+
+    def outputs(
+        self, p: int, rows: tuple[int, int], end: int, window: Tensor, head: Tensor | None, k: tuple[Tensor, ...]
+    ) -> Tensor:
+        S, first = self.block << p, 1 << p
+        if end <= first:
+            return window[: len(window) // 2, :, :0]
+        if end < 2 * first:
+            x, taps = _halves(window[..., (first - end) * self.block :])
+            return fft_conv(x, taps)
+        assert head is not None
+        return _folded(fft_conv(self._from(window, end, first, 2 * first), head)[..., -S:])
+
+    def chunk(self, c: int, whole: Tensor, length: int, head: Tensor | None, k: tuple[Tensor, ...]) -> Tensor:
+        if head is None:
+            head = _swapped(whole[..., : 2 * self.block << c])
+            whole = self._from(whole, whole.shape[-1] // self.block, 0, 2 << c)
+        return _folded(fft_conv(whole, head)[..., -length:])
+
+    def history(self, c: int, n: int) -> int:
+        return n if n <= 4 << c else 2 << c
+
+    def first_taps(self, c: int, state: OnlineState) -> Tensor | None:
+        return torch.cat([state.k[1], *(torch.cat(level.heads, 1) for level in state.levels[:c])], -1)
+
+    def head(self, p: int, end: int, window: Tensor) -> Tensor:
+        first, start = 1 << p, end - window.shape[-1] // self.block
+        if end < 2 * first:
+            return window[..., :0]
+        return _swapped(window[..., (first - start) * self.block : (2 * first - start) * self.block])
+
+    def _from(self, window: Tensor, end: int, x: int, k: int) -> Tensor:
+        """A window that ends at time ``end`` with zeros for the samples before time x and the taps before time k."""
+        start = end - window.shape[-1] // self.block
+        if start >= max(x, k):
+            return window
+        t = torch.arange(window.shape[-1], device=window.device) + start * self.block
+        since = torch.tensor([x, k], device=window.device).repeat_interleave(len(window) // 2) * self.block
+        return torch.where(t >= since[:, None, None], window, 0)
+
+
+def _halves(z: Tensor) -> tuple[Tensor, Tensor]:
+    """Samples and taps."""
+    return z[: len(z) // 2], z[len(z) // 2 :]
+
+
+def _swapped(z: Tensor) -> Tensor:
+    """Samples above and taps below -> taps above and samples below: what z is convolved with."""
+    return z.roll(len(z) // 2, 0)
+
+
+def _folded(y: Tensor) -> Tensor:
+    """The sum of both halves of the batch."""
+    above, below = _halves(y)
+    return above + below

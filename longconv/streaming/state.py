@@ -1,0 +1,79 @@
+"""What a stream carries from step to step, and how its channels are cut into pieces.
+
+Symbols: B batch, H channels, K taps, S samples of a block, n whole blocks before the one under way. Z is B, or 2 B
+where the filter is a stream itself: samples above, taps below.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Level(NamedTuple):
+    """Level p of a stream, p >= 1: for every piece of channels, what it was left with when it was last due, at e."""
+
+    windows: tuple[Tensor, ...]
+    """(Z, rows, 2 S_p), the samples before e; fewer where there were no more."""
+    outputs: tuple[Tensor, ...]
+    """(B, rows, S_p), what the lags from S_p on add to the outputs before e + S_p; fewer where the first are zero."""
+    heads: tuple[Tensor, ...]
+    """Where the filter is a stream: (2 B, rows, S_p), its taps and below them samples in [S_p, 2 S_p), once there."""
+
+
+class OnlineState(NamedTuple):
+    """State of an :class:`OnlineConv`, with r samples of a block taken, 0 <= r <= S."""
+
+    pending: Tensor
+    """(S - r, B, H), what the samples so far add to the outputs still to come in this block."""
+    samples: tuple[Tensor, ...]
+    """r tensors (Z, H), the samples of this block."""
+    blocks: tuple[Tensor, ...]
+    """(Z, H, S), the last two blocks before this one."""
+    levels: tuple[Level, ...]
+    """From level 1 on."""
+    k: tuple[Tensor, ...]
+    """The first S taps (S, 1 or B, H), and all taps (H, K) or (B, H, K). Where the filter is a stream: its taps and
+    below them the samples, of the first block (S, 2 B, H) and of the first two (2 B, H, 2 S), once there."""
+    clock: Tensor
+    """(n, 0): its shape counts the blocks before this one."""
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """How the channels of a level are cut: pieces of level p + 1 nest in those of level p, and so do their times.
+
+    Piece j of level p is due at the times phase + m 2^p in blocks, where phase is j with its bits reversed.
+
+    >>> pieces = Pieces(8)
+    >>> [(pieces.rows(2, j), pieces.since(2, j, 4)) for j in range(4)]
+    [((0, 2), 0), ((2, 4), 2), ((4, 6), 3), ((6, 8), 1)]
+    """
+
+    channels: int
+
+    def bits(self, p: int) -> int:
+        """The logarithm of the number of pieces: level p has 2^p while there are channels enough."""
+        return min(p, max(self.channels, 1).bit_length() - 1)
+
+    def all(self, p: int) -> range:
+        """The pieces of level p."""
+        return range(1 << self.bits(p))
+
+    def rows(self, p: int, j: int) -> tuple[int, int]:
+        """The channels of piece j: first, and last + 1."""
+        bits = self.bits(p)
+        return self.channels * j >> bits, self.channels * (j + 1) >> bits
+
+    def children(self, p: int, j: int) -> tuple[int, ...]:
+        """The pieces of level p + 1 that hold the channels of piece j."""
+        return (2 * j, 2 * j + 1) if self.bits(p + 1) > self.bits(p) else (j,)
+
+    def since(self, p: int, j: int, n: int) -> int:
+        """How many blocks before time n piece j was due last, 0 if it is now."""
+        phase = 0
+        for _ in range(self.bits(p)):
+            phase, j = 2 * phase + j % 2, j // 2
+        return (n - phase) % 2**p
