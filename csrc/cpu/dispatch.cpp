@@ -25,6 +25,23 @@ extern const Kernels kernels;
 
 namespace {
 
+#if defined(__x86_64__)
+// By their features: Clang 14 does not know the names of the levels. No processor with AVX2, FMA and BMI2 lacks the
+// rest of its level, for which Clang has no names.
+bool has_v2() {
+    return __builtin_cpu_supports("ssse3") && __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("popcnt");
+}
+bool has_v3() {
+    return has_v2() && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+           __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
+}
+bool has_v4() {
+    return has_v3() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512vl");
+}
+#endif
+
 struct Isa {
     const char* name;
     const Kernels* kernels;
@@ -34,9 +51,9 @@ struct Isa {
 const Isa kIsas[] = {
 // widest first
 #if defined(__x86_64__)
-    {"x86-64-v4", &x86_64_v4::kernels, [] { return __builtin_cpu_supports("x86-64-v4") != 0; }},
-    {"x86-64-v3", &x86_64_v3::kernels, [] { return __builtin_cpu_supports("x86-64-v3") != 0; }},
-    {"x86-64-v2", &x86_64_v2::kernels, [] { return __builtin_cpu_supports("x86-64-v2") != 0; }},
+    {"x86-64-v4", &x86_64_v4::kernels, has_v4},
+    {"x86-64-v3", &x86_64_v3::kernels, has_v3},
+    {"x86-64-v2", &x86_64_v2::kernels, has_v2},
 #elif defined(__aarch64__)
     {"neon", &baseline::kernels, [] { return true; }},
 #else

@@ -17,3 +17,12 @@ def isa(request: pytest.FixtureRequest) -> Iterator[str]:
     _native.select_isa(_native.cpu(), request.param)
     yield request.param
     _native.select_isa(_native.cpu(), before)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of the backend ``cpu``, or of every instruction set, are native."""
+    for item in items:
+        parameters = getattr(getattr(item, "callspec", None), "params", {})
+        if "isa" in parameters or parameters.get("backend") == "cpu":
+            item.add_marker("native")

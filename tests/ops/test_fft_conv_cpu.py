@@ -15,7 +15,10 @@ from longconv.ops import fft_conv
 from longconv.ops.fft_conv import cpu
 from tests.tolerances import assert_close
 
-pytestmark = pytest.mark.skipif(cpu.available() is not None, reason=str(cpu.available()))
+pytestmark = [
+    pytest.mark.native,
+    pytest.mark.skipif(cpu.available() is not None, reason=str(cpu.available())),
+]
 
 ERROR = {torch.float32: 5e-7, torch.float64: 3e-15}
 """What a transform of this design is off by, relative L2; the promise to users is tests/tolerances.py."""

@@ -1,0 +1,191 @@
+// The convolution and its gradients against their sums, in every mode.
+
+#include <memory>
+
+#include "testing.h"
+
+namespace testing {
+namespace {
+
+struct Case {
+    int64_t batch, channels, length, taps, reverse_taps;
+    bool per_sample, circular, skip, pre_gate, post_gate, lengths;
+    int wanted;  // bits: du, dk, dk_reverse, dskip, dpre_gate, dpost_gate
+
+    std::string text() const {
+        std::string s = "fft_conv of " + std::to_string(batch) + " x " + std::to_string(channels) + " x " +
+                        std::to_string(length) + ", taps " + std::to_string(taps) + " and " +
+                        std::to_string(reverse_taps);
+        const bool set[] = {per_sample, circular, skip, pre_gate, post_gate, lengths};
+        const char* names[] = {", per sample", ", circular", ", skip", ", pre_gate", ", post_gate", ", lengths"};
+        for (int i = 0; i < 6; ++i)
+            if (set[i]) s += names[i];
+        return s + ", gradients " + std::to_string(wanted);
+    }
+};
+
+// Rows of a tensor (samples, channels, count), at strides of its own; or none.
+template <typename T>
+struct Rows {
+    int64_t samples, channels, count, channel, batch;
+    std::unique_ptr<Buffer<T>> memory;
+
+    Rows(bool there, int64_t samples, int64_t channels, int64_t count)
+        : samples(samples), channels(channels), count(count) {
+        channel = count + random_int(0, 3), batch = channels * channel + random_int(0, 3);
+        if (!there) return;
+        memory.reset(new Buffer<T>((samples - 1) * batch + (channels - 1) * channel + count, random_int(0, 1)));
+    }
+    Rows random() && {
+        if (memory) memory->randomize();
+        return std::move(*this);
+    }
+    LongconvRows view() { return memory ? LongconvRows{memory->data(), batch, channel} : LongconvRows{}; }
+    T& at(int64_t b, int64_t h, int64_t n) { return (*memory)[b * batch + h * channel + n]; }
+    double value(int64_t b, int64_t h, int64_t n, double absent) { return memory ? double(at(b, h, n)) : absent; }
+};
+
+template <typename T>
+struct Test {
+    Case c;
+    int64_t owners = c.per_sample ? c.batch : 1;
+    std::vector<int64_t> lengths;
+    Rows<T> u{Rows<T>(true, c.batch, c.channels, c.length).random()};
+    Rows<T> k{Rows<T>(true, owners, c.channels, c.taps).random()};
+    Rows<T> k_reverse{Rows<T>(c.reverse_taps > 0, owners, c.channels, c.reverse_taps).random()};
+    Rows<T> skip{Rows<T>(c.skip, 1, c.channels, 1).random()};
+    Rows<T> pre_gate{Rows<T>(c.pre_gate, c.batch, c.channels, c.length).random()};
+    Rows<T> post_gate{Rows<T>(c.post_gate, c.batch, c.channels, c.length).random()};
+    Rows<T> dy{Rows<T>(true, c.batch, c.channels, c.length).random()};
+    Rows<T> y{true, c.batch, c.channels, c.length};
+    Rows<T> du{(c.wanted & 1) != 0, c.batch, c.channels, c.length};
+    Rows<T> dk{(c.wanted & 2) != 0, owners, c.channels, c.taps};
+    Rows<T> dk_reverse{(c.wanted & 4) != 0 && c.reverse_taps > 0, owners, c.channels, c.reverse_taps};
+    Rows<T> dskip{(c.wanted & 8) != 0 && c.skip, owners, c.channels, 1};
+    Rows<T> dpre_gate{(c.wanted & 16) != 0 && c.pre_gate, c.batch, c.channels, c.length};
+    Rows<T> dpost_gate{(c.wanted & 32) != 0 && c.post_gate, c.batch, c.channels, c.length};
+    std::vector<double> w_y, w_du, w_dk, w_reverse, w_skip, w_pre, w_post;  // what they should be, contiguous
+
+    explicit Test(const Case& given) : c(given) {
+        for (int64_t b = 0; b < c.batch; ++b) lengths.push_back(c.lengths ? random_int(0, c.length) : c.length);
+        for (int64_t b = 0; c.circular && c.lengths && b < c.batch; ++b)
+            for (int64_t h = 0; h < c.channels; ++h)
+                for (int64_t n = lengths[b]; n < c.taps; ++n) k.at(b, h, n) = 0;
+        const size_t rows = c.batch * c.channels * c.length, filters = owners * c.channels;
+        for (auto* of : {&w_y, &w_du, &w_pre, &w_post}) of->assign(rows, 0.0);
+        w_dk.assign(filters * c.taps, 0.0), w_reverse.assign(filters * c.reverse_taps, 0.0);
+        w_skip.assign(filters, 0.0);
+    }
+
+    // One row: z[t] = sum_s filter[t - s] x[s] and its adjoint.
+    void define(int64_t b, int64_t h) {
+        const int64_t n = lengths[b], owner = c.per_sample ? b : 0, filter = owner * c.channels + h;
+        const int64_t at = (b * c.channels + h) * c.length;
+        std::vector<double> x(n), g(n), z(n), dx(n);
+        for (int64_t t = 0; t < n; ++t) {
+            x[t] = u.at(b, h, t) * pre_gate.value(b, h, t, 1);
+            g[t] = dy.at(b, h, t) * post_gate.value(b, h, t, 1);
+        }
+        const double through = skip.value(0, h, 0, 0);
+        for (int64_t t = 0; t < n; ++t) {
+            z[t] += through * x[t], dx[t] += through * g[t], w_skip[filter] += g[t] * x[t];
+            for (int64_t s = 0; s < n; ++s) {
+                const int64_t lag = c.circular && t < s ? t - s + n : t - s;
+                if (lag >= c.taps || -lag > c.reverse_taps) continue;
+                const double tap = lag >= 0 ? k.at(owner, h, lag) : k_reverse.at(owner, h, -lag - 1);
+                z[t] += tap * x[s], dx[s] += tap * g[t];
+                (lag >= 0 ? w_dk[filter * c.taps + lag] : w_reverse[filter * c.reverse_taps - lag - 1]) += g[t] * x[s];
+            }
+        }
+        for (int64_t t = 0; t < n; ++t) {
+            w_y[at + t] = z[t] * post_gate.value(b, h, t, 1), w_post[at + t] = z[t] * dy.at(b, h, t);
+            w_du[at + t] = dx[t] * pre_gate.value(b, h, t, 1), w_pre[at + t] = dx[t] * u.at(b, h, t);
+        }
+    }
+
+    void compare(Rows<T>& got, const std::vector<double>& want, const char* name, double extra = 0) {
+        if (!got.memory) return;
+        const bool own_period = c.circular && c.lengths && &got == &dk;  // nothing is promised beyond it
+        Comparison all;
+        for (int64_t b = 0; b < got.samples; ++b)
+            for (int64_t h = 0; h < got.channels; ++h)
+                for (int64_t n = 0; n < got.count; ++n)
+                    if (!own_period || n < lengths[b])
+                        all.add(double(got.at(b, h, n)), want[(b * got.channels + h) * got.count + n]);
+        all.finish(Number<T>::kError, c.text() + ": " + name, extra);
+    }
+
+    void run(int32_t element) {
+        LongconvFftSize size;
+        expect_ok(longconv_cpu_fft_plan(nullptr, c.length, element, &size), c.text());
+        Buffer<T> plan(size.tables), work(threads() * size.forward), more_work(threads() * size.backward);
+        expect_ok(longconv_cpu_fft_plan(plan.data(), c.length, element, nullptr), c.text());
+        LongconvFftConv call = {};
+        call.plan = plan.data(), call.work = work.data(), call.lengths = c.lengths ? lengths.data() : nullptr;
+        call.batch = c.batch, call.channels = c.channels, call.length = c.length;
+        call.taps = c.taps, call.reverse_taps = c.reverse_taps;
+        call.per_sample = c.per_sample, call.circular = c.circular, call.threads = threads(), call.element = element;
+        call.u = u.view(), call.k = k.view(), call.k_reverse = k_reverse.view(), call.skip = skip.view();
+        call.pre_gate = pre_gate.view(), call.post_gate = post_gate.view(), call.y = y.view();
+        expect_ok(longconv_cpu_fft_conv(&call), c.text());
+        call.y = {}, call.work = more_work.data(), call.backward = 1, call.dy = dy.view();
+        call.du = du.view(), call.dk = dk.view(), call.dk_reverse = dk_reverse.view(), call.dskip = dskip.view();
+        call.dpre_gate = dpre_gate.view(), call.dpost_gate = dpost_gate.view();
+        if (c.wanted == 1) call.u = {};
+        expect_ok(longconv_cpu_fft_conv(&call), c.text());
+        for (int64_t b = 0; b < c.batch; ++b)
+            for (int64_t h = 0; h < c.channels; ++h) define(b, h);
+        compare(y, w_y, "y"), compare(du, w_du, "du"), compare(dk, w_dk, "dk");
+        compare(dk_reverse, w_reverse, "dk_reverse"), compare(dpre_gate, w_pre, "dpre_gate");
+        compare(dpost_gate, w_post, "dpost_gate");
+        // A sum that may be small is one number out of a spectrum that is not.
+        compare(dskip, w_skip, "dskip", __builtin_sqrt(static_cast<double>(c.batch * c.channels * c.length)));
+    }
+};
+
+Case random_case(int64_t length) {
+    Case c = {};
+    c.batch = random_int(1, 3), c.channels = random_int(1, length < 300 ? 3 : 1), c.length = length;
+    c.taps = random_bool() ? length : random_int(1, length);
+    c.circular = random_int(0, 2) == 0, c.lengths = random_int(0, 2) == 0;
+    c.reverse_taps = c.circular || random_bool() ? 0 : random_int(0, length - 1);
+    c.per_sample = random_int(0, 2) == 0 || (c.circular && c.lengths);
+    c.skip = random_bool(), c.pre_gate = random_bool(), c.post_gate = random_bool();
+    c.wanted = random_bool() ? 63 : static_cast<int>(random_int(1, 63));
+    return c;
+}
+
+void bad_calls() {
+    LongconvFftSize size;
+    expect(longconv_cpu_fft_plan(nullptr, 0, LONGCONV_FLOAT32, &size) == LONGCONV_BAD_SIZE, "a length of 0");
+    expect(longconv_cpu_fft_plan(nullptr, 8, 99, &size) == LONGCONV_BAD_ELEMENT, "an unknown element");
+    LongconvFftConv call = {};
+    call.batch = call.channels = call.length = call.taps = call.threads = 1;
+    for (int64_t* field : {&call.batch, &call.channels, &call.length, &call.taps, &call.reverse_taps}) {
+        const int64_t before = *field;
+        *field = -1;
+        expect(longconv_cpu_fft_conv(&call) == LONGCONV_BAD_SIZE, "a negative size");
+        *field = before;
+    }
+    call.element = 99;
+    expect(longconv_cpu_fft_conv(&call) == LONGCONV_BAD_ELEMENT, "an unknown element");
+    call.element = LONGCONV_FLOAT32, call.batch = 0;
+    expect_ok(longconv_cpu_fft_conv(&call), "no samples");
+}
+
+}  // namespace
+
+void fft_conv() {
+    bad_calls();
+    std::vector<int64_t> lengths;
+    for (int64_t length = 1; length <= 40; ++length) lengths.push_back(length);
+    for (int i = 0; i < 40; ++i) lengths.push_back(random_int(41, 300));
+    for (int64_t power : {64, 128, 192, 256, 320, 512, 768, 1024}) lengths.insert(lengths.end(), {power, power + 1});
+    lengths.insert(lengths.end(), {97, 101, 243, 509, 625, 997, 1009, 1280, 2048});
+    for (int64_t length : lengths) {
+        Test<float>(random_case(length)).run(LONGCONV_FLOAT32);
+        Test<double>(random_case(length)).run(LONGCONV_FLOAT64);
+    }
+}
+
+}  // namespace testing
