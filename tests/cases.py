@@ -118,6 +118,7 @@ MIXERS: dict[str, Row] = {
             },
             "bidirectional": {"bidirectional": True, "order": 3},
         },
+        streams=True,
     ),
     "orchid": Row(
         {"l_max": L_MAX, "width": 8, "w": 4.0},

@@ -1,19 +1,41 @@
 """Hyena.
 
-Symbols: B batch, L length, D features, M filters an order.
+Symbols: B batch, L length, D features, n order, K taps of the short convolution, M filters a long convolution.
 """
 
 from __future__ import annotations
+
+import functools
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from longconv import _autocast
-from longconv._checks import check_bool, check_choice, check_int, check_real
+from longconv._checks import (
+    check_bool,
+    check_choice,
+    check_device,
+    check_int,
+    check_real,
+    check_shape,
+    check_tensor,
+    describe,
+)
 from longconv.filters import ImplicitFilter
 from longconv.mixers.base import ACTIVATIONS, Mixer, filter_count, zero_beyond
 from longconv.mixers.projection import from_channels, to_channels
 from longconv.ops import fft_conv, short_conv
+from longconv.streaming import OnlineConv, OnlineState
+
+
+class HyenaState(NamedTuple):
+    """What a stream carries."""
+
+    past: Tensor
+    """(B, (n + 1) D, K - 1), the last projections before their short convolutions."""
+    convolutions: tuple[OnlineState, ...]
+    """Of the n - 1 long convolutions, in the order of their use."""
 
 
 class Hyena(Mixer):
@@ -25,6 +47,9 @@ class Hyena(Mixer):
 
     where k_i * is the convolution with the filters of that order, causal or with filters for the future too. A mixer of
     order n has n gates and n - 1 long convolutions.
+
+    The causal mixer streams by an :class:`~longconv.streaming.OnlineConv` for each of them. The taps in a state are
+    those of the parameters when they were needed: after a step of an optimiser streams begin anew, with a new state.
 
     Args:
         d_model: D.
@@ -133,7 +158,7 @@ class Hyena(Mixer):
         """Mix a whole sequence; see :meth:`Mixer.forward`."""
         self._check_input(u, lengths)
         u = zero_beyond(u, lengths)
-        x_0, *gates, v = (self._projection(i, u) for i in range(self.order + 1))
+        x_0, *gates, v = (self._short(i, self._projection(i, u)) for i in range(self.order + 1))
         filters = self.filter(max(u.shape[1], 1)).unbind()
         last = self.order - 2
         for i, gate in enumerate(reversed(gates)):
@@ -148,17 +173,78 @@ class Hyena(Mixer):
             )
         return zero_beyond(from_channels(self.activation(v), self.output.weight, self.output.bias), lengths)
 
+    def _rows(self, i: int) -> slice:
+        return slice(i * self.d_model, (i + 1) * self.d_model)
+
     def _projection(self, i: int, u: Tensor) -> Tensor:
-        """Projection i of u (B, L, D) after its short convolution, (B, D, L).
+        """Projection i of u (B, L, D) before its short convolution, (B, D, L).
 
         One at a time, so that of what comes before the short convolutions a part alone is ever in memory.
         """
-        rows = slice(i * self.d_model, (i + 1) * self.d_model)
-        p = to_channels(u, self.input.weight[rows], self.input.bias[rows])
-        return short_conv(p, self.short_weight[rows], self.short_bias[rows])
+        return to_channels(u, self.input.weight[self._rows(i)], self.input.bias[self._rows(i)])
+
+    def _short(self, i: int, p: Tensor, past: Tensor | None = None) -> Tensor:
+        """The short convolution of projection i, (B, D, L), after the samples ``past`` (B, D, K - 1)."""
+        initial = None if past is None else past.to(p.dtype)
+        return short_conv(p, self.short_weight[self._rows(i)], self.short_bias[self._rows(i)], initial=initial)
+
+    # --- streaming ----------------------------------------------------------------------------------------------------
 
     def streaming_refusal(self) -> str | None:
-        """Bidirectional mixers can't stream; implicit filters have no recurrence."""
-        if self.bidirectional:
-            return "it is bidirectional, so that an output depends on inputs still to come"
-        return "its filter has no finite recurrence, and exact online convolution is not there yet"
+        """Bidirectional mixers can't stream."""
+        return "it is bidirectional, so that an output depends on inputs still to come" if self.bidirectional else None
+
+    def _online(self) -> list[OnlineConv]:
+        return [OnlineConv(functools.partial(self._taps_with_skip, i)) for i in range(self.order - 1)]
+
+    def _taps_with_skip(self, i: int, length: int) -> Tensor:
+        """The filters of long convolution i, (D, length), with the skip in tap 0."""
+        k = self.filter(length)[i]
+        return torch.cat([k[:, :1] + self.D[i][:, None].to(k.dtype), k[:, 1:]], -1)
+
+    def _init_state(self, batch_size: int, device: torch.device | str | None, dtype: torch.dtype | None) -> HyenaState:
+        states = tuple(conv.init_state(batch_size, device=device, dtype=dtype) for conv in self._online())
+        total, K = self.short_weight.shape
+        return HyenaState(states[0].pending.new_zeros(batch_size, total, K - 1), states)
+
+    def _step(self, u_t: Tensor, state: HyenaState) -> tuple[Tensor, HyenaState]:
+        self._check_state(u_t, state)
+        p = self.input(u_t)
+        window = torch.cat([state.past, p[..., None].to(state.past.dtype)], -1)
+        summed = (window * self.short_weight).sum(-1) + self.short_bias
+        x_0, *gates, v = summed.to(p.dtype).chunk(self.order + 1, 1)
+        states = []
+        for conv, gate, past in zip(self._online(), reversed(gates), state.convolutions, strict=True):
+            v, after = conv.step(self.dropout(gate * v), past)
+            states.append(after)
+        return self.output(self.activation(x_0 * v)), HyenaState(window[..., 1:], tuple(states))
+
+    def _prefill(self, u: Tensor, state: HyenaState) -> tuple[Tensor, HyenaState]:
+        self._check_state(u, state)
+        parts, pasts = [], []
+        for i in range(self.order + 1):
+            p, past = self._projection(i, u), state.past[:, self._rows(i)]
+            parts.append(self._short(i, p, past))
+            pasts.append(torch.cat([past, p.to(past.dtype)], -1)[..., u.shape[1] :])
+        x_0, *gates, v = parts
+        states = []
+        for conv, gate, before in zip(self._online(), reversed(gates), state.convolutions, strict=True):
+            v, after = conv.prefill(self.dropout(gate * v), before)
+            states.append(after)
+        y = from_channels(self.activation(x_0 * v), self.output.weight, self.output.bias)
+        return y, HyenaState(torch.cat(pasts, 1), tuple(states))
+
+    def _check_state(self, u: Tensor, state: HyenaState) -> None:
+        if not isinstance(state, HyenaState):
+            raise TypeError(f"state is {describe(state)}, expected the HyenaState that init_state returns")
+        symbols, (total, K) = "(B, (n + 1) D, K - 1)", self.short_weight.shape
+        check_tensor("state.past", state.past, symbols, ndim=3, dtypes=(torch.float64, torch.float32))
+        check_shape("state.past", state.past, (u.shape[0], total, K - 1), symbols)
+        check_device("state.past", state.past, "the input", u)
+        if len(state.convolutions) != self.order - 1:
+            raise ValueError(f"state.convolutions has {len(state.convolutions)} states, expected {self.order - 1}")
+        if u.dtype == torch.float64 != state.past.dtype:
+            raise TypeError(
+                f"state.past is {describe(state.past)}, but the input is {describe(u)}: init_state with "
+                "dtype=torch.float64 makes a state of its precision"
+            )

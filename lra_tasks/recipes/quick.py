@@ -11,6 +11,9 @@ STATE_SPACES: dict[str, Overrides] = {
     "s5": {"mixer_options": {"d_state": 64, "output": "glu"}},
 }
 
+# Filters that oscillate from the start, as its authors have them on small tasks.
+HYENA: Overrides = {"mixer_options": {"emb_dim": 5, "w": 10.0}}
+
 DIGITS = Preset(
     base=Recipe(
         data={"batch_size": 50},
@@ -18,7 +21,7 @@ DIGITS = Preset(
         optimizer=OptimizerSettings(lr=0.01, weight_decay=0.05, filter_lr=0.001),
         trainer=TrainerSettings(max_epochs=10),
     ),
-    mixers=STATE_SPACES,
+    mixers={**STATE_SPACES, "hyena": HYENA},
 )
 
 # Expressions of 100 to 400 symbols: 6400 of the official 500 to 2000 teach a small model little more than chance.

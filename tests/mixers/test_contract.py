@@ -216,7 +216,7 @@ def test_the_state_of_another_mixer_is_refused(case: Case) -> None:
     with pytest.raises(TypeError, match="^state is None"):
         mixer.step(u[:, 0], None)
     state = mixer.init_state(3)
-    system = "C" if hasattr(state, "C") else "k"
+    system = next(name for name in ("C", "k", "past") if hasattr(state, name))
     moved = state._replace(**{system: pytree.tree_map(lambda leaf: leaf.to("meta"), getattr(state, system))})
     with pytest.raises(ValueError, match=rf"^state\.{system} is on meta, but \w+( \w+)? is on cpu"):
         mixer.step(u[:, 0], moved)

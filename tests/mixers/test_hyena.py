@@ -77,6 +77,41 @@ def test_dropout() -> None:
     assert_close(dropped.mean(0), mixer.eval()(u), 0.05)
 
 
+def test_the_state_of_another_mixer_is_refused() -> None:
+    u = torch.randn(2, 7, D, dtype=torch.float64)
+    mixer = build()
+    for other, message in [
+        (build(order=3), r"state.past is a \(2, 24, 2\).*expected shape.*\(2, 18, 2\)"),
+        (build(short_filter=5), r"state.past is a \(2, 18, 4\)"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            mixer.prefill(u, other.init_state(2))
+    state = mixer.init_state(2)
+    with pytest.raises(ValueError, match=r"state.convolutions has 2 states, expected 1"):
+        mixer.step(u[:, 0], state._replace(convolutions=state.convolutions * 2))
+    with pytest.raises(TypeError, match=r"state is .*OnlineState"):
+        mixer.step(u[:, 0], state.convolutions[0])
+
+
+@pytest.mark.slow
+def test_long_stream_in_float32() -> None:
+    """16384 samples, step by step, in chunks and at once, of filters that reach as far."""
+    torch.manual_seed(0)
+    mixer, u = Hyena(4, order=3, l_max=16384, w=10.0, emb_dim=5, shift=0.1), torch.randn(1, 16384, 4)
+    with torch.no_grad():
+        want = mixer(u)
+        outputs, state = [], mixer.init_state(1)
+        for u_t in u.unbind(1):
+            y_t, state = mixer.step(u_t, state)
+            outputs.append(y_t)
+        assert_close(torch.stack(outputs, 1), want, 1e-5)
+        outputs, state = [], mixer.init_state(1)
+        for chunk in u.split([1, 9000, 3, 7000, 380], dim=1):
+            y, state = mixer.prefill(chunk, state)
+            outputs.append(y)
+        assert_close(torch.cat(outputs, 1), want, 1e-5)
+
+
 def test_bad_options() -> None:
     wrong: list[tuple[dict[str, Any], str]] = [
         ({"order": 0}, "order is 0, expected an integer >= 2"),
