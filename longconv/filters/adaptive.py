@@ -21,6 +21,7 @@ from longconv.filters.base import WideModule, parameter_dtype
 from longconv.filters.transforms import TRANSFORMS, Transform
 from longconv.ops.fft_conv import fft_conv
 from longconv.ops.short_conv import short_conv
+from longconv.ops.transpose import transpose
 
 CONDITIONINGS = ("magnitude", "spectrum", "correlation")
 STAGES = ("both", "first", "second")
@@ -84,14 +85,24 @@ class LocalConvolutions(nn.Module):
         self.scales = nn.ParameterList(torch.ones(channels, dtype=dtype) for _ in sizes) if norm else None
         self.shifts = nn.ParameterList(torch.zeros(channels, dtype=dtype) for _ in sizes) if norm else None
 
-    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """(B, inputs D, L) -> (B, outputs D, L); with lengths (B,), what stands behind them changes nothing before."""
+    def forward(self, x: Tensor, lengths: Tensor | None = None, factor: float = 1.0) -> Tensor:
+        """(B, inputs D, L) -> (B, outputs D, L) times a factor, which goes into the last parameters.
+
+        With lengths (B,), what stands behind them changes nothing before.
+        """
+        last = len(self.weights) - 1
         for i, weight in enumerate(self.weights):
-            x = self._convolve(x, weight, None if self.biases is None else self.biases[i], lengths)
-            if i < len(self.weights) - 1:
+            bias = None if self.biases is None else self.biases[i]
+            if i == last and self.scales is None and factor != 1:
+                weight, bias = factor * weight, None if bias is None else factor * bias
+            x = self._convolve(x, weight, bias, lengths)
+            if i < last:
                 x = ACTIVATIONS[self.activation](x)
             if self.scales is not None and self.shifts is not None:
-                x = _norm_channels(x, self.scales[i], self.shifts[i])
+                scale, shift = self.scales[i], self.shifts[i]
+                if i == last and factor != 1:
+                    scale, shift = factor * scale, factor * shift
+                x = transpose(F.layer_norm(transpose(x), scale.shape, scale, shift))
         return x
 
     def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None, lengths: Tensor | None) -> Tensor:
@@ -126,14 +137,6 @@ class LocalConvolutions(nn.Module):
         if lengths is None:
             return x.index_select(-1, places)
         return x.gather(-1, places[:, None].expand(-1, x.shape[1], -1))
-
-
-def _norm_channels(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """Layer norm over the channels of (B, C, L)."""
-    centred = x - x.mean(1, keepdim=True)
-    return torch.addcmul(
-        shift[:, None], centred * torch.rsqrt(centred.square().mean(1, keepdim=True) + 1e-5), scale[:, None]
-    )
 
 
 def mask_beyond(x: Tensor, lengths: Tensor, value: float = 0.0) -> Tensor:
@@ -272,15 +275,26 @@ class AdaptiveFilter(WideModule):
         check_shape("u", u, (None, self.d_model, None), "(B, D, L)")
         with _autocast.off(u.device):
             u = u.to(torch.promote_types(u.dtype, torch.float32))
+            if self.transform is None:
+                return self._taps(u)
             a = u if self.first is None else self.first(u, lengths)
             q = a if self.queries is None else self.queries(u, lengths)
-            return self._taps(a, q) if self.transform is None else self._spectrum(a, q, self.transform, lengths)
+            return self._spectrum(a, q, self.transform, lengths)
 
-    def _taps(self, a: Tensor, q: Tensor) -> Tensor:
-        """The causal form."""
-        scale = self.l_max**-0.5
-        h = a if self.conditioning == "spectrum" else scale * fft_conv(self._act(q), a)
-        return scale * (h if self.second is None else self.second(h))
+    def _taps(self, u: Tensor) -> Tensor:
+        """The causal form; its scales 1 / sqrt(l_max) go into parameters where there are any."""
+        outer = self.l_max**-0.5
+        inner = 1.0 if self.conditioning == "spectrum" else outer
+        if self.second is None:
+            inner, outer = inner * outer, 1.0
+        if self.conditioning == "magnitude":
+            inner = math.sqrt(inner)  # on either factor of a * a
+        a = inner * u if self.first is None else self.first(u, factor=inner)
+        if self.conditioning == "magnitude":
+            a = fft_conv(a, a)
+        elif self.queries is not None:
+            a = fft_conv(self._act(self.queries(u)), a)
+        return a if self.second is None else self.second(a, factor=outer)
 
     def _spectrum(self, a: Tensor, q: Tensor, transform: Transform, lengths: Tensor | None) -> Tensor:
         """The circular form."""
