@@ -137,6 +137,7 @@ MIXERS: dict[str, Row] = {
                 "short_filter": 1,
             },
         },
+        streams=True,
     ),
 }
 """By the name that ``create_mixer`` takes."""

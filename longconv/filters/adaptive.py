@@ -12,140 +12,17 @@ import math
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 from longconv import _autocast
 from longconv._checks import FLOATS, check_bool, check_choice, check_int, check_shape, check_tensor
-from longconv.filters.base import WideModule, parameter_dtype
+from longconv.filters.base import WideModule
+from longconv.filters.local import ACTIVATIONS, PADDINGS, LocalConvolutions, Past, mask_beyond
 from longconv.filters.transforms import TRANSFORMS, Transform
 from longconv.ops.fft_conv import fft_conv
-from longconv.ops.short_conv import short_conv
-from longconv.ops.transpose import transpose
 
 CONDITIONINGS = ("magnitude", "spectrum", "correlation")
 STAGES = ("both", "first", "second")
-PADDINGS = ("zeros", "reflect", "circular")
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "gelu": F.gelu,
-    "relu": F.relu,
-    "silu": F.silu,
-    "tanh": torch.tanh,
-    "sigmoid": torch.sigmoid,
-    "softsign": F.softsign,
-    "softshrink": F.softshrink,
-}
-"""Functions of a number; a new one is one row."""
-
-
-# --- local convolutions -----------------------------------------------------------------------------------------------
-
-
-class LocalConvolutions(nn.Module):
-    """Layers of short convolutions, each within a group of channels and followed by a layer norm over all channels.
-
-    Activations stand between a convolution and its norm, in all layers but the last.
-
-    Args:
-        groups: D, groups of channels.
-        inputs: channels of a group at the start.
-        outputs: channels of a group behind the first layer; channel ``outputs * g + i`` belongs to group g.
-        width: taps of a convolution; odd, unless ``padding`` is "causal".
-        layers: number of layers.
-        padding: what stands outside the sequence: "zeros", "reflect" (without the edge itself) or "circular", with
-            the window centred; or "causal", zeros with the window before and at the place itself.
-        norm: whether there are norms.
-        bias: whether the convolutions have a bias.
-        activation: one of :data:`ACTIVATIONS`.
-    """
-
-    def __init__(
-        self,
-        groups: int,
-        inputs: int = 1,
-        outputs: int = 1,
-        *,
-        width: int = 3,
-        layers: int = 1,
-        padding: str = "zeros",
-        norm: bool = True,
-        bias: bool = True,
-        activation: str = "gelu",
-    ) -> None:
-        super().__init__()
-        self.outputs, self.padding, self.activation = outputs, padding, activation
-        sizes = [inputs, *[outputs] * (layers - 1)]
-        channels, dtype = groups * outputs, parameter_dtype()
-
-        def uniform(*shape: int, fan_in: int) -> nn.Parameter:
-            return nn.Parameter((2 * torch.rand(shape, dtype=dtype) - 1) / math.sqrt(fan_in))
-
-        self.weights = nn.ParameterList(uniform(channels, size, width, fan_in=size * width) for size in sizes)
-        self.biases = nn.ParameterList(uniform(channels, fan_in=size * width) for size in sizes) if bias else None
-        self.scales = nn.ParameterList(torch.ones(channels, dtype=dtype) for _ in sizes) if norm else None
-        self.shifts = nn.ParameterList(torch.zeros(channels, dtype=dtype) for _ in sizes) if norm else None
-
-    def forward(self, x: Tensor, lengths: Tensor | None = None, factor: float = 1.0) -> Tensor:
-        """(B, inputs D, L) -> (B, outputs D, L) times a factor, which goes into the last parameters.
-
-        With lengths (B,), what stands behind them changes nothing before.
-        """
-        last = len(self.weights) - 1
-        for i, weight in enumerate(self.weights):
-            bias = None if self.biases is None else self.biases[i]
-            if i == last and self.scales is None and factor != 1:
-                weight, bias = factor * weight, None if bias is None else factor * bias
-            x = self._convolve(x, weight, bias, lengths)
-            if i < last:
-                x = ACTIVATIONS[self.activation](x)
-            if self.scales is not None and self.shifts is not None:
-                scale, shift = self.scales[i], self.shifts[i]
-                if i == last and factor != 1:
-                    scale, shift = factor * scale, factor * shift
-                x = transpose(F.layer_norm(transpose(x), scale.shape, scale, shift))
-        return x
-
-    def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None, lengths: Tensor | None) -> Tensor:
-        """Every output of a group is the sum over its inputs of a convolution of one channel with one filter."""
-        size, inputs = x.shape[-1], weight.shape[1]
-        x = self._extend(x, weight.shape[-1] // 2, lengths)
-        y = None
-        for i in range(inputs):
-            part = x[:, i::inputs] if inputs > 1 else x
-            part = part.repeat_interleave(self.outputs, dim=1) if self.outputs > 1 else part
-            part = short_conv(part.contiguous(), weight[:, i], bias if i == 0 else None)
-            y = part if y is None else y + part
-        assert y is not None
-        return y[..., y.shape[-1] - size :]
-
-    def _extend(self, x: Tensor, radius: int, lengths: Tensor | None) -> Tensor:
-        """What a causal convolution has to read, so that its last L outputs are those of the window where it stands."""
-        if self.padding == "causal":
-            return x
-        if self.padding == "zeros":
-            x = x if lengths is None else mask_beyond(x, lengths)
-            return F.pad(x, (0, radius))
-        size = x.shape[-1]
-        places = torch.arange(-radius, size + radius, device=x.device)
-        n = size if lengths is None else lengths.clamp(min=1)[:, None]
-        if self.padding == "circular":
-            places = places % n
-        else:
-            period = (2 * n - 2).clamp(min=1) if isinstance(n, Tensor) else max(2 * n - 2, 1)
-            places = places % period
-            places = torch.where(places < n, places, period - places)
-        if lengths is None:
-            return x.index_select(-1, places)
-        return x.gather(-1, places[:, None].expand(-1, x.shape[1], -1))
-
-
-def mask_beyond(x: Tensor, lengths: Tensor, value: float = 0.0) -> Tensor:
-    """The sequences x (B, D, L) with one value from the lengths (B,) on."""
-    places = torch.arange(x.shape[-1], device=x.device)
-    return x.masked_fill((places >= lengths[:, None])[:, None], value)
-
-
-# --- the conditioning network -----------------------------------------------------------------------------------------
 
 
 class AdaptiveFilter(WideModule):
@@ -276,12 +153,45 @@ class AdaptiveFilter(WideModule):
         with _autocast.off(u.device):
             u = u.to(torch.promote_types(u.dtype, torch.float32))
             if self.transform is None:
-                return self._taps(u)
+                return self._causal(u, lambda stage, x, factor: stage(x, factor=factor), fft_conv)
             a = u if self.first is None else self.first(u, lengths)
             q = a if self.queries is None else self.queries(u, lengths)
             return self._spectrum(a, q, self.transform, lengths)
 
-    def _taps(self, u: Tensor) -> Tensor:
+    def stages(self) -> list[LocalConvolutions]:
+        """The local convolutions that are there, in the order of their use."""
+        return [stage for stage in (self.first, self.queries, self.second) if stage is not None]
+
+    def advance(
+        self, u: Tensor, past: tuple[Past, ...], product: Callable[[Tensor, Tensor], Tensor]
+    ) -> tuple[Tensor, tuple[Past, ...]]:
+        """A chunk of a stream through the causal form.
+
+        Args:
+            u: (B, D, T).
+            past: what :meth:`LocalConvolutions.before` or the last chunk gave, one for each of :meth:`stages`.
+            product: the causal convolution of two streams (B, D, T), which keeps what it needs of them.
+
+        Returns:
+            The taps that come with the samples, (B, D, T), and ``past`` of the next chunk.
+        """
+        given, after = iter(past), []
+
+        def advance(stage: LocalConvolutions, x: Tensor, factor: float) -> Tensor:
+            x, then = stage.advance(x, next(given), factor)
+            after.append(then)
+            return x
+
+        with _autocast.off(u.device):
+            h = self._causal(u.to(torch.promote_types(u.dtype, torch.float32)), advance, product)
+        return h, tuple(after)
+
+    def _causal(
+        self,
+        u: Tensor,
+        apply: Callable[[LocalConvolutions, Tensor, float], Tensor],
+        product: Callable[[Tensor, Tensor], Tensor],
+    ) -> Tensor:
         """The causal form; its scales 1 / sqrt(l_max) go into parameters where there are any."""
         outer = self.l_max**-0.5
         inner = 1.0 if self.conditioning == "spectrum" else outer
@@ -289,12 +199,12 @@ class AdaptiveFilter(WideModule):
             inner, outer = inner * outer, 1.0
         if self.conditioning == "magnitude":
             inner = math.sqrt(inner)  # on either factor of a * a
-        a = inner * u if self.first is None else self.first(u, factor=inner)
+        a = inner * u if self.first is None else apply(self.first, u, inner)
         if self.conditioning == "magnitude":
-            a = fft_conv(a, a)
+            a = product(a, a)
         elif self.queries is not None:
-            a = fft_conv(self._act(self.queries(u)), a)
-        return a if self.second is None else self.second(a, factor=outer)
+            a = product(self._act(apply(self.queries, u, 1.0)), a)
+        return a if self.second is None else apply(self.second, a, outer)
 
     def _spectrum(self, a: Tensor, q: Tensor, transform: Transform, lengths: Tensor | None) -> Tensor:
         """The circular form."""

@@ -2,23 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from longconv import _autocast
-from longconv._checks import check_bool, check_int, check_lengths, check_options, describe
+from longconv._checks import check_bool, check_device, check_int, check_lengths, check_options, describe
 from longconv.filters import AdaptiveFilter, ImplicitFilter
-from longconv.filters.adaptive import mask_beyond
+from longconv.filters.local import Past, mask_beyond, short_stream
 from longconv.filters.transforms import Transform
 from longconv.mixers.base import Mixer, zero_beyond
 from longconv.mixers.projection import from_channels, to_channels
 from longconv.ops import fft_conv, short_conv, transpose
+from longconv.streaming import OnlineConv, OnlineState
 
 FILTER_OPTIONS = ("modulate", "fast_decay_pct", "slow_decay_pct", "target", "shift", "normalized")
 SUM = Transform("dft", "none")
+STREAMED = OnlineConv()
+"""The convolution of a stream with a filter that is a stream itself."""
+
+Run = Callable[[OnlineConv, Tensor, Any, Tensor | None], tuple[Tensor, OnlineState]]
+
+
+class OrchidState(NamedTuple):
+    """State of an :class:`Orchid`."""
+
+    past: Tensor
+    """(B, 3 D, K - 1), the projections before the next sample."""
+    local: tuple[Past, ...]
+    """The same for the conditioning network, stage by stage and layer by layer."""
+    product: OnlineState | tuple[()]
+    """Of the product in the conditioning network; () where it has none."""
+    adaptive: OnlineState
+    """Of the convolution with the filter that depends on the data."""
+    static: OnlineState
+    """Of the convolutions with the static filters, that of the input below."""
 
 
 class Orchid(Mixer):
@@ -34,7 +54,9 @@ class Orchid(Mixer):
 
     The causal form (the default, as that of every mixer here and of the published module's own flag ``causal``, which
     leaves its convolutions circular): all convolutions are linear and causal, k and r are divided by sqrt(l_max), and
-    tap j of h depends on the inputs 0, ..., j alone, so that an output depends on no later input.
+    tap j of h depends on the inputs 0, ..., j alone, so that an output depends on no later input. It streams exactly, by
+    :class:`~longconv.streaming.OnlineConv` with taps that come with the samples; a state keeps the taps of the static
+    filters as they were when it needed them, so after a step of an optimiser begin with a new one.
 
     The circular form, ``causal=False``, is the paper's, for encoders: y = T^-1(T(x) (T(k) + h)) with the transform T of
     the whole sequence. For the DFT this is the circular convolution with k / sqrt(L) ("fft_ortho") or k / L ("fft")
@@ -147,12 +169,6 @@ class Orchid(Mixer):
             y = y + self._convolve(transpose(u), self.residual_taps, self.residual_skip, lengths).to(y.dtype)
         return zero_beyond(from_channels(y, self.output.weight, self.output.bias), lengths)
 
-    def streaming_refusal(self) -> str | None:
-        """The circular form can't stream."""
-        if not self.causal:
-            return "its circular form joins the end of a sequence to its beginning, which takes inputs still to come"
-        return "its filter depends on the data, and exact online convolution with such filters is not there yet"
-
     # --- the parts ----------------------------------------------------------------------------------------------------
 
     def _projection(self, i: int, u: Tensor) -> Tensor:
@@ -194,6 +210,112 @@ class Orchid(Mixer):
             taps = taps if h is None else taps + SUM.inverse(h, length, lengths)
             mode = "circular"
         return fft_conv(x, taps, skip=skip, pre_gate=pre_gate, post_gate=post_gate, mode=mode, lengths=lengths)
+
+    # --- streaming ----------------------------------------------------------------------------------------------------
+
+    def streaming_refusal(self) -> str | None:
+        """The circular form can't stream."""
+        if self.causal:
+            return None
+        return "its circular form joins the end of a sequence to its beginning, which takes inputs still to come"
+
+    def _init_state(self, batch_size: int, device: torch.device | str | None, dtype: torch.dtype | None) -> OrchidState:
+        dtype = torch.promote_types(dtype or self.taps.freq.dtype, torch.float32)
+        device = self.skip.device if device is None else device
+        D, K = self.d_model, self.short_weight.shape[1]
+
+        def online(conv: OnlineConv, channels: int) -> OnlineState:
+            return conv.init_state(batch_size, channels, device=device, dtype=dtype)
+
+        return OrchidState(
+            torch.zeros(batch_size, 3 * D, K - 1, device=device, dtype=dtype),
+            tuple(stage.before(batch_size, dtype, device) for stage in self.conditioning.stages()),
+            online(STREAMED, D) if self.conditioning.conditioning != "spectrum" else (),
+            online(STREAMED, D),
+            online(self._static_stream(), D if self.residual_taps is None else 2 * D),
+        )
+
+    def _step(self, u_t: Tensor, state: OrchidState) -> tuple[Tensor, OrchidState]:
+        y, state = self._advance(u_t[:, None], state, _one)
+        return y[:, 0], state
+
+    def _prefill(self, u: Tensor, state: OrchidState) -> tuple[Tensor, OrchidState]:
+        if u.shape[1] == 0:
+            self._check_state(u, state)
+            return self.output(u), state
+        return self._advance(u, state, _many)
+
+    def _advance(self, u: Tensor, state: OrchidState, run: Run) -> tuple[Tensor, OrchidState]:
+        """A chunk u (B, T, D), by ``run`` through the online convolutions."""
+        self._check_state(u, state)
+        p, product = [self._projection(i, u) for i in range(3)], state.product
+
+        def multiply(q: Tensor, a: Tensor) -> Tensor:
+            nonlocal product
+            y, product = run(STREAMED, q, product, a)
+            return y
+
+        h, local = self.conditioning.advance(p[2], state.local, multiply)
+        parts, past = zip(*(self._short_stream(i, p[i], state.past) for i in range(3)), strict=True)
+        gate_out, x = parts[0], (parts[1] * parts[2]).to(h.dtype)
+        y, adaptive = run(STREAMED, x, state.adaptive, h)
+        given = x if self.residual_taps is None else torch.cat((x, u.mT.to(x.dtype)), 1)
+        z, static = run(self._static_stream(), given, state.static, None)
+        y = gate_out * (y + z[:, : self.d_model])
+        y = y if self.residual_taps is None else y + z[:, self.d_model :]
+        state = OrchidState(torch.cat(past, 1), local, product, adaptive, static)
+        return from_channels(y.to(gate_out.dtype), self.output.weight, self.output.bias), state
+
+    def _short_stream(self, i: int, p: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
+        rows = self._rows(i)
+        return short_stream(p, self.short_weight[rows], self.short_bias[rows], past[:, rows])
+
+    def _static_stream(self) -> OnlineConv:
+        """The static filters with their skips: of x, and below it of the input where there is a residual."""
+
+        def filters(length: int) -> Tensor:
+            with _autocast.off(self.skip.device):
+                k = self._with_skip(self.taps(length), self.skip)
+                if self.residual_taps is None or self.residual_skip is None:
+                    return k
+                return torch.cat((k, self._with_skip(self.residual_taps(length), self.residual_skip)))
+
+        return OnlineConv(filters)
+
+    def _with_skip(self, k: Tensor, skip: Tensor) -> Tensor:
+        k = k * self.l_max**-0.5
+        return torch.cat((k[:, :1] + skip[:, None].to(k.dtype), k[:, 1:]), 1)
+
+    def _check_state(self, u: Tensor, state: OrchidState) -> None:
+        if not isinstance(state, OrchidState):
+            raise TypeError(f"state is {describe(state)}, expected the OrchidState that init_state returns")
+        past, size = state.past, (u.shape[0], 3 * self.d_model, self.short_weight.shape[1] - 1)
+        if past.shape != size:
+            raise ValueError(f"state.past is {describe(past)}, expected shape {size}: the state is another mixer's")
+        if u.dtype == torch.float64 and past.dtype != torch.float64:
+            raise TypeError(
+                f"state.past is {describe(past)}, but the input is {describe(u)}: init_state with dtype=torch.float64 "
+                "makes a state of its precision"
+            )
+        for name, part in (("past", past), ("adaptive", state.adaptive.pending), ("static", state.static.pending)):
+            check_device(f"state.{name}", part, "the input", u)
+        stages = self.conditioning.stages()
+        kinds = [[tuple(layer.shape[1:]) for layer in stage] for stage in state.local]
+        if kinds != [[(self.d_model, w.shape[-1] - 1) for w in stage.weights] for stage in stages] or (
+            isinstance(state.product, OnlineState) != (self.conditioning.conditioning != "spectrum")
+        ):
+            raise ValueError(f"state.local has layers of sizes {kinds}: the state is another mixer's")
+
+
+def _one(conv: OnlineConv, x: Tensor, state: OnlineState, k: Tensor | None) -> tuple[Tensor, OnlineState]:
+    """One sample (B, H, 1)."""
+    y, state = conv.step(x[..., 0], state, None if k is None else k[..., 0])
+    return y[..., None], state
+
+
+def _many(conv: OnlineConv, x: Tensor, state: OnlineState, k: Tensor | None) -> tuple[Tensor, OnlineState]:
+    """A chunk (B, H, T)."""
+    return conv.prefill(x, state, k)
 
 
 def _cosine_product(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from longconv.filters import AdaptiveFilter, ImplicitFilter
-from longconv.filters.adaptive import LocalConvolutions
+from longconv.filters.local import LocalConvolutions
 from longconv.filters.transforms import TRANSFORMS
 from longconv.ops import fft_conv
 from tests.golden import group, groups, settings

@@ -190,6 +190,35 @@ def test_the_circular_form_cannot_stream() -> None:
         mixer.prefill(sequence())
 
 
+def test_states_of_other_mixers_are_refused() -> None:
+    mixer, u = build(), sequence()
+    for other in (
+        {"kernel_width": 4},
+        {"layers": 2},
+        {"short_filter": 4},
+        {"conditioning": "spectrum"},
+        {"residual": False},
+    ):
+        state = build(torch.float64, **other).init_state(3)
+        with pytest.raises(ValueError, match="^state"):
+            mixer.step(u[:, 0], state)
+        with pytest.raises(ValueError, match="^state"):
+            mixer.prefill(u, state)
+
+
+@pytest.mark.parametrize("length", [36, LENGTH])
+def test_chunks_and_steps_longer_than_a_block(length: int) -> None:
+    """Over several of the blocks in which the online convolutions work, in one stream."""
+    mixer, u = build(conditioning="correlation"), sequence(8 * length)
+    y, state = mixer.prefill(u[:, : 5 * length])
+    outputs = [y]
+    for u_t in u[:, 5 * length : 7 * length].unbind(1):
+        y_t, state = mixer.step(u_t, state)
+        outputs.append(y_t[:, None])
+    outputs.append(mixer.prefill(u[:, 7 * length :], state)[0])
+    assert_close(torch.cat(outputs, 1), mixer(u), 1e-11)
+
+
 def test_it_has_no_filter_of_its_own() -> None:
     with pytest.raises(NotImplementedError, match="Orchid has no filter of its own: its taps depend on the input"):
         build().filter(8)
