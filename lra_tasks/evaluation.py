@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from longconv.mixers import Mixer
 from longconv.models import LanguageModel, SequenceClassifier
 from lra_tasks.config import RunConfig
 from lra_tasks.data import Task, create_task
@@ -47,12 +48,20 @@ def _build_model(task: Task, config: RunConfig) -> nn.Module:
     assert info.n_tokens == info.n_classes
     settings.pop("pooling")
     model = LanguageModel(info.n_tokens, **settings)
-    if task.needs_causal and any(getattr(module, "bidirectional", False) for module in model.modules()):
-        raise ValueError(
-            f"mixer_options.bidirectional is True, but the targets of {info.name} stand in its input: choose "
-            "--data.targets last, or a causal mixer"
-        )
+    if task.needs_causal:
+        _refuse_the_future(model, info.name)
     return model
+
+
+def _refuse_the_future(model: nn.Module, task: str) -> None:
+    """Raise a ValueError that names the option by which a mixer sees later inputs."""
+    for module in model.modules():
+        for option, value in (("bidirectional", True), ("causal", False)):
+            if isinstance(module, Mixer) and getattr(module, option, None) is value:
+                raise ValueError(
+                    f"mixer_options.{option} is {value}, but the targets of {task} stand in its input: choose "
+                    "--data.targets last, or a causal mixer"
+                )
 
 
 def restore(config: RunConfig, checkpoint: Path) -> tuple[Task, SequenceModule]:

@@ -54,9 +54,9 @@ class Orchid(Mixer):
 
     The causal form (the default, as that of every mixer here and of the published module's own flag ``causal``, which
     leaves its convolutions circular): all convolutions are linear and causal, k and r are divided by sqrt(l_max), and
-    tap j of h depends on the inputs 0, ..., j alone, so that an output depends on no later input. It streams exactly, by
-    :class:`~longconv.streaming.OnlineConv` with taps that come with the samples; a state keeps the taps of the static
-    filters as they were when it needed them, so after a step of an optimiser begin with a new one.
+    tap j of h depends on the inputs 0, ..., j alone, so that an output depends on no later input. It streams
+    exactly, by :class:`~longconv.streaming.OnlineConv` with taps that come with the samples; a state keeps the static
+    taps as they were when it needed them, so after a step of an optimiser begin with a new one.
 
     The circular form, ``causal=False``, is the paper's, for encoders: y = T^-1(T(x) (T(k) + h)) with the transform T of
     the whole sequence. For the DFT this is the circular convolution with k / sqrt(L) ("fft_ortho") or k / L ("fft")

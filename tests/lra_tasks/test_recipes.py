@@ -44,11 +44,12 @@ def test_a_recipe_builds_a_model_of_the_task(task: str, mixer: str, preset: str)
     assert RunConfig.from_dict(config.to_dict()) == config
 
 
-def test_a_model_that_sees_the_future_may_not_learn_next_tokens() -> None:
-    recipe = create_recipe("associative_recall", "s4d").override({"mixer_options": {"bidirectional": True}})
-    with pytest.raises(UsageError, match="bidirectional.*--data.targets last"):
-        build(RunConfig("associative_recall", "s4d", "quick", 0, None, recipe))
-    build(RunConfig("associative_recall", "s4d", "quick", 0, None, recipe.override({"data": {"targets": "last"}})))
+@pytest.mark.parametrize(("mixer", "option", "value"), [("s4d", "bidirectional", True), ("orchid", "causal", False)])
+def test_a_model_that_sees_the_future_may_not_learn_next_tokens(mixer: str, option: str, value: bool) -> None:
+    recipe = create_recipe("associative_recall", mixer).override({"mixer_options": {option: value}})
+    with pytest.raises(UsageError, match=f"{option} is {value}.*--data.targets last"):
+        build(RunConfig("associative_recall", mixer, "quick", 0, None, recipe))
+    build(RunConfig("associative_recall", mixer, "quick", 0, None, recipe.override({"data": {"targets": "last"}})))
 
 
 def test_the_settings_are_all_options_of_the_classifier() -> None:
