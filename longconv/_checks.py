@@ -95,7 +95,7 @@ def check_tensor(
     value: object,
     shape: str,
     *,
-    ndim: int | tuple[int, ...],
+    ndim: int | Sequence[int],
     dtypes: Sequence[torch.dtype],
 ) -> Tensor:
     """Return ``value`` if it is a tensor of the given rank and one of the dtypes.
@@ -109,7 +109,7 @@ def check_tensor(
     """
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} is {describe(value)}, expected a {shape} tensor")
-    if value.ndim not in (ndim if isinstance(ndim, tuple) else (ndim,)):
+    if value.ndim != ndim if isinstance(ndim, int) else value.ndim not in ndim:
         raise ValueError(f"{name} is {describe(value)}, expected shape {shape}")
     if value.dtype not in dtypes:
         names = ", ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)

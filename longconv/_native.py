@@ -150,10 +150,20 @@ def select_isa(library: Library, name: str) -> None:
     Raises:
         ValueError: it is unknown, or this processor lacks it.
     """
+    global _selections
     assert library.handle is not None
+    _selections += 1
     if status := library.handle.longconv_cpu_isa_select(name.encode()):
         fit = ", ".join(isa for isa, supported in isas(library).items() if supported)
         raise ValueError(f"{ISA_VARIABLE} is {name!r}: {library.error(status)}; expected one of {fit}")
+
+
+_selections = 0
+
+
+def selections() -> int:
+    """How often an instruction set was selected by name: what was prepared for another one is of no use."""
+    return _selections
 
 
 @functools.cache

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from longconv import _native
+
 LIBRARY = torch.library.Library("longconv", "DEF")
 """Namespace ``torch.ops.longconv``."""
 
@@ -38,12 +40,13 @@ def define(
     save: Callable[..., None],
     gradients: Callable[..., Any],
     vmap: Callable[..., tuple[Any, Any]],
+    bind: Callable[..., Callable[..., Any] | None] | None = None,
 ) -> Callable[..., Any]:
     """Define the operator ``torch.ops.longconv.<name>``; return the function that calls it.
 
     Under the transforms of ``torch.func`` and forward-mode differentiation the call goes through an
     ``autograd.Function`` of the same rules, because those that ``torch.library`` registers know neither (torch 2.13).
-    A call that nothing watches (see :func:`_watched`) has no use for torch's dispatcher, which costs several times
+    A call that nothing watches (see :class:`_Layouts`) has no use for torch's dispatcher, which costs several times
     what a short convolution does: it goes to the kernel, through an ``autograd.Function`` where gradients are recorded.
 
     Args:
@@ -55,25 +58,32 @@ def define(
         gradients: ``backward(ctx, *cotangents)``, a gradient or None for every argument.
         vmap: ``(call, info, in_dims, *args) -> (results, out_dims)``; ``call`` is what this function returns, for there
             may be further transforms around this one.
+        bind: None, or a function of the arguments that returns the kernel for all small tensors of the same shapes,
+            strides and dtypes with everything decided but their addresses, or None where there is no such short way.
     """
     LIBRARY.define(name + schema)
     qualified, operator = f"longconv::{name}", getattr(torch.ops.longconv, name)
     function: Any
     recorded: Any
+    layouts = _Layouts(bind)
 
     def call(*args: Any) -> Any:
         if torch.compiler.is_compiling():
             return operator(*args)
         if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
             return function.apply(*args)
-        if _watched(args):
+        if layouts.watched():
             return operator(*args)
-        return recorded.apply(*args) if _recording(args) else kernel(*args)
+        found = layouts.find(args)
+        if found is None:
+            return operator(*args)
+        run, recording = found
+        return recorded.apply(*args, run or kernel) if recording else (run or kernel)(*args)
 
     rule, several = functools.partial(vmap, call), schema.endswith("[]")
     kernel = _without_autocast(kernel)
     function = _transformable(name, operator, save, gradients, rule, several=several)
-    recorded = _recorded(name, kernel, save, gradients, several=several)
+    recorded = _recorded(name, save, gradients, several=several)
     LIBRARY.impl(name, kernel, "CompositeExplicitAutograd")
     torch.library.register_fake(qualified, fake, lib=LIBRARY)
     torch.library.register_autograd(qualified, gradients, setup_context=save, lib=LIBRARY)
@@ -83,45 +93,71 @@ def define(
 
 _PLAIN = (Tensor, torch.nn.Parameter)
 
+SMALL = 1 << 14
+"""Numbers in the tensors of a call above which the computation outweighs the choice of its way."""
 
-def _watched(args: Sequence[Any]) -> bool:
-    """Whether a call concerns more of torch than autograd: a mode, a tracer, a profiler, a subclass, a lazy view."""
-    if (
-        torch._C._len_torch_dispatch_stack()
-        or torch._C._len_torch_function_stack()
-        or torch._C._get_tracing_state() is not None
-        or torch.autograd._profiler_enabled()
-    ):
-        return True
-    for value in args:
-        if isinstance(value, Tensor):
-            plain = type(value) in _PLAIN and (value.is_cpu or value.is_cuda)
-            if not plain or value.is_conj() or value.is_neg():
-                return True
-    return False
+MOST_LAYOUTS = 512
+"""Layouts that are kept for an op; then they are forgotten and collected anew."""
 
 
-def _recording(args: Sequence[Any]) -> bool:
-    """Whether autograd records a call."""
-    if torch.is_grad_enabled():
+class _Layouts:
+    """The layouts that an op was called with, each with the short way of ``bind``.
+
+    Checks and choices look at shapes, strides and dtypes alone, so they end the same for a call of the same layout.
+    """
+
+    def __init__(self, bind: Callable[..., Callable[..., Any] | None] | None) -> None:
+        self.bind = bind
+        self.runs: dict[Any, Callable[..., Any] | None] = {}
+
+    def watched(self) -> bool:
+        """Whether a mode, a tracer or a profiler wants to see calls."""
+        return bool(
+            torch._C._len_torch_dispatch_stack()
+            or torch._C._len_torch_function_stack()
+            or torch._C._get_tracing_state() is not None
+            or torch.autograd._profiler_enabled()
+        )
+
+    def find(self, args: Sequence[Any]) -> tuple[Callable[..., Any] | None, bool] | None:
+        """The short way if there is one, and whether autograd records the call.
+
+        None where torch has more to do than autograd: for a subclass, another device, a lazy conjugate.
+        """
+        enabled, recording, numbers = torch.is_grad_enabled(), False, 0
+        key: list[Any] = [_native.selections()]
         for value in args:
-            if isinstance(value, Tensor) and value.requires_grad:
-                return True
-    return False
+            if isinstance(value, Tensor):
+                plain = type(value) in _PLAIN and (value.is_cpu or value.is_cuda)
+                if not plain or value.is_conj() or value.is_neg():
+                    return None
+                recording = recording or (enabled and value.requires_grad)
+                count = value.numel()
+                numbers += count or SMALL + 1  # an empty tensor is the kernel's matter
+                key += (value.shape, value.stride(), value.dtype, value.is_cpu)
+            else:
+                key.append(tuple(value) if isinstance(value, list) else value)
+        if self.bind is None or numbers > SMALL:
+            return None, recording
+        layout = tuple(key)
+        if layout not in self.runs:
+            if len(self.runs) >= MOST_LAYOUTS:
+                self.runs.clear()
+            self.runs[layout] = self.bind(*args)
+        return self.runs[layout], recording
 
 
-def _recorded(
-    name: str, kernel: Callable[..., Any], save: Callable[..., None], gradients: Callable[..., Any], *, several: bool
-) -> Any:
-    """The kernel as an ``autograd.Function`` without rules for transforms, the cheapest form that has gradients."""
+def _recorded(name: str, save: Callable[..., None], gradients: Callable[..., Any], *, several: bool) -> Any:
+    """A kernel, the last argument, as an ``autograd.Function`` without rules for transforms: the cheapest form."""
 
     def forward(ctx: Any, *args: Any) -> Any:
-        output = kernel(*args)
-        save(ctx, args, output)
+        *inputs, kernel = args
+        output = kernel(*inputs)
+        save(ctx, tuple(inputs), output)
         return tuple(output) if several else output
 
     def backward(ctx: Any, *cotangents: Tensor) -> Any:
-        return gradients(ctx, list(cotangents)) if several else gradients(ctx, *cotangents)
+        return (*(gradients(ctx, list(cotangents)) if several else gradients(ctx, *cotangents)), None)
 
     members = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
     return type(name, (torch.autograd.Function,), members)

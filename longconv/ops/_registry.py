@@ -32,6 +32,8 @@ class Backend:
         available: None, or the reason why this machine can't run the backend at all.
         supports: None, or the reason why the backend can't serve a call; takes ``forward``'s arguments.
         auto: whether ``backend="auto"`` may take it.
+        bind: None, or a function of ``forward``'s arguments that returns ``forward`` for tensors that are all laid out
+            like these, with everything decided but their addresses; or None where they have to be copied first.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Backend:
     available: Callable[[], str | None] = _always
     supports: Callable[..., str | None] = _always
     auto: bool = True
+    bind: Callable[..., Callable[..., Any] | None] | None = None
 
     def refusal(self, *call: Any) -> str | None:
         """None if the backend can serve this call, else the reason why not."""
@@ -95,6 +98,11 @@ class Backends:
                 return backend
             refused[backend.name] = reason
         raise ValueError(f"{self.op}: no backend can serve this call ({_joined(refused)})")
+
+    def bind(self, name: str, *call: Any) -> Callable[..., Any] | None:
+        """The short way of the chosen backend for all calls of this layout, if it has one."""
+        bind = self.choose(name, *call).bind
+        return None if bind is None else bind(*call)
 
     def status(self) -> dict[str, str | None]:
         """For every backend None if this machine can run it, else the reason why not."""

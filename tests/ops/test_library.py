@@ -56,7 +56,7 @@ def inputs(requires_grad: bool = False) -> tuple[Tensor, Tensor]:
 def test_a_plain_call_leaves_the_dispatcher_out(monkeypatch: pytest.MonkeyPatch) -> None:
     u, k = inputs(requires_grad=True)
     want = fft_conv(u, k)
-    monkeypatch.setattr(_library, "_watched", lambda args: False)
+    monkeypatch.setattr(_library._Layouts, "watched", lambda self: False)
     with Recorder() as recorder:  # it would see a call of the operator
         assert torch.equal(fft_conv(u, k), want)
     assert CONVOLUTION not in recorder.seen
@@ -169,3 +169,29 @@ def test_autocast_is_off_inside_a_kernel(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def _products() -> torch.dtype:
     return (torch.ones(2, 2) @ torch.ones(2, 2)).dtype
+
+
+def test_a_layout_is_met_again_with_other_numbers_and_flags() -> None:
+    """Whatever was kept of an earlier call is of its layout alone: values, options and dtypes are the call's own."""
+    for dtype in (torch.float32, torch.float64, torch.complex64):
+        for reverse in (False, True):
+            for strides in ("contiguous", "transposed", "constant"):
+                for _ in range(2):
+                    a, b = torch.rand(2, 6, 3).to(dtype), torch.randn(2, 6, 3, dtype=dtype)
+                    if strides == "transposed":
+                        a = a.mT.contiguous().mT
+                    if strides == "constant":
+                        a = a[:, :1]
+                    want = linear_scan(a, b, reverse=reverse, backend="reference")
+                    assert torch.allclose(linear_scan(a, b, reverse=reverse), want, atol=1e-5)
+
+
+def test_layouts_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    layouts = _library._Layouts(lambda *_: None)
+    monkeypatch.setattr(_library, "MOST_LAYOUTS", 3)
+    for length in range(1, 20):
+        layouts.find((torch.ones(length),))
+        assert len(layouts.runs) <= 3
+    layouts.find((torch.ones(_library.SMALL + 1),))
+    layouts.find((torch.ones(0),))
+    assert len(layouts.runs) <= 3

@@ -19,6 +19,7 @@ from longconv.ops.linear_scan.operator import BACKENDS, call
 __all__ = ["linear_scan"]
 
 _DTYPES = (*FLOATS, *COMPLEX)
+_RANKS = range(1, 9)
 
 
 def linear_scan(
@@ -73,13 +74,13 @@ def linear_scan(
         ...
     ValueError: a is a (2, 3, 4) float32 tensor and b is a (2, 5, 4) float32 tensor: they must broadcast
     """
-    check_tensor("b", b, "(..., L, ...)", ndim=tuple(range(1, 9)), dtypes=_DTYPES)
-    check_tensor("a", a, "to broadcast with b", ndim=tuple(range(b.ndim + 1)), dtypes=_DTYPES)
+    check_tensor("b", b, "(..., L, ...)", ndim=_RANKS, dtypes=_DTYPES)
+    check_tensor("a", a, "to broadcast with b", ndim=range(b.ndim + 1), dtypes=_DTYPES)
     check_choice("backend", backend, BACKENDS.names())
     check_device("a", a, "b", b)
     axis = _axis(dim, b)
     try:
-        shape = broadcast_shapes(a.shape, b.shape)
+        shape = a.shape if a.shape == b.shape else broadcast_shapes(a.shape, b.shape)
     except RuntimeError:
         raise ValueError(f"a is {describe(a)} and b is {describe(b)}: they must broadcast") from None
     if initial is not None:
@@ -101,7 +102,7 @@ def _axis(dim: int, b: Tensor) -> int:
 
 def _with_time(initial: Tensor, b: Tensor, sizes: tuple[int, ...], axis: int) -> Tensor:
     """The initial state with an axis of time of size 1, once it is checked."""
-    check_tensor("initial", initial, "b without the axis dim", ndim=tuple(range(b.ndim)), dtypes=_DTYPES)
+    check_tensor("initial", initial, "b without the axis dim", ndim=range(b.ndim), dtypes=_DTYPES)
     check_device("initial", initial, "b", b)
     initial = initial.reshape((1,) * (len(sizes) - initial.ndim) + initial.shape)
     if any(got not in (1, want) for got, want in zip(initial.shape, sizes, strict=True)):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import ctypes
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,29 +27,57 @@ def supports(a: Tensor, b: Tensor, initial: Tensor | None, dim: int, reverse: bo
 
 def forward(a: Tensor, b: Tensor, initial: Tensor | None, dim: int, reverse: bool) -> Tensor:
     """The states, in the result's dtype; 16-bit inputs are scanned in single precision."""
+    layout, tensors = _lay_out(a, b, initial, dim, reverse)
+    return _run(layout, *tensors)
+
+
+def bind(a: Tensor, b: Tensor, initial: Tensor | None, dim: int, reverse: bool) -> Callable[..., Tensor] | None:
+    """The scan of all tensors laid out like these; None where they have to be copied first."""
+    layout, tensors = _lay_out(a, b, initial, dim, reverse)
+    pairs = zip((a, b, initial), tensors, strict=True)
+    views = all(t is None or o is None or t.data_ptr() == o.data_ptr() for t, o in pairs)
+    return functools.partial(_run, layout) if views else None
+
+
+class _Layout(NamedTuple):
+    """All of a call but its addresses."""
+
+    shape: tuple[int, ...]
+    working: torch.dtype
+    dtype: torch.dtype
+    numbers: tuple[Any, ...]
+    element: int
+
+
+def _lay_out(
+    a: Tensor, b: Tensor, initial: Tensor | None, dim: int, reverse: bool
+) -> tuple[_Layout, tuple[Tensor, Tensor, Tensor | None]]:
+    """The layout, and the tensors in it."""
     dtype, shape = result_dtype(a, b, initial), result_shape(a, b, initial, dim)
     working, axis = torch.promote_types(dtype, torch.float32), len(shape) + dim
     sizes = math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :])
-    h = torch.empty(shape, dtype=working)
     a, b = _folded(a, working, shape, sizes), _folded(b, working, shape, sizes)
-    start = None
+    start, start_strides = None, (0, 0)
     if initial is not None:
         start = _folded(initial, working, (*shape[:axis], 1, *shape[axis + 1 :]), (sizes[0], 1, sizes[2]))
+        start_strides = start.stride(0), start.stride(2)
+    strides = _strides(a.stride()), _strides(b.stride()), _strides(start_strides)
+    return _Layout(shape, working, dtype, (*sizes, *strides, int(reverse)), _native.ELEMENTS[working]), (a, b, start)
+
+
+def _run(layout: _Layout, a: Tensor, b: Tensor, initial: Tensor | None, *_: Any) -> Tensor:
+    h = torch.empty(layout.shape, dtype=layout.working)
     _native.cpu().call(
         "linear_scan",
         h.data_ptr(),
         a.data_ptr(),
         b.data_ptr(),
-        None if start is None else start.data_ptr(),
-        *sizes,
-        _strides(a.stride()),
-        _strides(b.stride()),
-        _strides((0, 0) if start is None else (start.stride(0), start.stride(2))),
-        int(reverse),
+        None if initial is None else initial.data_ptr(),
+        *layout.numbers,
         torch.get_num_threads(),
-        _native.ELEMENTS[working],
+        layout.element,
     )
-    return h.to(dtype)
+    return h if layout.working == layout.dtype else h.to(layout.dtype)
 
 
 def _folded(x: Tensor, working: torch.dtype, shape: Sequence[int], sizes: tuple[int, int, int]) -> Tensor:

@@ -24,7 +24,7 @@ from longconv.ops.linear_scan import cpu, reference, torch_blocks
 BACKENDS = Backends(
     "linear_scan",
     [
-        Backend("cpu", cpu.forward, available=cpu.available, supports=cpu.supports),
+        Backend("cpu", cpu.forward, available=cpu.available, supports=cpu.supports, bind=cpu.bind),
         Backend("torch", torch_blocks.forward),
         Backend("reference", reference.forward, auto=False),
     ],
@@ -88,4 +88,5 @@ call = define(
     _save,
     _gradients,
     _vmap,
+    lambda *args: BACKENDS.bind(args[-1], *args[:-1]),
 )
