@@ -43,7 +43,7 @@ class ImplicitFilter(Filter):
         slow_decay_pct: see above.
         target: see above, in (0, 1).
         shift: what is added to the window.
-        normalized: whether the H numbers of a tap are divided by the sum of their sizes, before the window.
+        normalized: whether the H numbers of a tap, behind the window, are divided by the sum of their sizes.
         filter_lr: see :class:`Filter`.
 
     Attributes:
@@ -114,7 +114,10 @@ class ImplicitFilter(Filter):
         """The window of the first ``length`` taps, (H, length), in double precision."""
         slow, fast = self.decay_range
         deltas = torch.linspace(slow, fast, self.d_model, dtype=torch.float64, device=self.freq.device)
-        return torch.exp(-deltas.abs()[:, None] * self.times(length)) + self.shift
+        decays = deltas.abs()
+        if self.normalized and self.shift == 0:
+            decays = decays - decays.amin()  # what all features share the norm would take away, had it not underflowed
+        return torch.exp(-decays[:, None] * self.times(length)) + self.shift
 
     def forward(self, length: int) -> Tensor:
         """The first ``length`` taps, (H, length)."""
@@ -123,8 +126,6 @@ class ImplicitFilter(Filter):
         for layer in self.layers:
             x = torch.sin(self.freq * layer(x))
         k = self.output.weight @ x.mT
-        if self.normalized:
-            k = k / torch.linalg.vector_norm(k, 1, dim=0)
         if self.modulate:
             k = k * self.window(length).to(k.dtype)
-        return k
+        return k / torch.linalg.vector_norm(k, 1, dim=0) if self.normalized else k

@@ -122,12 +122,11 @@ def test_recorded_networks(name: str) -> None:
 def test_recorded_static_filters(name: str) -> None:
     """The filter, and its circular convolution under the published scale 1/L."""
     recorded, given = group("orchid_static_filter", name), settings("orchid_static_filter", name)
-    if set(given) - {"L", "seq_len", "order", "modulate"}:
+    options = {key: given[key] for key in ("modulate", "normalized", "shift") if key in given}
+    if set(given) - {"L", "seq_len", "order", "emb_dim", "num_inner_mlps", "w", *options}:
         pytest.skip("of a variant of its own")
     state = static_state(recorded, "param/")
-    static = ImplicitFilter(
-        recorded["x"].shape[1], **static_sizes(state), l_max=given["seq_len"], modulate=given.get("modulate", True)
-    )
+    static = ImplicitFilter(recorded["x"].shape[1], **static_sizes(state), l_max=given["seq_len"], **options)
     static.double().load_state_dict(state)
     k = static(given["L"])
     assert_close(k, recorded["filter64"][0].mT, 1e-6)  # their features and window are in single precision

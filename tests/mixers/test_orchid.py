@@ -219,6 +219,23 @@ def test_chunks_and_steps_longer_than_a_block(length: int) -> None:
     assert_close(torch.cat(outputs, 1), mixer(u), 1e-11)
 
 
+def test_a_long_float32_stream() -> None:
+    """The taps go through a product and a norm on their way; chunks, then steps, end at the float64 output."""
+    mixer, u = build(torch.float32, l_max=1024), sequence(16384, torch.float32)
+    with torch.no_grad():
+        state, outputs = mixer.init_state(len(u)), []
+        for chunk in u[:, :-200].split(5000, dim=1):
+            y, state = mixer.prefill(chunk, state)
+            outputs.append(y)
+        for u_t in u[:, -200:].unbind(1):
+            y_t, state = mixer.step(u_t, state)
+            outputs.append(y_t[:, None])
+        y, want = torch.cat(outputs, 1), build(torch.float64, l_max=1024)(u.double())
+        assert_close(y, want, 1e-5)
+        assert_close(y[:, -200:], want[:, -200:], 1e-5)
+        assert_close(mixer(u), want, 1e-5)
+
+
 def test_it_has_no_filter_of_its_own() -> None:
     with pytest.raises(NotImplementedError, match="Orchid has no filter of its own: its taps depend on the input"):
         build().filter(8)
