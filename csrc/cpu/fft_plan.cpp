@@ -2,10 +2,17 @@
 
 #include "fft_plan.h"
 
+#include "fft_codelets.h"
 #include "kernels.h"
 
 namespace longconv {
 namespace LONGCONV_ISA {
+
+template <typename T>
+const T Hidden<T>::one = 1;
+template struct Hidden<float>;
+template struct Hidden<double>;
+
 namespace {
 
 constexpr double kTurn = 6.283185307179586476925286766559005768;

@@ -25,13 +25,24 @@ inline S* row(const LongconvRows& rows, int64_t sample, int64_t channel) {
     return rows.data ? static_cast<S*>(rows.data) + sample * rows.batch + channel * rows.channel : nullptr;
 }
 
-// What the next row of a worker reads and writes; it is fetched into the cache leaf by leaf of this row.
+// The rows that come next, and the bytes of a number in them. They are fetched into the outer cache a leaf's part at a
+// time.
 struct Ahead {
-    const char* rows[5];  // NULL for none
+    struct Row {
+        const char* data;  // NULL for none
+        int64_t step;
+    };
+    Row rows[9];
 
-    void fetch(int64_t begin, int64_t end) const {
-        for (const char* from : rows)
-            for (int64_t n = begin; from && n < end; n += 64) __builtin_prefetch(from + n);
+    LONGCONV_INLINE void fetch(int64_t begin, int64_t count) const {
+        for (const Row& row : rows) {
+            if (!row.data) continue;
+            const char* from = row.data + begin * row.step;
+            for (int64_t n = 0; n < count * row.step; n += 64) {
+                __builtin_prefetch(from + n, 0, 2);
+                asm volatile("");  // GCC drops loops that do nothing but fetch
+            }
+        }
     }
 };
 constexpr int64_t kAhead = 1 << 14;  // numbers: longer rows would drive this one out of the cache
@@ -69,20 +80,18 @@ struct Worker {
     }
 
     // The row of the next sample, or the first sample's in the next channel.
-    const char* next(const LongconvRows& rows, int64_t sample, int64_t channel, int64_t first, int64_t last) const {
-        const char* found = nullptr;
-        if (plan.size <= kAhead && (sample + 1 < last || channel + 1 < p.channels))
-            with_storage([&](auto s) {
-                using S = decltype(s);
-                const bool same = sample + 1 < last;
-                found = reinterpret_cast<const char*>(row<S>(rows, same ? sample + 1 : first, channel + !same));
-            });
-        return found;
+    Ahead::Row next(const LongconvRows& rows, int64_t sample, int64_t channel, int64_t first, int64_t last) const {
+        const bool same = sample + 1 < last;
+        if (!rows.data || plan.size > kAhead || (!same && channel + 1 == p.channels)) return {};
+        const int64_t step = p.element == LONGCONV_FLOAT64 ? 8 : p.element == LONGCONV_FLOAT32 ? 4 : 2;
+        const int64_t at = (same ? sample + 1 : first) * rows.batch + (channel + !same) * rows.channel;
+        return {static_cast<const char*>(rows.data) + at * step, step};
     }
 
-    void fetch(const Ahead& ahead, int64_t offset) const {
-        const int64_t bytes = p.element == LONGCONV_FLOAT64 ? 8 : p.element == LONGCONV_FLOAT32 ? 4 : 2;
-        ahead.fetch(offset / 2 * bytes, (offset / 2 + W * W) * bytes);
+    // The filter of the next channel, while the last sample passes.
+    Ahead::Row next_taps(const LongconvRows& rows, int64_t owner, int64_t channel, bool is_last) const {
+        if (!rows.data || plan.size > kAhead || !is_last || channel + 1 == p.channels) return {};
+        return {reinterpret_cast<const char*>(row<T>(rows, owner, channel + 1)), sizeof(T)};
     }
 
     // ---- between a line and a complex buffer with its level 0 done
@@ -198,8 +207,9 @@ struct Worker {
         T *const falling[2] = {work, nullptr}, *const rising[2] = {work, nullptr};
         fft.walk(falling, rising, [&](int64_t leaf, int64_t offset) {
             C x[W];
-            fetch(ahead, offset);
+            ahead.fetch(offset / 2, W * W / 2);
             fft.evaluate(x, work + offset, leaf);
+            ahead.fetch(offset / 2 + W * W / 2, W * W / 2);
             multiply(x, offset);
             fft.interpolate(work + offset, x, leaf);
         });
@@ -223,7 +233,7 @@ struct Worker {
             alignas(64) T aside[F::kLeaf];
             T* points = want_y ? aside : values + offset;
             C x[W];
-            fetch(ahead, offset);
+            ahead.fetch(offset / 2, W * W / 2);
             if (need_u) {
                 fft.evaluate(x, values + offset, leaf);
                 unroll<W>([&](auto i) __attribute__((always_inline)) { x[i].store(points + i * F::kComplex); });
@@ -232,6 +242,7 @@ struct Worker {
                     fft.interpolate(values + offset, x, leaf);
                 }
             }
+            ahead.fetch(offset / 2 + W * W / 2, W * W / 2);
             if (!need_g) return;
             fft.evaluate(x, work + offset, leaf);
             if (want_taps)
@@ -279,10 +290,12 @@ struct Worker {
     void forward(int64_t filter, int64_t channel, int64_t first, int64_t last) const {
         const int64_t owner = p.per_sample ? filter / p.channels : 0;
         transform_filter(row<T>(p.k, owner, channel), row<T>(p.k_reverse, owner, channel), row<T>(p.skip, 0, channel));
-        for (int64_t b = first; b < last; ++b)
+        for (int64_t b = first; b < last; ++b) {
+            const auto ahead = [&](const LongconvRows& rows) { return next(rows, b, channel, first, last); };
             convolve(b, channel,
-                     {next(p.u, b, channel, first, last), next(p.y, b, channel, first, last),
-                      next(p.pre_gate, b, channel, first, last), next(p.post_gate, b, channel, first, last)});
+                     {{ahead(p.u), ahead(p.y), ahead(p.pre_gate), ahead(p.post_gate),
+                       next_taps(p.k, owner, channel, b + 1 == last)}});
+        }
     }
 
     void backward_row(int64_t b, int64_t h, bool want_taps, const Ahead& ahead) const {
@@ -303,11 +316,13 @@ struct Worker {
             transform_filter(row<T>(p.k, owner, channel), row<T>(p.k_reverse, owner, channel),
                              row<T>(p.skip, 0, channel));
         if (want_taps) __builtin_memset(sums, 0, 2 * plan.size * sizeof(T));
-        for (int64_t b = first; b < last; ++b)
+        for (int64_t b = first; b < last; ++b) {
+            const auto ahead = [&](const LongconvRows& rows) { return next(rows, b, channel, first, last); };
+            const auto taps = [&](const LongconvRows& rows) { return next_taps(rows, owner, channel, b + 1 == last); };
             backward_row(b, channel, want_taps,
-                         {next(p.dy, b, channel, first, last), next(p.u, b, channel, first, last),
-                          next(p.du, b, channel, first, last), next(p.pre_gate, b, channel, first, last),
-                          next(p.post_gate, b, channel, first, last)});
+                         {{ahead(p.dy), ahead(p.u), ahead(p.du), ahead(p.pre_gate), ahead(p.post_gate),
+                           ahead(p.dpre_gate), ahead(p.dpost_gate), taps(p.k), taps(p.dk)}});
+        }
         if (want_taps)
             restore_taps(row<T>(p.dk, owner, channel), row<T>(p.dk_reverse, owner, channel),
                          row<T>(p.dskip, owner, channel));
