@@ -99,8 +99,9 @@ class Backends:
             refused[backend.name] = reason
         raise ValueError(f"{self.op}: no backend can serve this call ({_joined(refused)})")
 
-    def bind(self, name: str, *call: Any) -> Callable[..., Any] | None:
-        """The short way of the chosen backend for all calls of this layout, if it has one."""
+    def bind(self, *call_and_name: Any) -> Callable[..., Any] | None:
+        """The short way for calls laid out like this one, if its backend, which the last argument names, has one."""
+        *call, name = call_and_name
         bind = self.choose(name, *call).bind
         return None if bind is None else bind(*call)
 

@@ -88,5 +88,5 @@ call = define(
     _save,
     _gradients,
     _vmap,
-    lambda *args: BACKENDS.bind(args[-1], *args[:-1]),
+    BACKENDS.bind,
 )

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+import torch
 from torch import Tensor
 
 from longconv import _native
@@ -24,8 +28,23 @@ def supports(x: Tensor) -> str | None:
 def forward(x: Tensor) -> Tensor:
     """y[..., c, r] = x[..., r, c]."""
     y, x = prepare(x)
-    _native.cpu().call("transpose", *arguments(y, x))
+    _native.cpu().call("transpose", y.data_ptr(), x.data_ptr(), *numbers(x))
     return y
+
+
+def bind(x: Tensor) -> Callable[..., Tensor] | None:
+    """The transpose of all tensors laid out like x; None where they have to be copied first."""
+    y, view = prepare(x)
+    if view.data_ptr() != x.data_ptr():
+        return None
+    shape, dtype, rest = y.shape, y.dtype, numbers(view)
+
+    def run(x: Tensor, *_: Any) -> Tensor:
+        y = torch.empty(shape, dtype=dtype)
+        _native.cpu().call("transpose", y.data_ptr(), x.data_ptr(), *rest)
+        return y
+
+    return run
 
 
 def prepare(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -35,7 +54,7 @@ def prepare(x: Tensor) -> tuple[Tensor, Tensor]:
     return y, x.reshape(x.numel() // max(rows * cols, 1), rows, cols)
 
 
-def arguments(y: Tensor, x: Tensor) -> tuple[int, ...]:
-    """The arguments that the transpose of both libraries begins with."""
+def numbers(x: Tensor) -> tuple[int, ...]:
+    """What the transpose of both libraries takes between the addresses of y and x and its own last arguments."""
     batch, rows, cols = x.shape
-    return y.data_ptr(), x.data_ptr(), batch, rows, cols, rows * cols, rows, *x.stride()[:2], x.element_size()
+    return batch, rows, cols, rows * cols, rows, *x.stride()[:2], x.element_size()

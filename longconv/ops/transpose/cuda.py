@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from longconv import _native
-from longconv.ops.transpose.cpu import arguments, prepare
+from longconv.ops.transpose.cpu import numbers, prepare
 
 
 def available() -> str | None:
@@ -27,5 +27,5 @@ def forward(x: Tensor) -> Tensor:
     """y[..., c, r] = x[..., r, c], on the current stream."""
     y, x = prepare(x)
     stream = torch.cuda.current_stream(x.device).cuda_stream
-    _native.cuda().call("transpose", *arguments(y, x), x.device.index, stream)
+    _native.cuda().call("transpose", y.data_ptr(), x.data_ptr(), *numbers(x), x.device.index, stream)
     return y

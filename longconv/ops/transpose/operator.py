@@ -15,7 +15,7 @@ BACKENDS = Backends(
     "transpose",
     [
         Backend("cuda", cuda.forward, available=cuda.available, supports=cuda.supports),
-        Backend("cpu", cpu.forward, available=cpu.available, supports=cpu.supports),
+        Backend("cpu", cpu.forward, available=cpu.available, supports=cpu.supports, bind=cpu.bind),
         Backend("torch", reference.forward),
     ],
 )
@@ -45,4 +45,4 @@ def _vmap(
     return operator(x.movedim(in_dims[0], 0), backend), 0
 
 
-call = define("transpose", "(Tensor x, str backend) -> Tensor", _kernel, _fake, _save, _gradients, _vmap)
+call = define("transpose", "(Tensor x, str backend) -> Tensor", _kernel, _fake, _save, _gradients, _vmap, BACKENDS.bind)
