@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -248,27 +248,39 @@ class Orchid(Mixer):
     def _advance(self, u: Tensor, state: OrchidState, run: Run) -> tuple[Tensor, OrchidState]:
         """A chunk u (B, T, D), by ``run`` through the online convolutions."""
         self._check_state(u, state)
-        p, product = [self._projection(i, u) for i in range(3)], state.product
+        p, c, past = self._projections(u, state.past)
+        product = state.product
 
         def multiply(q: Tensor, a: Tensor) -> Tensor:
             nonlocal product
             y, product = run(STREAMED, q, product, a)
             return y
 
-        h, local = self.conditioning.advance(p[2], state.local, multiply)
-        parts, past = zip(*(self._short_stream(i, p[i], state.past) for i in range(3)), strict=True)
-        gate_out, x = parts[0], (parts[1] * parts[2]).to(h.dtype)
+        h, local = self.conditioning.advance(p, state.local, multiply)
+        gate_out, x = c[0], (c[1] * c[2]).to(h.dtype)
         y, adaptive = run(STREAMED, x, state.adaptive, h)
         given = x if self.residual_taps is None else torch.cat((x, u.mT.to(x.dtype)), 1)
         z, static = run(self._static_stream(), given, state.static, None)
         y = gate_out * (y + z[:, : self.d_model])
         y = y if self.residual_taps is None else y + z[:, self.d_model :]
-        state = OrchidState(torch.cat(past, 1), local, product, adaptive, static)
-        return from_channels(y.to(gate_out.dtype), self.output.weight, self.output.bias), state
+        state = OrchidState(past, local, product, adaptive, static)
+        y = y.to(gate_out.dtype)
+        y = self.output(y.mT) if y.shape[-1] == 1 else from_channels(y, self.output.weight, self.output.bias)
+        return y, state
 
-    def _short_stream(self, i: int, p: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
-        rows = self._rows(i)
-        return short_stream(p, self.short_weight[rows], self.short_bias[rows], past[:, rows])
+    def _projections(self, u: Tensor, past: Tensor) -> tuple[Tensor, Sequence[Tensor], Tensor]:
+        """p_2, the three short convolutions, and the samples before the next chunk; at a step all three at once."""
+        if u.shape[1] == 1:
+            p = self.input(u[:, 0])[..., None]
+            c, past = short_stream(p, self.short_weight, self.short_bias, past)
+            return p[:, self._rows(2)], c.chunk(3, 1), past
+        parts, pasts = [], []
+        for i in range(3):
+            p, rows = self._projection(i, u), self._rows(i)
+            c, last = short_stream(p, self.short_weight[rows], self.short_bias[rows], past[:, rows])
+            parts.append(c)
+            pasts.append(last)
+        return p, parts, torch.cat(pasts, 1)
 
     def _static_stream(self) -> OnlineConv:
         """The static filters with their skips: of x, and below it of the input where there is a residual."""

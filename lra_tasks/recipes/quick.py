@@ -21,7 +21,7 @@ DIGITS = Preset(
         optimizer=OptimizerSettings(lr=0.01, weight_decay=0.05, filter_lr=0.001),
         trainer=TrainerSettings(max_epochs=10),
     ),
-    mixers={**STATE_SPACES, "hyena": HYENA},
+    mixers={**STATE_SPACES, "hyena": HYENA, "orchid": HYENA},
 )
 
 # Expressions of 100 to 400 symbols: 6400 of the official 500 to 2000 teach a small model little more than chance.
