@@ -38,6 +38,15 @@ enum LongconvElement {
     LONGCONV_FLOAT16 = 5,
 };
 
+enum LongconvActivation {
+    LONGCONV_NONE = 0,
+    LONGCONV_SILU = 1,
+    LONGCONV_GELU = 2,  // with the error function
+    LONGCONV_RELU = 3,
+    LONGCONV_TANH = 4,
+    LONGCONV_SIGMOID = 5,
+};
+
 // Rows of a low-rank correction that longconv_cpu_state_space_step takes.
 #define LONGCONV_MOST_RANK 16
 
@@ -131,8 +140,8 @@ struct LongconvNumbers {
 };
 
 // y[set, row, l] = sum_n v[set, row, n] x[set, n]^l for l < length and n < modes, the real part alone if y is real; or,
-// with logarithms, exp(l x[set, n]) in the place of the power. Backward: y holds the cotangents, and dv (..., modes) and
-// dx (sets, modes) are written, complex as v and x are. y has steps of 1, is of element (a real LongconvElement) or
+// with logarithms, exp(l x[set, n]) in the place of the power. Backward: y holds the cotangents, and dv (..., modes)
+// and dx (sets, modes) are written, complex as v and x are. y has steps of 1, is of element (a real LongconvElement) or
 // complex of that precision, and of any length >= 1.
 struct LongconvVandermonde {
     struct LongconvNumbers v, x, y, dv, dx;
@@ -143,6 +152,29 @@ struct LongconvVandermonde {
 
 // With work_bytes not NULL only the memory of a worker is told.
 LONGCONV_API int32_t longconv_cpu_vandermonde(const struct LongconvVandermonde* call, int64_t* work_bytes);
+
+// Real numbers at data + sample * batch + channel * channel + time * time; data NULL: there are none.
+struct LongconvSequence {
+    void* data;
+    int64_t batch, channel, time;
+};
+
+// y[t] = activation(bias + sum_k w[k] x[t - (taps - 1) + k]) for sequences (batch, channels, length), x being u after
+// the taps - 1 samples `initial`, and its gradients. w (channels, taps), bias (channels) and their gradients are
+// contiguous, and float under 16 bits; element is that of the sequences. The times of u, y, dy and du, or with
+// `columns` their channels, lie side by side. Absent bias and initial count as 0, absent gradients are not computed.
+struct LongconvShortConv {
+    void* work;
+    const void *w, *bias;
+    void *dw, *dbias;
+    int64_t batch, channels, length, taps;
+    int32_t activation, columns, backward, threads, element;
+    struct LongconvSequence u, initial, y;     // forward
+    struct LongconvSequence dy, du, dinitial;  // backward
+};
+
+// With memory not NULL it is given the bytes of `work` (aligned to 64) that the call takes, and nothing else is done.
+LONGCONV_API int32_t longconv_cpu_short_conv(const struct LongconvShortConv* call, int64_t* memory);
 
 // ---- liblongconv_cuda: each call queues its work on a stream (a cudaStream_t) of a device and returns at once
 

@@ -46,6 +46,7 @@ _SIGNATURES: dict[str, dict[str, tuple[Sequence[type], type | None]]] = {
         "threads": ([_POINTER], None),
         "fft_plan": ([_POINTER, _I64, _I32, _POINTER], _I32),
         "fft_conv": ([_POINTER], _I32),
+        "short_conv": ([_POINTER, _POINTER], _I32),
         "state_space_step": ([*[_POINTER] * 9, *[_I64] * 5, _I32], _I32),
         "transpose": (_TRANSPOSE, _I32),
         "vandermonde": ([_POINTER, _POINTER], _I32),

@@ -180,6 +180,13 @@ int32_t longconv_cpu_linear_scan(void* h, const void* a, const void* b, const vo
                                         element);
 }
 
+int32_t longconv_cpu_short_conv(const LongconvShortConv* call, int64_t* memory) {
+    if (!chosen) return LONGCONV_UNKNOWN_ISA;
+    if (call->batch < 0 || call->channels < 0 || call->length < 0 || call->taps < 1 || call->threads < 1)
+        return LONGCONV_BAD_SIZE;
+    return chosen->kernels->short_conv(*call, memory);
+}
+
 int32_t longconv_cpu_state_space_step(void* next, void* y, const void* x, const void* u, const double* A,
                                       const double* B, const double* C, const double* left, const double* right,
                                       int64_t batch, int64_t features, int64_t modes, int64_t channels, int64_t rank,

@@ -36,7 +36,8 @@ def short_conv(
         backend: ``"auto"``, or one of the names that ``longconv.info()`` prints.
 
     Returns:
-        y (B, H, L), contiguous, in u's dtype. Every tensor has a gradient, and the gradients have gradients; what is
+        y (B, H, L) in u's dtype, channels-last where u is (its channels side by side in memory and its times not),
+        else contiguous. Every tensor has a gradient, and the gradients have gradients; what is
         kept for them is the arguments alone.
 
     Raises:

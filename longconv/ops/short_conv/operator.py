@@ -1,72 +1,101 @@
-"""The operator ``longconv::short_conv``: schema, fake, autograd, vmap.
-
-With x the input after the past samples and z the sums before the activation, y = f(z) and dz = dy f'(z):
-
-    dw[h, k] = sum_{b, t} dz[b, h, t] x[b, h, t + k],    dbias[h] = sum_{b, t} dz[b, h, t],
-    dx[s]    = sum_k w[h, K - 1 - k] dz[s - k], the same convolution with the taps turned round
-
-so that the gradients are written with the operator itself, and have gradients of any order.
-"""
+"""The operators ``longconv::short_conv`` and ``longconv::short_conv_backward``: schema, fake, autograd, vmap."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from longconv.ops._library import define
+from longconv.ops._library import define, gradients_of
 from longconv.ops._registry import Backend, Backends
-from longconv.ops.short_conv import reference, torch_taps
-from longconv.ops.short_conv.activations import ACTIVATIONS
+from longconv.ops.short_conv import cpu, plain, reference, torch_taps
+
+_ARGUMENTS = "Tensor u, Tensor w, Tensor? bias, Tensor? initial, str activation"
+
+
+def _plain(name: str, forward: plain.Convolve, *, auto: bool = True) -> Backend:
+    return Backend(name, forward, functools.partial(plain.backward, forward), auto=auto)
+
 
 BACKENDS = Backends(
-    "short_conv", [Backend("torch", torch_taps.forward), Backend("reference", reference.forward, auto=False)]
+    "short_conv",
+    [
+        Backend("cpu", cpu.forward, cpu.backward, available=cpu.available, supports=cpu.supports),
+        _plain("torch", torch_taps.forward),
+        _plain("reference", reference.forward, auto=False),
+    ],
 )
 
 
+def _laid_out(x: Tensor, like: Tensor) -> Tensor:
+    """The sequences in memory as ``like`` has them: channels-last, or else contiguous."""
+    last = like.stride(1) == 1 and like.stride(2) != 1
+    return x.mT.contiguous().mT if last else x.contiguous()
+
+
 def _fake(u: Tensor, *_: Any) -> Tensor:
-    return torch.empty_like(u, memory_format=torch.contiguous_format)
+    return _laid_out(torch.empty_like(u), u)
 
 
-def _kernel(u: Tensor, w: Tensor, bias: Tensor | None, initial: Tensor | None, activation: str, backend: str) -> Tensor:
+def _forward(u: Tensor, *rest: Any) -> Tensor:
+    *arguments, backend = rest
     if u.numel() == 0:
         return _fake(u)
-    arguments = (u, w, bias, initial, activation)
-    y: Tensor = BACKENDS.choose(backend, *arguments).forward(*arguments)
-    return y
+    return _laid_out(BACKENDS.choose(backend, u, *arguments).forward(u, *arguments), u)
+
+
+def _backward(dy: Tensor, *rest: Any) -> list[Tensor]:
+    *arguments, wanted, backend = rest
+    if dy.numel() == 0:
+        return [torch.zeros_like(t) for t in _fake_backward(dy, *rest)]
+    chosen = BACKENDS.choose(backend, *arguments)
+    assert chosen.backward is not None
+    grads = iter(chosen.backward(dy, *arguments, wanted))
+    du = [_laid_out(next(grads), arguments[0])] if wanted[0] else []
+    return [*du, *(grad.contiguous() for grad in grads)]
+
+
+def _fake_backward(dy: Tensor, u: Tensor, *rest: Any) -> list[Tensor]:
+    parameters, wanted = rest[:3], rest[-2]
+    pairs = zip(parameters, wanted[1:], strict=True)
+    grads = [torch.empty_like(t, memory_format=torch.contiguous_format) for t, want in pairs if want]
+    return [_fake(u), *grads] if wanted[0] else grads
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     *tensors, ctx.activation, ctx.backend = inputs
-    ctx.wanted = ctx.needs_input_grad[:4]
+    pairs = zip(ctx.needs_input_grad, tensors, strict=False)
+    ctx.wanted = [bool(needs) and t is not None for needs, t in pairs]
     ctx.save_for_backward(*tensors)
 
 
 def _gradients(ctx: Any, dy: Tensor) -> tuple[Any, ...]:
-    tensors = ctx.saved_tensors
-    wide = torch.promote_types(dy.dtype, torch.float32)
-    u, w = (t.to(wide) for t in tensors[:2])
-    bias, initial = (None if t is None else t.to(wide) for t in tensors[2:])
-    length, taps = u.shape[-1], w.shape[1]
-    dz = dy.to(wide)
-    if ctx.activation != "none":
-        dz = ACTIVATIONS[ctx.activation].pull_back(dz, call(u, w, bias, initial, "none", ctx.backend))
-    grads: list[Tensor | None] = [None] * 4
-    if ctx.wanted[0] or ctx.wanted[3]:
-        dx = call(F.pad(dz, (0, taps - 1)), w.flip(-1), None, None, "none", ctx.backend)
-        grads[0], grads[3] = dx[..., taps - 1 :], dx[..., : taps - 1]
-    if ctx.wanted[1]:
-        x = reference.extended(u, initial, taps)
-        grads[1] = torch.stack([torch.linalg.vecdot(x[..., k : k + length], dz).sum(0) for k in range(taps)], -1)
-    grads[2] = dz.sum((0, 2))
-    pairs = zip(grads, tensors, ctx.wanted, strict=True)
-    return (*(g.to(t.dtype) if g is not None and want else None for g, t, want in pairs), None, None)
+    if not any(ctx.wanted):
+        return (None,) * 6
+    grads = iter(call_backward(dy, *ctx.saved_tensors, ctx.activation, ctx.wanted, ctx.backend))
+    return (*(next(grads) if want else None for want in ctx.wanted), None, None)
 
 
-def _vmap(operator: Callable[..., Any], info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Any, int]:
+def _save_second(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    *tensors, ctx.activation, ctx.first_wanted, ctx.backend = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _second_gradients(ctx: Any, cotangents: Sequence[Tensor | None]) -> tuple[Any, ...]:
+    """The gradient of the gradients: autograd through the operator, of which they are made."""
+
+    def convolve(u: Tensor, w: Tensor, bias: Tensor | None, initial: Tensor | None, activation: str) -> Tensor:
+        y: Tensor = call(u, w, bias, initial, activation, ctx.backend)
+        return y
+
+    composite = functools.partial(plain.backward, convolve, activation=ctx.activation, wanted=ctx.first_wanted)
+    return (*gradients_of(composite, ctx.saved_tensors, cotangents, ctx.needs_input_grad), None, None, None)
+
+
+def _vmap(operator: Callable[..., Any], info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Any, Any]:
     """The mapped axis becomes part of the channels."""
 
     def front(value: Tensor, dim: int | None) -> Tensor:
@@ -78,16 +107,25 @@ def _vmap(operator: Callable[..., Any], info: Any, in_dims: tuple[Any, ...], *ar
         value = front(value, dim)
         return value.movedim(0, 1).flatten(1, 2) if value.ndim == 4 else value.flatten(0, 1)
 
-    y = operator(*(fold(a, d) for a, d in zip(args, in_dims, strict=True)))
-    return y.unflatten(1, (info.batch_size, front(args[0], in_dims[0]).shape[2])).movedim(1, 0), 0
+    channels = front(args[0], in_dims[0]).shape[2]
+
+    def unfold(value: Tensor) -> Tensor:
+        axis = 1 if value.ndim == 3 else 0
+        return value.unflatten(axis, (info.batch_size, channels)).movedim(axis, 0)
+
+    result = operator(*(fold(a, d) for a, d in zip(args, in_dims, strict=True)))
+    if isinstance(result, Tensor):
+        return unfold(result), 0
+    return [unfold(value) for value in result], [0] * len(result)
 
 
-call = define(
-    "short_conv",
-    "(Tensor u, Tensor w, Tensor? bias, Tensor? initial, str activation, str backend) -> Tensor",
-    _kernel,
-    _fake,
-    _save,
-    _gradients,
+call = define("short_conv", f"({_ARGUMENTS}, str backend) -> Tensor", _forward, _fake, _save, _gradients, _vmap)
+call_backward = define(
+    "short_conv_backward",
+    f"(Tensor dy, {_ARGUMENTS}, bool[] wanted, str backend) -> Tensor[]",
+    _backward,
+    _fake_backward,
+    _save_second,
+    _second_gradients,
     _vmap,
 )

@@ -22,7 +22,7 @@ def forward(u: Tensor, w: Tensor, bias: Tensor | None, initial: Tensor | None, a
     bias, initial = (None if t is None else t.to(working) for t in (bias, initial))
     one_by_one = u.device.type == "cpu" and not native and (w.shape[1] <= SHIFTS or dtype == torch.float64)
     z = _shifts(u, w, bias, initial) if one_by_one else _convolution(u, w, bias, initial)
-    return (z if activation == "none" else ACTIVATIONS[activation].function(z)).to(dtype).contiguous()
+    return (z if activation == "none" else ACTIVATIONS[activation].function(z)).to(dtype)
 
 
 def _convolution(u: Tensor, w: Tensor, bias: Tensor | None, initial: Tensor | None) -> Tensor:
