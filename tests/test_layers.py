@@ -25,6 +25,7 @@ MAY_IMPORT = {
         "longconv.filters",
         "longconv.streaming",
     ),
+    "longconv.distillation": ("longconv._checks", "longconv.filters", "longconv.mixers"),
     "longconv.models": (
         "longconv._checks",
         "longconv._autocast",

@@ -37,7 +37,7 @@ def imported(package: str) -> set[str]:
 
 @pytest.mark.parametrize(
     ("package", "extras", "with_torch"),
-    [("longconv", ("export", "keops"), {"triton"}), ("lra_tasks", ("train", "plot", "export"), set())],
+    [("longconv", ("export", "keops", "plot"), {"triton"}), ("lra_tasks", ("train", "plot", "export"), set())],
 )
 def test_every_import_is_declared(package: str, extras: tuple[str, ...], with_torch: set[str]) -> None:
     names = {DISTRIBUTIONS.get(module, module) for module in imported(package)}

@@ -5,6 +5,7 @@ from longconv.filters.adaptive import AdaptiveFilter
 from longconv.filters.base import Filter
 from longconv.filters.dense import DenseFilter, dense_filter
 from longconv.filters.diagonal import DiagonalFilter, diagonal_filter, diagonal_init
+from longconv.filters.distilled import DistilledFilter
 from longconv.filters.dplr import DPLRFilter, dplr_filter
 from longconv.filters.dss import DSSFilter, dss_filter
 from longconv.filters.free import FreeFilter, smooth, smooth_frequency, squash
@@ -18,6 +19,7 @@ __all__ = [
     "DSSFilter",
     "DenseFilter",
     "DiagonalFilter",
+    "DistilledFilter",
     "Filter",
     "FreeFilter",
     "ImplicitFilter",

@@ -5,6 +5,7 @@ Shapes: B batch, L length, D = H features, C channels a feature, N state size. S
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -24,10 +25,10 @@ from longconv._checks import (
     check_tensor,
     describe,
 )
-from longconv.filters import Filter
+from longconv.filters import DistilledFilter, Filter
 from longconv.filters.base import SampledFilter
 from longconv.ops import fft_conv, transpose
-from longconv.streaming import OnlineConv
+from longconv.streaming import ModalConv, OnlineConv, StreamConv
 
 State = Any
 """A pytree of tensors; what it holds is the mixer's own business."""
@@ -302,9 +303,10 @@ class ConvolutionMixer(FilterMixer):
     own filter and joined by the output layer.
 
     Its filter module gives (C, H, L) taps, or (2C, H, L) if bidirectional; see :class:`FilterMixer` for the rest. It
-    streams by :class:`~longconv.streaming.OnlineConv`, for any filter; subclasses whose filter has a recurrence know
-    better. The taps in a state are those of the parameters at its creation, where the filter goes on for ever those at
-    the steps that needed more of it: after a step of an optimiser streams begin anew, with a new state.
+    streams by :class:`~longconv.streaming.OnlineConv`, for any filter, or by :class:`~longconv.streaming.ModalConv` for
+    a :class:`~longconv.filters.DistilledFilter`; subclasses whose filter has a recurrence know better. The taps in a
+    state are those of the parameters at its creation, where the filter goes on for ever those at the steps that needed
+    more of it: after a step of an optimiser streams begin anew, with a new state.
     """
 
     def forward(self, u: Tensor, lengths: Tensor | None = None, *, rate: float = 1.0) -> Tensor:
@@ -330,7 +332,9 @@ class ConvolutionMixer(FilterMixer):
 
     # --- streaming ----------------------------------------------------------------------------------------------------
 
-    def _online(self) -> OnlineConv:
+    def _online(self) -> StreamConv:
+        if isinstance(self.taps, DistilledFilter):
+            return ModalConv(functools.partial(self.taps.system, skip=self.D.flatten()))
         return OnlineConv(self._taps_with_skip, length=self.taps.support)
 
     def _taps_with_skip(self, length: int) -> Tensor:

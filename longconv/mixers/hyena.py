@@ -22,11 +22,11 @@ from longconv._checks import (
     check_tensor,
     describe,
 )
-from longconv.filters import ImplicitFilter
+from longconv.filters import DistilledFilter, ImplicitFilter
 from longconv.mixers.base import ACTIVATIONS, Mixer, filter_count, zero_beyond
 from longconv.mixers.projection import from_channels, to_channels
 from longconv.ops import fft_conv, short_conv
-from longconv.streaming import OnlineConv, OnlineState
+from longconv.streaming import ModalConv, ModalState, OnlineConv, OnlineState, StreamConv
 
 
 class HyenaState(NamedTuple):
@@ -34,7 +34,7 @@ class HyenaState(NamedTuple):
 
     past: Tensor
     """(B, (n + 1) D, K - 1), the last projections before their short convolutions."""
-    convolutions: tuple[OnlineState, ...]
+    convolutions: tuple[OnlineState | ModalState, ...]
     """Of the n - 1 long convolutions, in the order of their use."""
 
 
@@ -48,7 +48,8 @@ class Hyena(Mixer):
     where k_i * is the convolution with the filters of that order, causal or with filters for the future too. A mixer of
     order n has n gates and n - 1 long convolutions.
 
-    The causal mixer streams by an :class:`~longconv.streaming.OnlineConv` for each of them. The taps in a state are
+    The causal mixer streams by an :class:`~longconv.streaming.OnlineConv` for each of them, by a
+    :class:`~longconv.streaming.ModalConv` where its filters are distilled. The taps in a state are
     those of the parameters when they were needed: after a step of an optimiser streams begin anew, with a new state.
 
     Args:
@@ -87,7 +88,7 @@ class Hyena(Mixer):
     torch.Size([2, 100, 4])
     """
 
-    taps: ImplicitFilter
+    taps: ImplicitFilter | DistilledFilter
 
     def __init__(
         self,
@@ -194,8 +195,15 @@ class Hyena(Mixer):
         """Bidirectional mixers can't stream."""
         return "it is bidirectional, so that an output depends on inputs still to come" if self.bidirectional else None
 
-    def _online(self) -> list[OnlineConv]:
+    def _online(self) -> list[StreamConv]:
+        if isinstance(self.taps, DistilledFilter):
+            return [ModalConv(functools.partial(self._system, self.taps, i)) for i in range(self.order - 1)]
         return [OnlineConv(functools.partial(self._taps_with_skip, i)) for i in range(self.order - 1)]
+
+    def _system(self, taps: DistilledFilter, i: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The system of long convolution i, with the skip."""
+        head = torch.arange(self.heads).repeat_interleave(self.d_model // self.heads)
+        return taps.system(head * (self.order - 1) + i, self.D[i])
 
     def _taps_with_skip(self, i: int, length: int) -> Tensor:
         """The filters of long convolution i, (D, length), with the skip in tap 0."""
@@ -205,7 +213,8 @@ class Hyena(Mixer):
     def _init_state(self, batch_size: int, device: torch.device | str | None, dtype: torch.dtype | None) -> HyenaState:
         states = tuple(conv.init_state(batch_size, device=device, dtype=dtype) for conv in self._online())
         total, K = self.short_weight.shape
-        return HyenaState(states[0].pending.new_zeros(batch_size, total, K - 1), states)
+        wide = torch.promote_types(dtype or next(self.taps.parameters()).dtype, torch.float32)
+        return HyenaState(self.short_weight.new_zeros(batch_size, total, K - 1, device=device, dtype=wide), states)
 
     def _step(self, u_t: Tensor, state: HyenaState) -> tuple[Tensor, HyenaState]:
         self._check_state(u_t, state)

@@ -1,4 +1,6 @@
-"""Exact causal convolution online, for filters with no finite recurrence.
+"""Causal convolution online: exactly for any filter, and at a constant cost a sample for those of few modes.
+
+:class:`ModalConv` is for filters of few modes, k[l] = 2 Re sum_n c_n a_n^l; :class:`OnlineConv` for all others.
 
 A stream is cut into blocks of S samples. With S_p = 2^p S, the lags of a filter are shared out among levels:
 
@@ -18,7 +20,8 @@ References:
     Idreos, Kakade, arXiv 2410.12982)
 """
 
+from longconv.streaming.modal import ModalConv, ModalState
 from longconv.streaming.online import OnlineConv
-from longconv.streaming.state import OnlineState
+from longconv.streaming.state import OnlineState, StreamConv
 
-__all__ = ["OnlineConv", "OnlineState"]
+__all__ = ["ModalConv", "ModalState", "OnlineConv", "OnlineState", "StreamConv"]

@@ -7,8 +7,9 @@ where the filter is a stream itself: samples above, taps below.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
 
@@ -39,6 +40,26 @@ class OnlineState(NamedTuple):
     below them the samples, of the first block (S, 2 B, H) and of the first two (2 B, H, 2 S), once there."""
     clock: Tensor
     """(n, 0): its shape counts the blocks before this one."""
+
+
+class StreamConv(Protocol):
+    """What the convolutions of a stream have in common, whatever the filter."""
+
+    def init_state(
+        self,
+        batch_size: int,
+        channels: int | None = None,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> Any:
+        """The state before the first sample."""
+
+    def step(self, x_t: Tensor, state: Any, /) -> tuple[Tensor, Any]:
+        """One sample (B, H) and the state before it -> the output (B, H), and the state after it."""
+
+    def prefill(self, x: Tensor, state: Any, /) -> tuple[Tensor, Any]:
+        """A chunk (B, H, T) and the state before it -> the outputs (B, H, T), and the state after it."""
 
 
 @dataclass(frozen=True)
