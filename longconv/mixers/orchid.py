@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from longconv import _autocast
-from longconv._checks import check_bool, check_device, check_int, check_lengths, check_options, describe
+from longconv._checks import check_bool, check_device, check_int, check_lengths, describe
 from longconv.filters import AdaptiveFilter, ImplicitFilter
 from longconv.filters.local import Past, mask_beyond, short_stream
 from longconv.filters.transforms import Transform
@@ -18,7 +18,6 @@ from longconv.mixers.projection import from_channels, to_channels
 from longconv.ops import fft_conv, short_conv, transpose
 from longconv.streaming import OnlineConv, OnlineState
 
-FILTER_OPTIONS = ("modulate", "fast_decay_pct", "slow_decay_pct", "target", "shift", "normalized")
 SUM = Transform("dft", "none")
 STREAMED = OnlineConv()
 """The convolution of a stream with a filter that is a stream itself."""
@@ -77,12 +76,12 @@ class Orchid(Mixer):
             network, see :class:`~longconv.filters.AdaptiveFilter`.
         short_filter: taps of the short convolutions.
         residual: whether there is the second long convolution, conv(u, r) + skip_r u.
-        emb_dim, width, num_inner_mlps, w: of the static filters, see :class:`~longconv.filters.ImplicitFilter`.
-        filter_options: further options of the static filters, by name, such as {"shift": 0.05}.
+        emb_dim, width, num_inner_mlps, w, modulate, fast_decay_pct, slow_decay_pct, target, shift, normalized: of the
+            static filters, see :class:`~longconv.filters.ImplicitFilter`.
         filter_lr: learning rate of the static filters' parameters; None takes the optimiser's.
 
     Raises:
-        TypeError: an option of a wrong kind or an unknown one of the static filters.
+        TypeError: an option of a wrong kind.
         ValueError: an unknown choice, or options that contradict each other, such as a transform of the causal form.
 
     References:
@@ -115,7 +114,12 @@ class Orchid(Mixer):
         width: int = 64,
         num_inner_mlps: int = 2,
         w: float = 1.0,
-        filter_options: Mapping[str, Any] | None = None,
+        modulate: bool = True,
+        fast_decay_pct: float = 0.3,
+        slow_decay_pct: float = 1.5,
+        target: float = 0.01,
+        shift: float = 0.0,
+        normalized: bool = False,
         filter_lr: float | None = None,
     ) -> None:
         super().__init__(d_model)
@@ -136,19 +140,24 @@ class Orchid(Mixer):
             query_magnitude=query_magnitude,
             l_max=l_max,
         )
-        options = _filter_options(filter_options)
+        window: dict[str, Any] = {"modulate": modulate, "target": target, "shift": shift, "normalized": normalized}
+        window |= {"fast_decay_pct": fast_decay_pct, "slow_decay_pct": slow_decay_pct, "filter_lr": filter_lr}
+        self._create(
+            lambda: ImplicitFilter(d_model, emb_dim, width, num_inner_mlps, l_max, w=w, **window),
+            short_filter,
+            residual,
+        )
 
-        def static() -> ImplicitFilter:
-            return ImplicitFilter(d_model, emb_dim, width, num_inner_mlps, l_max, w=w, filter_lr=filter_lr, **options)
-
-        self.taps, self.skip = static(), nn.Parameter(torch.randn(d_model))
+    def _create(self, static: Callable[[], ImplicitFilter], short_filter: int, residual: bool) -> None:
+        """The parameters but those of the conditioning network."""
+        D, K = self.d_model, check_int("short_filter", short_filter)
+        self.taps, self.skip = static(), nn.Parameter(torch.randn(D))
         residual = check_bool("residual", residual)
         self.residual_taps = static() if residual else None
-        self.residual_skip = nn.Parameter(torch.randn(d_model)) if residual else None
-        self.input, self.output = nn.Linear(d_model, 3 * d_model), nn.Linear(d_model, d_model)
-        K = check_int("short_filter", short_filter)
-        self.short_weight = nn.Parameter((2 * torch.rand(3 * d_model, K) - 1) * K**-0.5)
-        self.short_bias = nn.Parameter((2 * torch.rand(3 * d_model) - 1) * K**-0.5)
+        self.residual_skip = nn.Parameter(torch.randn(D)) if residual else None
+        self.input, self.output = nn.Linear(D, 3 * D), nn.Linear(D, D)
+        self.short_weight = nn.Parameter((2 * torch.rand(3 * D, K) - 1) * K**-0.5)
+        self.short_bias = nn.Parameter((2 * torch.rand(3 * D) - 1) * K**-0.5)
 
     def forward(self, u: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Mix a whole sequence; see :meth:`Mixer.forward`."""
@@ -348,12 +357,3 @@ def _cosine_product(
     spectrum = spectrum if h is None else spectrum + h
     y = transform.inverse(transform.forward(s, lengths) * spectrum, x.shape[-1], lengths) + skip[:, None] * s
     return (y if gates is None else y * gates[1]).to(x.dtype)
-
-
-def _filter_options(given: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The further options of the static filters, as keyword arguments."""
-    if given is not None and not isinstance(given, Mapping):
-        raise TypeError(f"filter_options is {describe(given)}, expected options of the static filters by name")
-    options = dict(given or {})
-    check_options("the static filter", options, FILTER_OPTIONS)
-    return options

@@ -12,7 +12,8 @@ STATE_SPACES: dict[str, Overrides] = {
 }
 
 # Filters that oscillate from the start, as its authors have them on small tasks.
-HYENA: Overrides = {"mixer_options": {"emb_dim": 5, "w": 10.0}}
+IMPLICIT: Overrides = {"mixer_options": {"emb_dim": 5, "w": 10.0}}
+RECALLING: Overrides = {"mixer_options": {"emb_dim": 5, "w": 10.0, "shift": 0.1}}
 
 DIGITS = Preset(
     base=Recipe(
@@ -21,7 +22,7 @@ DIGITS = Preset(
         optimizer=OptimizerSettings(lr=0.01, weight_decay=0.05, filter_lr=0.001),
         trainer=TrainerSettings(max_epochs=10),
     ),
-    mixers={**STATE_SPACES, "hyena": HYENA, "orchid": HYENA},
+    mixers={**STATE_SPACES, "hyena": IMPLICIT, "orchid": IMPLICIT},
 )
 
 # Expressions of 100 to 400 symbols: 6400 of the official 500 to 2000 teach a small model little more than chance.
@@ -64,7 +65,7 @@ RECALL = Preset(
         optimizer=OptimizerSettings(lr=0.002, weight_decay=0.1, filter_lr=0.002),
         trainer=TrainerSettings(max_epochs=10),
     ),
-    mixers={**STATE_SPACES, "hyena": {"mixer_options": {"emb_dim": 5, "w": 10.0, "shift": 0.1}}},
+    mixers={**STATE_SPACES, "hyena": RECALLING, "orchid": RECALLING},
 )
 
 QUICK: dict[str, Preset] = {
