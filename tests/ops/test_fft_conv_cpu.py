@@ -144,6 +144,51 @@ def test_views_give_what_copies_give() -> None:
         assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_channels_last_in_groups(dtype: torch.dtype, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More channels than are put in order at a time, with filters a sample, gates and lengths; no copy of a whole."""
+    monkeypatch.setattr(cpu, "_GROUP", 2**12)
+    batch, length, channels = 3, 100, 77
+    u, pre_gate, post_gate, dy = (torch.randn(batch, length, channels).to(dtype).mT for _ in range(4))
+    lengths = torch.tensor([100, 0, 63])
+    for rank in (2, 3):
+        taps = {"k": torch.randn(batch, channels, 120)} if rank == 3 else {"k": torch.randn(channels, 40)}
+        taps |= {"k_reverse": torch.randn(channels, 30), "skip": torch.randn(channels)}
+        gates = {"pre_gate": pre_gate, "post_gate": post_gate}
+        want = run({"u": u.contiguous(), **{n: g.contiguous() for n, g in gates.items()}} | taps, dy, lengths=lengths)
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
+            with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as seen:
+                got = run({"u": u, **gates} | taps, dy, lengths=lengths)
+        finally:
+            torch.set_num_threads(before)
+        assert all(a.is_contiguous() and torch.equal(a, b) for a, b in zip(got, want, strict=True))
+        copies = [e.cpu_memory_usage for e in seen.events() if e.name in ("aten::contiguous", "aten::clone")]
+        assert not any(copies)
+
+
+def test_tables_make_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So many bytes are kept, and the plan that was just made whatever its size."""
+    monkeypatch.setattr(cpu, "_plans", {})
+    monkeypatch.setattr(cpu, "CACHE_BYTES", 60_000)
+    for length in (256, 2048, 4096, 300, 2048, 100_000, 5):
+        cpu._plan(length, torch.float32)
+        kept = [plan.tables.nbytes for plan in cpu._plans.values()]
+        assert sum(kept) <= 60_000 or len(kept) == 1
+        assert length in {key[0] for key in cpu._plans}
+    assert cpu._plan(5, torch.float32) is cpu._plan(5, torch.float32)
+
+
+def test_no_memory() -> None:
+    """A request that no machine can meet is a MemoryError, and the next call works."""
+    u = torch.zeros(1).expand(2**20, 2**20, 8)
+    with pytest.raises(MemoryError, match="fft_conv: no memory"):
+        fft_conv(u, torch.zeros(1).expand(2**20, 8), backend="cpu")
+    assert_close(fft_conv(torch.ones(1, 1, 2), torch.ones(1, 2)), torch.tensor([[[1.0, 2.0]]]), 1e-6)
+
+
 def test_lazily_negated_views() -> None:
     """The imaginary part of a lazy conjugate has its sign in a flag, not in memory."""
     u, k, skip = (torch.randn(shape, dtype=torch.complex64).conj().imag for shape in ((2, 3, 50), (3, 50), (3,)))
