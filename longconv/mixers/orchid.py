@@ -168,12 +168,10 @@ class Orchid(Mixer):
         u = zero_beyond(u, lengths)
         p = self._projection(2, u)
         h = self.conditioning(p if lengths is None else mask_beyond(p, lengths), lengths)
-        x, gate_in, gate_out = (
-            self._short(2, p),
-            self._short(1, self._projection(1, u)),
-            self._short(0, self._projection(0, u)),
-        )
-        y = self._convolve(x, self.taps, self.skip, lengths, h, (gate_in, gate_out))
+        x = self._short(2, p)
+        del p  # without gradients its memory serves the next one
+        gates = self._short(1, self._projection(1, u)), self._short(0, self._projection(0, u))
+        y = self._convolve(x, self.taps, self.skip, lengths, h, gates)
         if self.residual_taps is not None and self.residual_skip is not None:
             y = y + self._convolve(transpose(u), self.residual_taps, self.residual_skip, lengths).to(y.dtype)
         return zero_beyond(from_channels(y, self.output.weight, self.output.bias), lengths)
