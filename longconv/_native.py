@@ -102,6 +102,8 @@ class Library:
 def cpu() -> Library:
     """The CPU library, with torch's thread pool and the instruction set of ``LONGCONV_CPU_ISA`` (default: the widest).
 
+    A process that is forked from one that loaded it computes in the calling thread alone.
+
     Raises:
         ValueError: ``LONGCONV_CPU_ISA`` is unknown or not supported by this processor.
     """
@@ -109,6 +111,8 @@ def cpu() -> Library:
     if library.handle is None:
         return library
     library.handle.longconv_cpu_threads(torch_parallel_for())
+    if hasattr(os, "register_at_fork"):  # torch's threads are not there in a child, whose calls would wait for them
+        os.register_at_fork(after_in_child=functools.partial(library.handle.longconv_cpu_threads, None))
     wanted = os.environ.get(ISA_VARIABLE)
     if wanted:
         select_isa(library, wanted)

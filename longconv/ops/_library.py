@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,6 +20,9 @@ LIBRARY = torch.library.Library("longconv", "DEF")
 _AUTOCAST = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastCPU).add(torch._C.DispatchKey.AutocastCUDA)
 
 
+_NO_MEMORY = re.compile(r"DefaultCPUAllocator: .*you tried to allocate (\d+ bytes)")
+
+
 def _without_autocast(kernel: Callable[..., Any]) -> Callable[..., Any]:
     """The kernel with autocast off: the precision of its arithmetic is the op's own matter."""
 
@@ -28,6 +32,21 @@ def _without_autocast(kernel: Callable[..., Any]) -> Callable[..., Any]:
             return kernel(*args)
         with torch._C._ExcludeDispatchKeyGuard(_AUTOCAST):
             return kernel(*args)
+
+    return run
+
+
+def _naming(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, with a MemoryError that names the op for torch's RuntimeError where the CPU's memory ends."""
+
+    @functools.wraps(function)
+    def run(*args: Any) -> Any:
+        try:
+            return function(*args)
+        except RuntimeError as error:
+            if found := _NO_MEMORY.search(str(error)):
+                raise MemoryError(f"{name}: no memory for {found[1]}") from error
+            raise
 
     return run
 
@@ -81,7 +100,7 @@ def define(
         return recorded.apply(*args, run or kernel) if recording else (run or kernel)(*args)
 
     rule, several = functools.partial(vmap, call), schema.endswith("[]")
-    kernel = _without_autocast(kernel)
+    kernel, gradients = _naming(name, _without_autocast(kernel)), _naming(name, gradients)
     function = _transformable(name, operator, save, gradients, rule, several=several)
     recorded = _recorded(name, save, gradients, several=several)
     LIBRARY.impl(name, kernel, "CompositeExplicitAutograd")

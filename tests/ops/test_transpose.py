@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import ctypes
-import multiprocessing
-import os
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 import torch
@@ -152,59 +147,6 @@ def test_obeys_set_num_threads(threads: int) -> None:
     edges = sorted((first, last) for first, last, _ in ran)
     assert edges[0][0] == 0
     assert all(last == first for (_, last), (first, _) in pairwise(edges))
-
-
-@needs_library
-def test_from_several_threads_at_once() -> None:
-    x, results = numbered(4, 200, 300), []
-    workers = [threading.Thread(target=lambda: results.append(torch.equal(transpose(x), x.mT))) for _ in range(4)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    assert results == [True] * 4
-
-
-def _child(x: Tensor) -> None:
-    torch.set_num_threads(1)  # as in a worker of torch's DataLoader
-    assert_transposed(x, "cpu")
-
-
-@needs_library
-@pytest.mark.skipif(sys.platform != "linux", reason="fork is Linux's way to start a process")
-def test_after_fork() -> None:
-    x = numbered(8, 300, 300)
-    assert_transposed(x, "cpu")
-    process = multiprocessing.get_context("fork").Process(target=_child, args=(x,))
-    process.start()
-    process.join(60)
-    assert process.exitcode == 0
-
-
-def run_with_isa(isa: str, code: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, _native.ISA_VARIABLE: isa}
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        env=environment,
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parents[2],
-        check=False,
-    )
-
-
-@needs_library
-def test_instruction_set_by_environment() -> None:
-    done = run_with_isa(ISAS[-1], "from longconv import _native; print(_native.chosen_isa(_native.cpu()))")
-    assert done.stdout.strip() == ISAS[-1], done.stderr
-
-
-@needs_library
-def test_unknown_instruction_set_is_an_error() -> None:
-    done = run_with_isa("mmx", "import torch; from longconv.ops import transpose; transpose(torch.ones(2, 2))")
-    assert done.returncode != 0
-    assert "LONGCONV_CPU_ISA is 'mmx'" in done.stderr
-    assert ISAS[0] in done.stderr
 
 
 def test_bad_arguments() -> None:
