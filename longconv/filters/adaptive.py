@@ -15,7 +15,17 @@ import torch
 from torch import Tensor
 
 from longconv import _autocast
-from longconv._checks import FLOATS, check_bool, check_choice, check_int, check_shape, check_tensor
+from longconv._checks import (
+    FLOATS,
+    check_bool,
+    check_choice,
+    check_device,
+    check_int,
+    check_lengths,
+    check_shape,
+    check_tensor,
+    describe,
+)
 from longconv.filters.base import WideModule
 from longconv.filters.local import ACTIVATIONS, PADDINGS, LocalConvolutions, Past, mask_beyond
 from longconv.filters.transforms import TRANSFORMS, Transform
@@ -150,6 +160,13 @@ class AdaptiveFilter(WideModule):
         """
         check_tensor("u", u, "(B, D, L)", ndim=3, dtypes=FLOATS)
         check_shape("u", u, (None, self.d_model, None), "(B, D, L)")
+        if u.shape[2] < 1:
+            raise ValueError(f"u is {describe(u)}, expected at least one sample, L >= 1")
+        if lengths is not None:
+            check_tensor("lengths", lengths, "(B,)", ndim=1, dtypes=(torch.int64, torch.int32))
+            check_shape("lengths", lengths, (u.shape[0],), "(B,)")
+            check_device("lengths", lengths, "u", u)
+            check_lengths(lengths, u.shape[2])
         with _autocast.off(u.device):
             u = u.to(torch.promote_types(u.dtype, torch.float32))
             if self.transform is None:

@@ -310,6 +310,14 @@ def test_bad_input() -> None:
         network(torch.zeros(2, 5, 9))
     with pytest.raises(TypeError, match="u is .*int64"):
         network(torch.zeros(2, D, 9, dtype=torch.int64))
+    with pytest.raises(ValueError, match=r"u is a \(2, 4, 0\).*at least one sample"):
+        network(torch.zeros(2, D, 0))
+    u = torch.zeros(2, D, 9)
+    for lengths, error in (([9, 1], TypeError), (torch.ones(2), TypeError), (torch.tensor([9, 10]), ValueError)):
+        with pytest.raises(error, match="lengths"):
+            network(u, lengths)
+    with pytest.raises(ValueError, match=r"lengths is a \(3,\).*\(B,\) = \(2\)"):
+        network(u, torch.ones(3, dtype=torch.int64))
     for option in ("causal", "norm", "bias", "query_magnitude"):
         with pytest.raises(TypeError, match=f"{option} is 1"):
             AdaptiveFilter(D, **{option: 1})  # type: ignore[arg-type]
