@@ -176,6 +176,21 @@ struct LongconvShortConv {
 // With memory not NULL it is given the bytes of `work` (aligned to 64) that the call takes, and nothing else is done.
 LONGCONV_API int32_t longconv_cpu_short_conv(const struct LongconvShortConv* call, int64_t* memory);
 
+// y[set, row, l] = sum_n v[set, row, n] / (z[set, l] - w[set, n]) for l < length and n < modes, the real part alone if
+// y is real. Backward: y holds the cotangents, and those of dv (..., modes) and dw (sets, modes), which go together,
+// and of dz (sets, length; one in all if dz.set is 0) that have data are written, complex as v, w and z are. y has
+// steps of 1, is of element (a real LongconvElement) or complex of that precision. wide: z or w is of higher precision
+// than that.
+struct LongconvCauchy {
+    struct LongconvNumbers v, z, w, y, dv, dz, dw;
+    void* work;  // of `threads` workers, aligned to 64 bytes
+    int64_t sets, rows, modes, length;
+    int32_t wide, backward, threads, element;
+};
+
+// With work_bytes not NULL only the memory of a worker is told.
+LONGCONV_API int32_t longconv_cpu_cauchy(const struct LongconvCauchy* call, int64_t* work_bytes);
+
 // ---- liblongconv_cuda: each call queues its work on a stream (a cudaStream_t) of a device and returns at once
 
 LONGCONV_API int32_t longconv_cuda_abi(void);

@@ -49,6 +49,7 @@ _SIGNATURES: dict[str, dict[str, tuple[Sequence[type], type | None]]] = {
         "short_conv": ([_POINTER, _POINTER], _I32),
         "state_space_step": ([*[_POINTER] * 9, *[_I64] * 5, _I32], _I32),
         "transpose": (_TRANSPOSE, _I32),
+        "cauchy": ([_POINTER, _POINTER], _I32),
         "vandermonde": ([_POINTER, _POINTER], _I32),
         "linear_scan": ([*[_POINTER] * 4, *[_I64] * 3, *[_STRIDES] * 3, *[_I32] * 3], _I32),
     },

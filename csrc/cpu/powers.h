@@ -40,6 +40,25 @@ inline void get(const LongconvNumbers& from, int64_t at, double& re, double& im)
     }
 }
 
+template <typename T>
+inline void get_contiguous(double* re, double* im, const T* from, int64_t count, bool pairs) {
+    if (pairs)
+        for (int64_t i = 0; i < count; ++i) re[i] = from[2 * i], im[i] = from[2 * i + 1];
+    else
+        for (int64_t i = 0; i < count; ++i) re[i] = from[i], im[i] = 0;
+}
+
+// `count` numbers from one on, a step apart.
+inline void get_all(double* re, double* im, const LongconvNumbers& from, int64_t at, int64_t count) {
+    const bool pairs = is_complex(from.element);
+    if (from.step != 1)
+        for (int64_t i = 0; i < count; ++i) get(from, at + i * from.step, re[i], im[i]);
+    else if (from.element == LONGCONV_FLOAT32 || from.element == LONGCONV_COMPLEX64)
+        get_contiguous(re, im, static_cast<const float*>(from.data) + (pairs ? 2 : 1) * at, count, pairs);
+    else
+        get_contiguous(re, im, static_cast<const double*>(from.data) + (pairs ? 2 : 1) * at, count, pairs);
+}
+
 // A real element takes the real part.
 inline void put(const LongconvNumbers& to, int64_t at, double re, double im) {
     switch (to.element) {

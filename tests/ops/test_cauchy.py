@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from longconv.ops import cauchy
-from longconv.ops.cauchy.operator import BACKENDS
-from tests.tolerances import assert_close
+from longconv.ops.cauchy import cpu
+from longconv.ops.cauchy.operator import BACKENDS, call_backward, call_forward
+from tests.tolerances import RELATIVE_L2, assert_close
 
 FAST = [
     pytest.param(name, marks=[pytest.mark.slow] if name == "keops" else [])
@@ -141,6 +142,93 @@ def test_nan_stays_in_its_sample(backend: str) -> None:
     assert y[1, 0].isnan().all()
     y[1, 0] = clean[1, 0]
     assert torch.equal(y, clean)
+
+
+needs_library = pytest.mark.skipif(cpu.available() is not None, reason=str(cpu.available()))
+
+
+def shapes_of_points(length: int) -> dict[str, Tensor]:
+    """A line past the poles of :func:`spread`, images of roots of unity, a cloud among the poles, one point."""
+    roots = torch.polar(torch.ones(length), torch.linspace(0, 3.1, length)).to(torch.complex128)
+    return {
+        "line": torch.complex(torch.zeros(length), torch.linspace(-30, 30, length)).to(torch.complex128),
+        "roots": 200 * (1 - roots) / (1 + roots),
+        "cloud": 3 * torch.randn(length, dtype=torch.complex128) + 1,
+        "point": torch.full((length,), 2 + 1j, dtype=torch.complex128),
+    }
+
+
+def spread(*shape: int) -> Tensor:
+    """Poles beside the imaginary axis."""
+    real = -0.1 - torch.rand(shape, dtype=torch.float64)
+    return torch.complex(real, 10 * torch.randn_like(real))
+
+
+@needs_library
+@pytest.mark.parametrize("precision", [torch.complex64, torch.complex128], ids=str)
+@pytest.mark.parametrize("points_precision", [torch.complex64, torch.complex128], ids=str)
+def test_every_instruction_set(isa: str, precision: torch.dtype, points_precision: torch.dtype) -> None:
+    """Near poles and far ones, on both sides of vectors and tiles; points in the sum's precision and beyond."""
+    for count, length in [(1, 1), (7, 255), (40, 257), (70, 1030)]:
+        for z in shapes_of_points(length).values():
+            v, w = torch.randn(2, 2, count, dtype=precision), spread(2, count)
+            compare((v, z.to(points_precision), w.to(points_precision)), "cpu", RELATIVE_L2[precision])
+
+
+@needs_library
+@pytest.mark.parametrize("scale", [1e-30, 1e-18, 1e18, 1e30])
+def test_sizes_that_leave_the_range_when_squared(scale: float) -> None:
+    """Far poles and near ones, values and gradients, in single precision."""
+    z, w = (scale * shapes_of_points(600)["line"]).to(torch.complex64), (scale * spread(2, 40)).to(torch.complex64)
+    v, g = torch.randn(2, 40, dtype=torch.complex64) * scale, torch.randn(2, 600, dtype=torch.complex64) * scale
+    inputs = [t.requires_grad_() for t in (v, w)]
+    wide = [t.detach().to(torch.complex128).requires_grad_() for t in inputs]
+    y, want = cauchy(v, z, w, backend="cpu"), cauchy(wide[0], z.to(torch.complex128), wide[1], backend="reference")
+    assert_close(y, want)
+    grads = torch.autograd.grad(y, inputs, g), torch.autograd.grad(want, wide, g.to(want.dtype))
+    for got, expected in zip(*grads, strict=True):
+        assert_close(got, expected)
+
+
+@needs_library
+def test_points_with_sets_of_their_own() -> None:
+    """As ``vmap`` gives them, expanded ones too."""
+    lines = torch.stack([shapes_of_points(300)[name] for name in ("line", "cloud")])[:, None]
+    for z in (lines, lines[:1].expand(2, 1, 300)):
+        inputs = [torch.randn(2, 3, 9, dtype=torch.complex128), z, spread(3, 9)]
+        g, grads = torch.randn(2, 3, 300, dtype=torch.complex128), []
+        for backend in ("cpu", "reference"):
+            grads.append([call_forward(*inputs, backend), *call_backward(g, *inputs, [True] * 3, backend)])
+        for got, expected in zip(*grads, strict=True):
+            assert_close(got, expected)
+
+
+@needs_library
+def test_results_do_not_depend_on_threads() -> None:
+    results = []
+    inputs = [torch.randn(5, 40, dtype=torch.complex64), shapes_of_points(5000)["line"], spread(5, 40)]
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        try:
+            v, z, w = (t.to(torch.complex64).requires_grad_() for t in inputs)
+            y = cauchy(v, z, w, backend="cpu")
+            results.append((y, *torch.autograd.grad(y.real.sum(), (v, z, w))))
+        finally:
+            torch.set_num_threads(1)
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+@needs_library
+def test_nan_among_the_points_stays_there() -> None:
+    z, w = shapes_of_points(700)["line"].to(torch.complex64), spread(2, 40).to(torch.complex64)
+    v = torch.randn(2, 40, dtype=torch.complex64)
+    clean = cauchy(v, z, w, backend="cpu")
+    z[5] = torch.nan
+    y = cauchy(v, z, w, backend="cpu")
+    assert y[:, 5].isnan().all()
+    y[:, 5] = clean[:, 5]
+    assert_close(y, clean, 1e-6)
 
 
 MEMORY = """

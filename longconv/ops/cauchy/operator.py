@@ -15,11 +15,12 @@ from longconv._checks import broadcast_shapes
 from longconv.ops import _keops
 from longconv.ops._library import align_mapped, define
 from longconv.ops._registry import Backend, Backends
-from longconv.ops.cauchy import keops, reference, torch_blocks
+from longconv.ops.cauchy import cpu, keops, reference, torch_blocks
 
 BACKENDS = Backends(
     "cauchy",
     [
+        Backend("cpu", cpu.forward, cpu.backward, cpu.available, cpu.supports),
         Backend("torch", torch_blocks.forward, torch_blocks.backward),
         Backend("keops", keops.forward, keops.backward, _keops.available, _keops.supports, auto=False),
         Backend("reference", reference.forward, reference.backward, auto=False),
