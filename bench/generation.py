@@ -1,15 +1,22 @@
-"""``python -m bench.generation``: time a token of state space language models beside a Transformer with its cache.
+"""``python -m bench.generation``: time generated tokens.
+
+Without ``--hyena``, a token of state space language models beside a Transformer with its cache.
 
 All have 6 layers of width 256. The state space blocks have GLU outputs and no other feed-forward network; the
 Transformer is the usual pre-norm one (4 heads, feed-forward of 4 times the width, torch's
 ``scaled_dot_product_attention`` over a key-value cache that is allocated once). The cache is filled up to the
 position, the states are what ``prefill`` of a short prompt leaves: their cost doesn't depend on the position. Steps of
 all sides are interleaved in one process on one thread, greedy token by token; times are medians.
+
+With ``--hyena``, a whole greedy generation by a Hyena of 6 layers of width 256 in four ways: the model run again on all
+tokens so far (timed at some positions, the rest in proportion), products with all past samples in caches allocated
+once, ``OnlineConv``, and distilled filters. Each is checked against the model's logits for all of its tokens.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import statistics
 import time
 from collections.abc import Callable
@@ -19,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 import longconv
+from longconv.mixers import Hyena
 from longconv.models import LanguageModel
 
 N_TOKENS, D_MODEL, N_LAYERS, N_HEADS = 256, 256, 6, 4
@@ -101,6 +109,114 @@ def measure(sides: dict[str, Next], batch_size: int, steps: int) -> dict[str, fl
     return {name: statistics.median(values[steps // 4 :]) for name, values in times.items()}
 
 
+# --- ways to generate with Hyena --------------------------------------------------------------------------------------
+
+
+class CachedHyena(nn.Module):
+    """A Hyena mixer of order 2 whose long convolution is the product of all past samples with as many taps."""
+
+    def __init__(self, mixer: Hyena, capacity: int) -> None:
+        super().__init__()
+        self.mixer, self.cache = mixer, torch.zeros(D_MODEL, capacity)
+        self.taps = mixer.filter(capacity)[0].flip(1)
+        self.window = torch.zeros(1, *mixer.short_weight.shape)
+
+    def forward(self, u_t: Tensor, position: int) -> Tensor:
+        """The input (1, D) at a position -> (1, D)."""
+        mixer = self.mixer
+        self.window = torch.cat([self.window[..., 1:], mixer.input(u_t)[..., None]], -1)
+        x, gate, v = ((self.window * mixer.short_weight).sum(-1) + mixer.short_bias).chunk(3, 1)
+        self.cache[:, position] = (gate * v)[0]
+        past, taps = self.cache[:, : position + 1], self.taps[:, -position - 1 :]
+        y = torch.linalg.vecdot(past, taps) + mixer.D[0] * past[:, -1]
+        return mixer.output(x * y)
+
+
+Logits = Callable[[Tensor, int], Tensor]
+"""Tokens so far (1, t + 1), and t -> logits of the next one (1, V)."""
+
+
+def again(model: LanguageModel, steps: int) -> Logits:
+    """The model run again on all tokens so far."""
+    return lambda tokens, position: model(tokens)[:, -1]
+
+
+def cached(model: LanguageModel, steps: int) -> Logits:
+    """Products with all past samples."""
+    backbone = model.trunk.backbone
+    mixers = [CachedHyena(block.mixer, steps) for block in backbone.blocks() if isinstance(block.mixer, Hyena)]
+
+    def logits(tokens: Tensor, position: int) -> Tensor:
+        x = model.trunk.embedding(tokens[:, -1:])[:, 0]
+        for block, mixer in zip(backbone.blocks(), mixers, strict=True):
+            x = block.mixer_residual.leave(x, mixer(block.mixer_residual.enter(x), position))
+        return model.head(backbone.norm(x))
+
+    return logits
+
+
+def stepped(model: LanguageModel, steps: int) -> Logits:
+    """Steps of the model."""
+    state = model.init_state(1)
+
+    def logits(tokens: Tensor, position: int) -> Tensor:
+        nonlocal state
+        y, state = model.step(tokens[:, -1], state)
+        return y
+
+    return logits
+
+
+def distilled(model: LanguageModel, steps: int, order: int) -> LanguageModel:
+    """The model with filters of few modes; prints how good they are."""
+    model, start, errors = copy.deepcopy(model), time.perf_counter(), []
+    for block in model.trunk.backbone.blocks():
+        found = longconv.distill(block.mixer, order, length=steps, steps=0)
+        block.mixer = found.mixer
+        errors.append(found.error)
+    print(f"distilled in {time.perf_counter() - start:.1f} s: filters' relative error {max(errors):.1e} at most")
+    return model
+
+
+def generation(logits: Logits, steps: int, wanted: set[int]) -> tuple[dict[int, float], Tensor, Tensor]:
+    """Seconds of the wanted tokens by position, all tokens (1, steps) with 0 elsewhere, and the last logits."""
+    tokens, times, y = torch.zeros(1, steps + 1, dtype=torch.long), {}, torch.zeros(1, N_TOKENS)
+    for position in range(steps):
+        if position in wanted:
+            start = time.perf_counter()
+            y = logits(tokens[:, : position + 1], position)
+            tokens[:, position + 1] = y.argmax(-1)
+            times[position] = time.perf_counter() - start
+    return times, tokens[:, :-1], y
+
+
+def hyena(steps: int, order: int, ways: list[str]) -> None:
+    """Print the table of the ways to generate."""
+    model = LanguageModel(
+        N_TOKENS, d_model=D_MODEL, n_layers=N_LAYERS, mixer="hyena", mixer_options={"l_max": steps}
+    ).eval()
+    print(f"Hyena, {steps} tokens, batch 1")
+    print(f"{'way':>10} {'in all, s':>10} {'median, ms':>11} {'worst, ms':>10} {'error of the last logits':>25}")
+    for way in ways:
+        chosen = distilled(model, steps, order) if way == "distilled" else model
+        make = {"again": again, "cached": cached}.get(way, stepped)
+        wanted = set(range(0, steps, max(1, steps // 32))) | {steps - 1} if way == "again" else set(range(steps))
+        times, tokens, y = generation(make(chosen, steps), steps, wanted)
+        want = model(tokens)[:, -1]
+        error = ((y - want).norm() / want.norm()).item()
+        if way != "distilled" and error > 1e-4:
+            raise RuntimeError(f"{way}: the logits are wrong by {error:.1e}, no time is reported")
+        at, seconds = torch.tensor(list(times)), torch.tensor(list(times.values()), dtype=torch.float64)
+        total = torch.trapezoid(seconds, at).item()
+        cells = f"{total:10.2f} {1e3 * seconds.median():11.3f} {1e3 * seconds[1:].max():10.2f} {error:25.1e}"
+        print(f"{way:>10} {cells}", flush=True)
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+WAYS = ("again", "cached", "online", "distilled")
+
+
 @torch.inference_mode()
 def main() -> None:
     """Print the table."""
@@ -108,10 +224,17 @@ def main() -> None:
     parser.add_argument("--mixers", nargs="+", default=["s4", "s4d"], choices=longconv.list_mixers())
     parser.add_argument("--position", type=int, default=4096, help="position of the generated tokens")
     parser.add_argument("--steps", type=int, default=40, help="steps of every side")
+    parser.add_argument("--hyena", nargs="*", choices=WAYS, help="ways to generate with Hyena; all if none is named")
+    parser.add_argument("--tokens", type=int, default=4096, help="tokens that Hyena generates")
+    parser.add_argument("--order", type=int, default=8, help="modes of a distilled filter, pairs counted twice")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    print(f"torch {torch.__version__}, cpu, 1 thread, float32, position {arguments.position}, ms a step of the batch")
+    print(f"torch {torch.__version__}, cpu, 1 thread, float32")
+    if arguments.hyena is not None:
+        hyena(arguments.tokens, arguments.order, arguments.hyena or list(WAYS))
+        return
+    print(f"position {arguments.position}, ms a step of the batch")
     print(f"{'batch':>5} {'Transformer':>12}" + "".join(f"{mixer:>9} {'x':>6}" for mixer in arguments.mixers))
     for batch_size in BATCHES:
         sides = {"Transformer": transformer(batch_size, arguments.position, arguments.steps)}

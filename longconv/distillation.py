@@ -251,9 +251,9 @@ def _shift(h: Tensor, order: int) -> Tensor:
 
 def _hankel(h: Tensor, vectors: Tensor) -> Tensor:
     """sum_j h[i + j] vectors[j] by FFT: (R, N) and (R, M, r) -> (R, N + 1 - M, r); what wraps around is left out."""
-    size, length = vectors.shape[1], h.shape[1]
-    product = torch.fft.rfft(h)[:, :, None] * torch.fft.rfft(vectors.flip(1), length, dim=1)
-    return torch.fft.irfft(product, length, dim=1)[:, size - 1 :]
+    count, size = vectors.shape[1], 1 << (h.shape[1] - 1).bit_length()
+    product = torch.fft.rfft(h, size)[:, None] * torch.fft.rfft(vectors.mT.flip(2), size)
+    return torch.fft.irfft(product, size)[..., count - 1 : h.shape[1]].mT
 
 
 def _refined(k: Tensor, z: Tensor, c: Tensor, mine: Tensor, real: Tensor, steps: int) -> tuple[Tensor, Tensor]:
