@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from longconv import create_mixer, list_mixers
-from longconv.filters import Filter
 from longconv.mixers import ConvolutionMixer, FilterMixer, Mixer, mixer_options
 from tests.cases import (
     CHAIN,
@@ -351,19 +350,6 @@ def test_smallest_sizes(case: Case, shape: tuple[int, int, int]) -> None:
     y = mixer(u)
     assert y.shape == u.shape and y.isfinite().all()
     y.sum().backward()
-
-
-@every_mixer
-def test_filter_parameters_are_declared(case: Case) -> None:
-    """Every parameter of the filter is named for the optimiser, with its learning rate."""
-    options = {**case.options, "filter_lr": 1e-4}
-    mixer = create_mixer(case.mixer, D_MODEL, **options)
-    taps = mixer.taps
-    assert isinstance(taps, Filter)
-    assert taps.filter_lr == 1e-4
-    declared = {name.split(".")[0] for name, _ in taps.named_parameters()}
-    assert declared <= set(taps.filter_parameters)
-    assert all(hasattr(taps, name) for name in taps.filter_parameters)
 
 
 # --- bad input --------------------------------------------------------------------------------------------------------

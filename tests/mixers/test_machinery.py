@@ -201,6 +201,19 @@ def test_streaming_in_low_precision(case: Case) -> None:
         assert relative_l2(torch.cat([head, torch.stack(tail, 1)], 1), expected) < 2e-2
 
 
+@every_mixer
+def test_filter_parameters_are_declared(case: Case) -> None:
+    """Every parameter of the filter is named for the optimiser, with its learning rate."""
+    options = {**case.options, "filter_lr": 1e-4}
+    mixer = create_mixer(case.mixer, D_MODEL, **options)
+    taps = mixer.taps
+    assert isinstance(taps, Filter)
+    assert taps.filter_lr == 1e-4
+    declared = {name.split(".")[0] for name, _ in taps.named_parameters()}
+    assert declared <= set(taps.filter_parameters)
+    assert all(hasattr(taps, name) for name in taps.filter_parameters)
+
+
 @pytest.mark.parametrize("name", ["s4", "lssl"])
 def test_options_of_the_measure(name: str) -> None:
     """They reach the filter: another beta is another filter, from the same draws."""
