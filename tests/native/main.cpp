@@ -31,6 +31,7 @@ uint64_t run_all() {
     linear_scan();
     state_space_step();
     transpose();
+    vandermonde();
     return hash;
 }
 

@@ -19,6 +19,7 @@ void fft_conv();
 void linear_scan();
 void state_space_step();
 void transpose();
+void vandermonde();
 
 // End the program with a message unless it holds, or unless the status is LONGCONV_OK.
 void expect(bool holds, const std::string& what);
