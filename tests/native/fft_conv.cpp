@@ -45,25 +45,26 @@ struct Rows {
     double value(int64_t b, int64_t h, int64_t n, double absent) { return memory ? double(at(b, h, n)) : absent; }
 };
 
-template <typename T>
+// Sequences of S; filters, and the arithmetic, in T.
+template <typename S, typename T>
 struct Test {
     Case c;
     int64_t owners = c.per_sample ? c.batch : 1;
     std::vector<int64_t> lengths;
-    Rows<T> u{Rows<T>(true, c.batch, c.channels, c.length).random()};
+    Rows<S> u{Rows<S>(true, c.batch, c.channels, c.length).random()};
     Rows<T> k{Rows<T>(true, owners, c.channels, c.taps).random()};
     Rows<T> k_reverse{Rows<T>(c.reverse_taps > 0, owners, c.channels, c.reverse_taps).random()};
     Rows<T> skip{Rows<T>(c.skip, 1, c.channels, 1).random()};
-    Rows<T> pre_gate{Rows<T>(c.pre_gate, c.batch, c.channels, c.length).random()};
-    Rows<T> post_gate{Rows<T>(c.post_gate, c.batch, c.channels, c.length).random()};
-    Rows<T> dy{Rows<T>(true, c.batch, c.channels, c.length).random()};
-    Rows<T> y{true, c.batch, c.channels, c.length};
-    Rows<T> du{(c.wanted & 1) != 0, c.batch, c.channels, c.length};
+    Rows<S> pre_gate{Rows<S>(c.pre_gate, c.batch, c.channels, c.length).random()};
+    Rows<S> post_gate{Rows<S>(c.post_gate, c.batch, c.channels, c.length).random()};
+    Rows<S> dy{Rows<S>(true, c.batch, c.channels, c.length).random()};
+    Rows<S> y{true, c.batch, c.channels, c.length};
+    Rows<S> du{(c.wanted & 1) != 0, c.batch, c.channels, c.length};
     Rows<T> dk{(c.wanted & 2) != 0, owners, c.channels, c.taps};
     Rows<T> dk_reverse{(c.wanted & 4) != 0 && c.reverse_taps > 0, owners, c.channels, c.reverse_taps};
     Rows<T> dskip{(c.wanted & 8) != 0 && c.skip, owners, c.channels, 1};
-    Rows<T> dpre_gate{(c.wanted & 16) != 0 && c.pre_gate, c.batch, c.channels, c.length};
-    Rows<T> dpost_gate{(c.wanted & 32) != 0 && c.post_gate, c.batch, c.channels, c.length};
+    Rows<S> dpre_gate{(c.wanted & 16) != 0 && c.pre_gate, c.batch, c.channels, c.length};
+    Rows<S> dpost_gate{(c.wanted & 32) != 0 && c.post_gate, c.batch, c.channels, c.length};
     std::vector<double> w_y, w_du, w_dk, w_reverse, w_skip, w_pre, w_post;  // what they should be, contiguous
 
     explicit Test(const Case& given) : c(given) {
@@ -103,23 +104,25 @@ struct Test {
         }
     }
 
-    void compare(Rows<T>& got, const std::vector<double>& want, const char* name, double extra = 0) {
+    template <typename R>
+    void compare(Rows<R>& got, const std::vector<double>& want, const char* name, double extra = 0) {
         if (!got.memory) return;
-        const bool own_period = c.circular && c.lengths && &got == &dk;  // nothing is promised beyond it
+        const bool own_period =
+            c.circular && c.lengths && static_cast<void*>(&got) == &dk;  // nothing is promised beyond it
         Comparison all;
         for (int64_t b = 0; b < got.samples; ++b)
             for (int64_t h = 0; h < got.channels; ++h)
                 for (int64_t n = 0; n < got.count; ++n)
                     if (!own_period || n < lengths[b])
                         all.add(double(got.at(b, h, n)), want[(b * got.channels + h) * got.count + n]);
-        all.finish(Number<T>::kError, c.text() + ": " + name, extra);
+        all.finish(Number<S>::kError, c.text() + ": " + name, extra);
     }
 
-    void run(int32_t element) {
+    void run(int32_t element, int32_t arithmetic) {
         LongconvFftSize size;
-        expect_ok(longconv_cpu_fft_plan(nullptr, c.length, element, &size), c.text());
+        expect_ok(longconv_cpu_fft_plan(nullptr, c.length, arithmetic, &size), c.text());
         Buffer<T> plan(size.tables), work(threads() * size.forward), more_work(threads() * size.backward);
-        expect_ok(longconv_cpu_fft_plan(plan.data(), c.length, element, nullptr), c.text());
+        expect_ok(longconv_cpu_fft_plan(plan.data(), c.length, arithmetic, nullptr), c.text());
         LongconvFftConv call = {};
         call.plan = plan.data(), call.work = work.data(), call.lengths = c.lengths ? lengths.data() : nullptr;
         call.batch = c.batch, call.channels = c.channels, call.length = c.length;
@@ -183,8 +186,10 @@ void fft_conv() {
     for (int64_t power : {64, 128, 192, 256, 320, 512, 768, 1024}) lengths.insert(lengths.end(), {power, power + 1});
     lengths.insert(lengths.end(), {97, 101, 243, 509, 625, 997, 1009, 1280, 2048});
     for (int64_t length : lengths) {
-        Test<float>(random_case(length)).run(LONGCONV_FLOAT32);
-        Test<double>(random_case(length)).run(LONGCONV_FLOAT64);
+        Test<float, float>(random_case(length)).run(LONGCONV_FLOAT32, LONGCONV_FLOAT32);
+        Test<double, double>(random_case(length)).run(LONGCONV_FLOAT64, LONGCONV_FLOAT64);
+        Test<Bfloat16, float>(random_case(length)).run(LONGCONV_BFLOAT16, LONGCONV_FLOAT32);
+        Test<Float16, float>(random_case(length)).run(LONGCONV_FLOAT16, LONGCONV_FLOAT32);
     }
 }
 

@@ -29,6 +29,7 @@ uint64_t run_all() {
     start_random();
     fft_conv();
     linear_scan();
+    short_conv();
     state_space_step();
     transpose();
     vandermonde();
@@ -105,6 +106,38 @@ double random_normal() {  // twelve uniform numbers have variance 1
         for (int j = 0; j < 3; ++j) sum += static_cast<double>(bits >> (21 * j) & 0x1fffff) / 0x200000;
     }
     return sum;
+}
+
+Bfloat16::Bfloat16(double value) {
+    const float single = static_cast<float>(value);
+    uint32_t x;
+    memcpy(&x, &single, sizeof(x));
+    bits = value != value ? 0x7fc0 : static_cast<uint16_t>((x + 0x7fff + (x >> 16 & 1)) >> 16);
+}
+
+Bfloat16::operator double() const {
+    const uint32_t x = static_cast<uint32_t>(bits) << 16;
+    float single;
+    memcpy(&single, &x, sizeof(single));
+    return single;
+}
+
+Float16::Float16(double value) {
+    const double size = fabs(value);
+    const int exponent = size > 0 && ilogb(size) > -14 ? ilogb(size) : -14;
+    const int significand = size < 65520 ? static_cast<int>(nearbyint(ldexp(size, 10 - exponent))) : 0;
+    bits = static_cast<uint16_t>(value != value  ? 0x7e00
+                                 : size >= 65520 ? 0x7c00
+                                                 : 1024 * (exponent + 14) + significand);
+    if (signbit(value)) bits |= 0x8000;
+}
+
+Float16::operator double() const {
+    const int exponent = bits >> 10 & 31, fraction = bits & 1023;
+    const double size = exponent == 31  ? (fraction ? NAN : INFINITY)
+                        : exponent == 0 ? ldexp(fraction, -24)
+                                        : ldexp(1024 + fraction, exponent - 25);
+    return bits & 0x8000 ? -size : size;
 }
 
 void Comparison::add(std::complex<double> got, std::complex<double> want) {

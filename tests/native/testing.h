@@ -17,6 +17,7 @@ namespace testing {
 // The tests of one op in the chosen instruction set.
 void fft_conv();
 void linear_scan();
+void short_conv();
 void state_space_step();
 void transpose();
 void vandermonde();
@@ -35,9 +36,29 @@ int64_t random_int(int64_t least, int64_t most);
 bool random_bool();
 double random_normal();
 
+// The 16-bit numbers, rounded to nearest.
+struct Bfloat16 {
+    uint16_t bits;
+    explicit Bfloat16(double value);
+    operator double() const;
+};
+struct Float16 {
+    uint16_t bits;
+    explicit Float16(double value);
+    operator double() const;
+};
+
+// The relative L2 error of an op.
+template <typename T>
+constexpr double kErrorOf = sizeof(T) == 4 ? 1e-6 : 1e-13;
+template <>
+constexpr double kErrorOf<Bfloat16> = 1e-2;
+template <>
+constexpr double kErrorOf<Float16> = 2e-3;
+
 template <typename T>
 struct Number {
-    static constexpr double kError = sizeof(T) == 4 ? 1e-6 : 1e-13;  // relative L2 of an op
+    static constexpr double kError = kErrorOf<T>;
     static T random() { return static_cast<T>(random_normal()); }
 };
 template <typename R>
