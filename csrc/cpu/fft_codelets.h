@@ -30,6 +30,8 @@ template <typename T>
 struct Hidden {
     static const T one;
 };
+extern template struct Hidden<float>;  // in fft_plan.cpp
+extern template struct Hidden<double>;
 
 // W complex numbers.
 template <typename T, int W>
