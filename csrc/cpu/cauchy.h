@@ -233,7 +233,7 @@ struct Poles {
             const V sx = x * R, sy = y * R, size = sx * sx + sy * sy;
             if constexpr (sizeof(T) == 4) {
                 const V exponent = __builtin_convertvector((Bits)size, V) * T(0x1p-23) - T(127 - 0.0861);
-                const V known = (square > T(1e-30)) & (square < T(1e30)) ? exponent : V{} + T(1);
+                const V known = ((square > T(1e-30)) & (square < T(1e30))) ? exponent : V{} + T(1);
                 store_vector(exponents + n, known);
             }
             inverse.store(n, Complex<T, W>{x, y});
