@@ -84,7 +84,7 @@ def define(
     qualified, operator = f"longconv::{name}", getattr(torch.ops.longconv, name)
     function: Any
     recorded: Any
-    layouts = _Layouts(bind)
+    layouts = _Layouts(None if bind is None else _without_autocast(bind))
 
     def call(*args: Any) -> Any:
         if torch.compiler.is_compiling():
@@ -144,7 +144,7 @@ class _Layouts:
         None where torch has more to do than autograd: for a subclass, another device, a lazy conjugate.
         """
         enabled, recording, numbers = torch.is_grad_enabled(), False, 0
-        key: list[Any] = [_native.selections()]
+        key: list[Any] = [_native.selections(), torch.get_num_threads()]
         for value in args:
             if isinstance(value, Tensor):
                 plain = type(value) in _PLAIN and (value.is_cpu or value.is_cuda)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from longconv import _native
 from longconv.ops._layout import Layout
 from longconv.ops._library import reduce_like
+from longconv.ops._short_way import short_way
 from longconv.ops.cauchy.reference import result_dtype
 
 
@@ -41,8 +43,20 @@ def forward(v: Tensor, z: Tensor, w: Tensor) -> Tensor:
     layout = Layout.of(v, z, w)
     y = torch.empty((*layout.lead, z.shape[-1]), dtype=result_dtype(v, z, w))
     target = layout.fold(y)
-    _run(layout, v, z, w, target)
+    _run(*_call(layout, v, z, w, target))
     return y if target.data_ptr() == y.data_ptr() else layout.unfold(target).contiguous()
+
+
+def bind(v: Tensor, z: Tensor, w: Tensor) -> Callable[..., Tensor] | None:
+    """The sum for all tensors laid out like these; None where they or the result have to be copied."""
+    layout = Layout.of(v, z, w)
+    make = functools.partial(torch.empty, (*layout.lead, z.shape[-1]), dtype=result_dtype(v, z, w))
+    y = make()
+    target = layout.fold(y)
+    if target.data_ptr() != y.data_ptr():
+        return None
+    call, used = _call(layout, v, z, w, target)
+    return short_way("cauchy", call, (v, z, w), used, make, _memory(call), None)
 
 
 def backward(g: Tensor, v: Tensor, z: Tensor, w: Tensor, wanted: Sequence[bool]) -> list[Tensor]:
@@ -59,7 +73,7 @@ def backward(g: Tensor, v: Tensor, z: Tensor, w: Tensor, wanted: Sequence[bool])
     if wanted[1]:
         sets = 1 if z.shape[:-1].numel() == 1 else cotangents.shape[0]
         grads["dz"] = torch.empty((sets, 1, z.shape[-1]), dtype=z.dtype)
-    _run(layout, v, z, w, cotangents, **grads)
+    _run(*_call(layout, v, z, w, cotangents, **grads))
     kept = [(name, like) for name, like, want in zip(("dv", "dz", "dw"), (v, z, w), wanted, strict=True) if want]
     return [reduce_like(layout.unfold(grads[name]), like) for name, like in kept]
 
@@ -68,12 +82,13 @@ def _plain(tensor: Tensor) -> Tensor:
     return tensor.resolve_conj().resolve_neg()
 
 
-def _run(layout: Layout, v: Tensor, z: Tensor, w: Tensor, y: Tensor, **grads: Tensor) -> None:
-    """The call into the library, for y, or its cotangents, (X, M, L)."""
+def _call(
+    layout: Layout, v: Tensor, z: Tensor, w: Tensor, y: Tensor, **grads: Tensor
+) -> tuple[_Call, dict[str, Tensor | None]]:
+    """The description of a call for y, or its cotangents, (X, M, L), and the arguments as it uses them."""
     sets, rows, length = y.shape
-    points, poles = (layout.fold_shared(_plain(t))[:, None] for t in (z, w))
-    given = (layout.fold(_plain(v)), points, poles, y)
-    call, threads = _Call(*map(_native.Numbers.of, given)), torch.get_num_threads()
+    coefficients, (points, poles) = layout.fold(_plain(v)), (layout.fold_shared(_plain(t))[:, None] for t in (z, w))
+    call = _Call(*map(_native.Numbers.of, (coefficients, points, poles, y)))
     for name, tensor in grads.items():
         setattr(call, name, _native.Numbers.of(tensor))
     for name, tensor in {"z": points, "w": poles, **grads}.items():
@@ -82,10 +97,20 @@ def _run(layout: Layout, v: Tensor, z: Tensor, w: Tensor, y: Tensor, **grads: Te
     precision = torch.finfo(y.dtype).bits
     call.sets, call.rows, call.modes, call.length = sets, rows, w.shape[-1], length
     call.wide = any(torch.finfo(t.dtype).bits > precision for t in (z, w))
-    call.backward, call.threads = bool(grads), threads
+    call.backward, call.threads = bool(grads), torch.get_num_threads()
     call.element = _native.ELEMENTS[y.dtype.to_real() if y.is_complex() else y.dtype]
+    return call, {"v.data": coefficients, "z.data": points, "w.data": poles}
+
+
+def _memory(call: _Call) -> int:
+    """Bytes that a call works in."""
     size = ctypes.c_int64()
     _native.cpu().call("cauchy", ctypes.byref(call), ctypes.byref(size))
-    work = torch.empty(threads * size.value, dtype=torch.uint8)
+    return int(call.threads) * size.value
+
+
+def _run(call: _Call, used: dict[str, Tensor | None]) -> None:
+    """The call into the library; ``used`` keeps its arguments alive."""
+    work = torch.empty(_memory(call), dtype=torch.uint8)
     call.work = work.data_ptr()
     _native.cpu().call("cauchy", ctypes.byref(call), None)

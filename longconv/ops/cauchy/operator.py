@@ -20,7 +20,7 @@ from longconv.ops.cauchy import cpu, keops, reference, torch_blocks
 BACKENDS = Backends(
     "cauchy",
     [
-        Backend("cpu", cpu.forward, cpu.backward, cpu.available, cpu.supports),
+        Backend("cpu", cpu.forward, cpu.backward, cpu.available, cpu.supports, bind=cpu.bind),
         Backend("torch", torch_blocks.forward, torch_blocks.backward),
         Backend("keops", keops.forward, keops.backward, _keops.available, _keops.supports, auto=False),
         Backend("reference", reference.forward, reference.backward, auto=False),
@@ -87,7 +87,14 @@ def _vmap(operator: Callable[..., Any], info: Any, in_dims: tuple[Any, ...], *ar
 
 
 call_forward = define(
-    "cauchy", "(Tensor v, Tensor z, Tensor w, str backend) -> Tensor", _forward, _fake_forward, _save, _gradients, _vmap
+    "cauchy",
+    "(Tensor v, Tensor z, Tensor w, str backend) -> Tensor",
+    _forward,
+    _fake_forward,
+    _save,
+    _gradients,
+    _vmap,
+    BACKENDS.bind,
 )
 call_backward = define(
     "cauchy_backward",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from longconv import _native
+from longconv.ops._short_way import short_way
 
 _ACTIVATIONS = {name: number for number, name in enumerate(("none", "silu", "gelu", "relu", "tanh", "sigmoid"))}
 """``LongconvActivation`` of csrc/longconv.h."""
@@ -47,9 +49,21 @@ def supports(u: Tensor, *_: object) -> str | None:
 def forward(u: Tensor, w: Tensor, bias: Tensor | None, initial: Tensor | None, activation: str) -> Tensor:
     """The result y of the operator ``short_conv``, channels-last as u is."""
     columns = _in_columns(u)
-    u, y = _side_by_side(u, columns), _empty(u, columns)
-    _run(u, w, bias, initial, activation, columns, y=y)
+    u, y = _side_by_side(u, columns), _empty(u.shape, u.dtype, columns)
+    _run(*_call(u, w, bias, initial, activation, columns, y=y))
     return y
+
+
+def bind(
+    u: Tensor, w: Tensor, bias: Tensor | None, initial: Tensor | None, activation: str
+) -> Callable[..., Tensor] | None:
+    """The convolution for all tensors laid out like these; None where they or the result have to be copied."""
+    columns = _in_columns(u)
+    if u.stride(1) == 1 and u.stride(2) != 1 and not columns:
+        return None  # the operator's result is channels-last here
+    make = functools.partial(_empty, u.shape, u.dtype, columns)
+    call, used = _call(_side_by_side(u, columns), w, bias, initial, activation, columns, y=make())
+    return short_way("short_conv", call, (u, w, bias, initial), used, make, _memory(call), None)
 
 
 def backward(
@@ -63,19 +77,20 @@ def backward(
 ) -> list[Tensor]:
     """The wanted gradients, in the order (u, w, bias, initial)."""
     columns, working = _in_columns(u), torch.promote_types(u.dtype, torch.float32)
-    du = _empty(u, columns) if wanted[0] else None
+    du = _empty(u.shape, u.dtype, columns) if wanted[0] else None
     dw, dbias = (
         torch.empty(t.shape, dtype=working) if t is not None and want else None
         for t, want in ((w, wanted[1]), (bias, wanted[2]))
     )
     dinitial = torch.empty(initial.shape, dtype=u.dtype) if initial is not None and wanted[3] else None
     dy, u = _side_by_side(dy, columns), _side_by_side(u, columns)
-    _run(u, w, bias, initial, activation, columns, dy=dy, du=du, dw=dw, dbias=dbias, dinitial=dinitial)
+    results = {"dy": dy, "du": du, "dw": dw, "dbias": dbias, "dinitial": dinitial}
+    _run(*_call(u, w, bias, initial, activation, columns, **results))
     pairs = zip((du, dw, dbias, dinitial), (u, w, bias, initial), strict=True)
     return [grad.to(t.dtype) for grad, t in pairs if grad is not None and t is not None]
 
 
-def _run(
+def _call(
     u: Tensor,
     w: Tensor,
     bias: Tensor | None,
@@ -83,23 +98,32 @@ def _run(
     activation: str,
     columns: bool,
     **results: Tensor | None,
-) -> None:
-    """The call into the library; ``results`` by the names of its fields."""
+) -> tuple[_Call, dict[str, Tensor | None]]:
+    """The description of a call, ``results`` by the names of its fields, and the arguments as it uses them."""
     working = torch.promote_types(u.dtype, torch.float32)
-    parameters = {"w": w, "bias": bias}
-    plain = {name: None if t is None else t.resolve_neg().to(working).contiguous() for name, t in parameters.items()}
-    if initial is not None:
-        initial = initial.resolve_neg()
+    w = w.resolve_neg().to(working).contiguous()
+    bias = None if bias is None else bias.resolve_neg().to(working).contiguous()
+    initial = None if initial is None else initial.resolve_neg()
     call = _Call(batch=u.shape[0], channels=u.shape[1], length=u.shape[2], taps=w.shape[1])
     call.activation, call.columns, call.backward = _ACTIVATIONS[activation], columns, "dy" in results
     call.threads, call.element = torch.get_num_threads(), _native.ELEMENTS[u.dtype]
-    for name, tensor in {**plain, "u": u, "initial": initial, **results}.items():
+    for name, tensor in {"u": u, "w": w, "bias": bias, "initial": initial, **results}.items():
         if tensor is not None:
             pointer = tensor.data_ptr()
             setattr(call, name, pointer if tensor.ndim < 3 else _Sequence(pointer, *tensor.stride()))
+    return call, {"u.data": u, "w": w, "bias": bias, "initial.data": initial}
+
+
+def _memory(call: _Call) -> int:
+    """Bytes that a call works in."""
     memory = ctypes.c_int64()
     _native.cpu().call("short_conv", ctypes.byref(call), ctypes.byref(memory))
-    work = torch.empty(memory.value, dtype=torch.uint8)
+    return memory.value
+
+
+def _run(call: _Call, used: dict[str, Tensor | None]) -> None:
+    """The call into the library; ``used`` keeps its arguments alive."""
+    work = torch.empty(_memory(call), dtype=torch.uint8)
     call.work = work.data_ptr()
     _native.cpu().call("short_conv", ctypes.byref(call), None)
 
@@ -117,8 +141,8 @@ def _side_by_side(x: Tensor, columns: bool) -> Tensor:
     return x if x.stride(2) == 1 else x.contiguous()
 
 
-def _empty(like: Tensor, columns: bool) -> Tensor:
-    batch, channels, length = like.shape
+def _empty(shape: Sequence[int], dtype: torch.dtype, columns: bool) -> Tensor:
+    batch, channels, length = shape
     if columns:
-        return torch.empty((batch, length, channels), dtype=like.dtype).mT
-    return torch.empty((batch, channels, length), dtype=like.dtype)
+        return torch.empty((batch, length, channels), dtype=dtype).mT
+    return torch.empty((batch, channels, length), dtype=dtype)

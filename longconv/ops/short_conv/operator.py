@@ -23,7 +23,7 @@ def _plain(name: str, forward: plain.Convolve, *, auto: bool = True) -> Backend:
 BACKENDS = Backends(
     "short_conv",
     [
-        Backend("cpu", cpu.forward, cpu.backward, available=cpu.available, supports=cpu.supports),
+        Backend("cpu", cpu.forward, cpu.backward, cpu.available, cpu.supports, bind=cpu.bind),
         _plain("torch", torch_taps.forward),
         _plain("reference", reference.forward, auto=False),
     ],
@@ -119,7 +119,9 @@ def _vmap(operator: Callable[..., Any], info: Any, in_dims: tuple[Any, ...], *ar
     return [unfold(value) for value in result], [0] * len(result)
 
 
-call = define("short_conv", f"({_ARGUMENTS}, str backend) -> Tensor", _forward, _fake, _save, _gradients, _vmap)
+call = define(
+    "short_conv", f"({_ARGUMENTS}, str backend) -> Tensor", _forward, _fake, _save, _gradients, _vmap, BACKENDS.bind
+)
 call_backward = define(
     "short_conv_backward",
     f"(Tensor dy, {_ARGUMENTS}, bool[] wanted, str backend) -> Tensor[]",

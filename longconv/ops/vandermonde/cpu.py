@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,6 +13,7 @@ from torch import Tensor
 from longconv import _native
 from longconv.ops._layout import Layout
 from longconv.ops._library import reduce_like
+from longconv.ops._short_way import short_way
 from longconv.ops.vandermonde.reference import result_dtype, widen
 
 
@@ -39,9 +42,21 @@ def forward(argument: str, v: Tensor, x: Tensor, length: int, real: bool) -> Ten
     """The sum over n; ``argument`` is the name of the one that tells the nodes, "x" or "log_x"."""
     layout = Layout.of(v, x)
     y = torch.empty((*layout.lead, length), dtype=result_dtype(v, x, real))
-    target = layout.fold(y)
-    _run(argument, layout.fold(_plain(v)), _nodes(layout, x), target)
+    target, coefficients, nodes = layout.fold(y), layout.fold(_plain(v)), _nodes(layout, x)
+    _run(_call(argument, coefficients, nodes, target))
     return y if target.data_ptr() == y.data_ptr() else layout.unfold(target).contiguous()
+
+
+def bind(argument: str, v: Tensor, x: Tensor, length: int, real: bool) -> Callable[..., Tensor] | None:
+    """The sum for all tensors laid out like these; None where they or the result have to be copied."""
+    layout = Layout.of(v, x)
+    make = functools.partial(torch.empty, (*layout.lead, length), dtype=result_dtype(v, x, real))
+    y = make()
+    target, coefficients, nodes = layout.fold(y), layout.fold(_plain(v)), _nodes(layout, x)
+    if not length or target.data_ptr() != y.data_ptr():
+        return None
+    call, used = _call(argument, coefficients, nodes, target), {"v.data": coefficients, "x.data": nodes}
+    return short_way("vandermonde", call, (v, x), used, make, _memory(call), None)
 
 
 def backward(argument: str, g: Tensor, v: Tensor, x: Tensor, real: bool) -> list[Tensor]:
@@ -52,7 +67,7 @@ def backward(argument: str, g: Tensor, v: Tensor, x: Tensor, real: bool) -> list
         cotangents = cotangents.contiguous()
     dv = torch.empty(coefficients.shape, dtype=v.dtype if v.shape[:-1] == layout.lead else widen(v[:0]).dtype)
     dx = torch.empty(nodes.shape, dtype=x.dtype)
-    _run(argument, coefficients, nodes, cotangents, dv, dx)
+    _run(_call(argument, coefficients, nodes, cotangents, dv, dx))
     return [reduce_like(layout.unfold(grad), like) for grad, like in ((dv, v), (dx, x))]
 
 
@@ -65,17 +80,26 @@ def _nodes(layout: Layout, x: Tensor) -> Tensor:
     return layout.fold_shared(_plain(x))[:, None]
 
 
-def _run(argument: str, v: Tensor, x: Tensor, y: Tensor, dv: Tensor | None = None, dx: Tensor | None = None) -> None:
-    """The call into the library, for v (X, M, N), x (X, 1, N) and y, or its cotangents, (X, M, L)."""
-    sets, rows, length = y.shape
-    call, threads = _Call(*map(_native.Numbers.of, (v, x, y))), torch.get_num_threads()
+def _call(argument: str, v: Tensor, x: Tensor, y: Tensor, dv: Tensor | None = None, dx: Tensor | None = None) -> _Call:
+    """The description of a call for v (X, M, N), x (X, 1, N) and y, or its cotangents, (X, M, L)."""
+    call = _Call(*map(_native.Numbers.of, (v, x, y)))
     if dv is not None and dx is not None:
         call.backward, call.dv, call.dx = 1, _native.Numbers.of(dv), _native.Numbers.of(dx)
-    call.sets, call.rows, call.modes, call.length = sets, rows, x.shape[-1], length
-    call.logarithms, call.threads = argument == "log_x", threads
+    call.sets, call.rows, call.length = y.shape
+    call.modes, call.logarithms, call.threads = x.shape[-1], argument == "log_x", torch.get_num_threads()
     call.element = _native.ELEMENTS[y.dtype.to_real() if y.is_complex() else y.dtype]
+    return call
+
+
+def _memory(call: _Call) -> int:
+    """Bytes that a call works in."""
     size = ctypes.c_int64()
     _native.cpu().call("vandermonde", ctypes.byref(call), ctypes.byref(size))
-    work = torch.empty(threads * size.value, dtype=torch.uint8)
+    return int(call.threads) * size.value
+
+
+def _run(call: _Call) -> None:
+    """The call into the library; the tensors that it describes have to be alive."""
+    work = torch.empty(_memory(call), dtype=torch.uint8)
     call.work = work.data_ptr()
     _native.cpu().call("vandermonde", ctypes.byref(call), None)

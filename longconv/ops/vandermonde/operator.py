@@ -71,6 +71,7 @@ class VandermondeOperator:
             functools.partial(cpu.backward, argument),
             cpu.available,
             cpu.supports,
+            bind=functools.partial(cpu.bind, argument),
         )
         self.backends = Backends(name, [native, torch_backend, *further, last])
         self.blocks = blocks
@@ -82,6 +83,7 @@ class VandermondeOperator:
             _save,
             self._gradients,
             _vmap,
+            self.backends.bind,
         )
         self.call_backward = define(
             f"{name}_backward",
