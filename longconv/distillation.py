@@ -6,7 +6,6 @@ Symbols: R filters, L taps, n order, P modes stored, one of each conjugate pair.
 from __future__ import annotations
 
 import copy
-import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,15 +14,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from longconv._checks import FLOATS, check_int, check_tensor, check_values, describe
+from longconv._modal_fit import NUMBERS, fit
 from longconv.filters import DistilledFilter, Filter
 from longconv.mixers import ConvolutionMixer, Hyena, Mixer
 
-DENSE = 384
-"""Hankel matrices of so many columns or fewer are decomposed as they are, larger ones through random vectors."""
-OVERSAMPLING, POWERS = 10, 3
-NUMBERS = 2**24
-"""Bound on the numbers of one temporary array."""
-LEAST_DECAY, MOST_DECAY = 1e-8, 16.0
+CANCELLATION = {torch.float32: 1e2, torch.float64: 1e6}
+"""Bound on the sum of the modes' sizes over that of their filter: what rounding is multiplied by in a stream."""
 
 
 class Distilled(NamedTuple):
@@ -80,9 +76,13 @@ def distill(filter: Tensor | Filter | Mixer, order: int, *, length: int | None =
     .. math:: \hat k_l = d\,[l = 0] + \sum_{i=1}^{n} r_i\, \lambda_i^l, \qquad |\lambda_i| < 1
 
     with real poles and conjugate pairs of them, n in all for each filter. First by the Hankel matrix: the poles are
-    those of the balanced realisation of rank n of (k_1, k_2, ...), the residues least squares. Then by ``steps`` of the
-    Levenberg-Marquardt method on poles and residues, none of which makes a filter worse. A filter that is exactly of
-    order n or less comes out as it is; the errors that are returned are those of the filters that the mixer has.
+    those of the balanced realisation of rank n of (k_1, k_2, ...), or of its numerical rank, the residues least
+    squares. Then by ``steps`` of the Levenberg-Marquardt method on poles and residues, none of which makes a filter
+    worse. The modes of a filter have sizes ||r_i lambda_i^l|| that add up to no more than 1e2 ||k|| in float32, 1e6
+    ||k|| in float64, so that streams don't lose in cancellation what the fit has gained. Of order n or less a filter
+    comes out as it is if its poles are distinct, inside the unit circle, and so far apart that the bound holds; one
+    with multiple poles, such as l 0.9^l or a few single taps, is approximated. The errors that are returned are those
+    of the filters that the mixer has.
 
     Args:
         filter: what to fit: taps (H, L), a filter module of one channel, or a causal mixer with a filter.
@@ -131,7 +131,8 @@ def distill(filter: Tensor | Filter | Mixer, order: int, *, length: int | None =
     if order > L // 2 - 1:
         raise ValueError(f"order is {order}, expected at most L / 2 - 1 = {L // 2 - 1} for {L} taps")
     target = k.detach().flatten(0, -2).double().cpu()
-    parts = [_fit(part, order, steps) for part in target.split(max(1, NUMBERS // (4 * order * L)))]
+    bound = CANCELLATION[k.dtype]
+    parts = [fit(part, order, steps, bound) for part in target.split(max(1, NUMBERS // (4 * order * L)))]
     count = max(z.shape[1] for z, _ in parts)
     z = torch.cat([F.pad(z, (0, count - z.shape[1]), value=-1.0) for z, _ in parts])
     c = torch.cat([F.pad(c, (0, count - c.shape[1])) for _, c in parts])
@@ -202,91 +203,3 @@ def _with_filter(filter: Tensor | Filter | Mixer, k: Tensor, z: Tensor, c: Tenso
         return mixer.train(filter.training)
     mixer.D = torch.nn.Parameter(k.new_zeros(1, shape[1]))
     return mixer
-
-
-# --- the fit ----------------------------------------------------------------------------------------------------------
-
-
-def _fit(k: Tensor, order: int, steps: int) -> tuple[Tensor, Tensor]:
-    """Logarithms of poles and residues (R, P) for filters k (R, L) float64, first tap aside."""
-    values = torch.linalg.eigvals(_shift(k[:, 1:], order))  # a pole is real, or beside its conjugate
-    mine = values.imag >= 0
-    count = int(mine.sum(1).max())
-    chosen = mine.int().argsort(dim=1, descending=True, stable=True)[:, :count]
-    mine, values = mine.gather(1, chosen), values.gather(1, chosen)
-    z = torch.where(values == 0, 1e-300, values).log()
-    z = torch.where(mine, torch.complex(z.real.clamp(-MOST_DECAY, -LEAST_DECAY), z.imag), -1.0)
-    real = (values.imag == 0)[:, None]
-    powers = _powers(z, k.shape[1], mine, real)
-    solution = torch.linalg.lstsq(torch.cat([powers.real, -powers.imag], 2), k[:, 1:, None], driver="gelsd").solution
-    c = torch.complex(*solution[..., 0].chunk(2, 1))
-    return _refined(k, z, c, mine, real, steps) if steps else (z, c)
-
-
-def _powers(z: Tensor, length: int, mine: Tensor, real: Tensor) -> Tensor:
-    """2 exp(l z) for l = 1..L-1, (R, L - 1, P): a filter is Re sum_p c_p of these. Zero for modes that aren't mine."""
-    l = torch.arange(1, length, dtype=torch.float64)[:, None]
-    powers = torch.exp(l * z[:, None]) * (2.0 * mine[:, None])
-    return torch.complex(powers.real, torch.where(real, 0.0, powers.imag))
-
-
-def _shift(h: Tensor, order: int) -> Tensor:
-    """The matrix (R, n, n) of the balanced realisation of rank n of h (R, N): Kung's method.
-
-    The right singular vectors V of the Hankel matrix h[i + j] go over into one another by a shift: V[1:] = V[:-1] A.
-    """
-    columns = (h.shape[1] + 1) // 2
-    if columns <= DENSE:
-        V = torch.linalg.svd(h.unfold(1, columns, 1), full_matrices=False).Vh[:, :order].mT
-    else:
-        generator = torch.Generator().manual_seed(0)
-        vectors = torch.randn(len(h), columns, order + OVERSAMPLING, generator=generator, dtype=h.dtype)
-        for _ in range(POWERS):
-            Q = torch.linalg.qr(_hankel(h, vectors)).Q
-            vectors = torch.linalg.qr(_hankel(h, Q)).Q
-        Q = torch.linalg.qr(_hankel(h, vectors)).Q
-        V = torch.linalg.svd(_hankel(h, Q), full_matrices=False).U[:, :, :order]
-    return torch.linalg.lstsq(V[:, :-1], V[:, 1:], driver="gelsd").solution
-
-
-def _hankel(h: Tensor, vectors: Tensor) -> Tensor:
-    """sum_j h[i + j] vectors[j] by FFT: (R, N) and (R, M, r) -> (R, N + 1 - M, r); what wraps around is left out."""
-    count, size = vectors.shape[1], 1 << (h.shape[1] - 1).bit_length()
-    product = torch.fft.rfft(h, size)[:, None] * torch.fft.rfft(vectors.mT.flip(2), size)
-    return torch.fft.irfft(product, size)[..., count - 1 : h.shape[1]].mT
-
-
-def _refined(k: Tensor, z: Tensor, c: Tensor, mine: Tensor, real: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-    """Levenberg-Marquardt steps on (log -Re z, Im z, Re c, Im c), each filter with a damping of its own.
-
-    The filter is sum_p Re f_p with f_p[l] = 2 c_p exp(l z_p), so that df/dz = l f: its gradients are columns of J.
-    """
-    l = torch.arange(1, k.shape[1], dtype=torch.float64)[:, None]
-
-    def evaluate(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        log_decay, frequency, re, im = x.chunk(4, 1)
-        powers = _powers(torch.complex(-log_decay.exp(), frequency), k.shape[1], mine, real)
-        terms = powers * torch.complex(re, im)[:, None]
-        return powers, terms, k[:, 1:] - terms.real.sum(2)
-
-    def chosen(better: Tensor, new: tuple[Tensor, ...], old: tuple[Tensor, ...]) -> list[Tensor]:
-        return [torch.where(better.view(-1, *[1] * (a.ndim - 1)), a, b) for a, b in zip(new, old, strict=True)]
-
-    x = torch.cat([(-z.real).log(), z.imag, c.real, c.imag], 1)
-    damping, found = torch.full((len(k),), 1e-3, dtype=torch.float64), list(evaluate(x))
-    for _ in range(steps):
-        powers, terms, residual = found
-        decay = -l * terms.real * x[:, None, : z.shape[1]].exp()
-        J = torch.cat([decay, -l * terms.imag, powers.real, -powers.imag], 2)
-        G, g = J.mT @ J, J.mT @ residual[..., None]
-        diagonal = G.diagonal(dim1=1, dim2=2)
-        floor = torch.where(diagonal == 0, 1.0, 1e-12 * diagonal)
-        step = torch.linalg.solve_ex(G + torch.diag_embed(damping[:, None] * diagonal + floor), g).result[..., 0]
-        trial = x + step.nan_to_num()
-        trial[:, : z.shape[1]].clamp_(math.log(LEAST_DECAY), math.log(MOST_DECAY))
-        new = evaluate(trial)
-        better = new[2].square().sum(1) < residual.square().sum(1)
-        x, *found = chosen(better, (trial, *new), (x, *found))
-        damping = torch.where(better, damping / 5, damping * 5).clamp(1e-14, 1e8)
-    log_decay, frequency, re, im = x.chunk(4, 1)
-    return torch.complex(-log_decay.exp(), frequency), torch.complex(re, im)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from longconv import create_mixer, distill
-from longconv.filters import FreeFilter, ImplicitFilter
+from longconv.filters import DistilledFilter, FreeFilter, ImplicitFilter
 from longconv.mixers import ConvolutionMixer, Hyena, Mixer
 from longconv.models import LanguageModel, generate
 from tests.tolerances import assert_close, relative_l2
@@ -56,6 +56,34 @@ def test_unequal_filters_in_one_call() -> None:
     _, error, errors, _, fitted = distill(k, 4)
     assert error < 1e-9 and errors.max() < 1e-9 and errors[2] == 0
     assert fitted[2].abs().max() == 0
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_streams_lose_nothing_in_cancellation(seed: int) -> None:
+    """Step = prefill = forward in float32, over 1000 samples, for filters that so few modes don't fit."""
+    torch.manual_seed(seed)
+    found, u = distill(create_mixer("s4", 8, d_state=64), 16, length=1024), torch.randn(1, 1000, 8)
+    assert isinstance(found.mixer, ConvolutionMixer)
+    taps = found.mixer.taps
+    assert isinstance(taps, DistilledFilter)
+    A_bar, B_bar, C, _ = taps.system()
+    sizes = (2 * (C * B_bar).abs() * ((1 - A_bar.abs() ** 2048) / (1 - A_bar.abs() ** 2)).sqrt()).sum(-1)
+    assert (sizes <= 101 * found.k.double().norm(dim=-1)).all()
+    with torch.no_grad():
+        want, state, outputs = found.mixer(u), found.mixer.init_state(1), []
+        for u_t in u.unbind(1):
+            y_t, state = found.mixer.step(u_t, state)
+            outputs.append(y_t)
+        assert_close(torch.stack(outputs, 1), want, 1e-5)
+        assert_close(found.mixer.prefill(u)[0], want, 1e-5)
+
+
+@pytest.mark.parametrize(("dtype", "double_pole", "tap"), [(torch.float64, 1e-6, 1e-5), (torch.float32, 3e-3, 2e-2)])
+def test_multiple_poles_are_approximated_at_any_order(dtype: torch.dtype, double_pole: float, tap: float) -> None:
+    l = torch.arange(256, dtype=torch.float64)
+    for k, orders, bound in ((l * 0.9**l, range(2, 13), double_pole), ((l == 5).double(), range(6, 13), tap)):
+        errors = [distill(k.to(dtype)[None], order).error for order in orders]
+        assert max(errors) < bound, errors
 
 
 def test_errors_fall_with_the_order_and_by_refinement() -> None:
