@@ -28,6 +28,24 @@ def factored(v: Tensor, x: Tensor, length: int) -> Tensor:
     return torch.bmm(far.mT, near).flatten(-2)[..., :length].real
 
 
+def factored_real(v: Tensor, x: Tensor, length: int) -> Tensor:
+    """The same with real tables, by the exponential, cosine and sine of real numbers."""
+    size = 1
+    while size * size < length:
+        size *= 2
+    blocks = -(-length // size)
+    log, steps = x.log(), torch.arange(max(size, blocks), dtype=x.real.dtype)
+
+    def table(exponents: Tensor) -> tuple[Tensor, Tensor]:
+        decay, angle = (log.real[..., None] * exponents).exp(), log.imag[..., None] * exponents
+        return decay * angle.cos(), decay * angle.sin()
+
+    near, (re, im) = torch.cat(table(steps[:size]), -2), table(size * steps[:blocks])
+    v_re, v_im = v.real[..., None], v.imag[..., None]
+    far = torch.cat((v_re * re - v_im * im, -v_re * im - v_im * re), -2)
+    return torch.bmm(far.mT, near).flatten(-2)[..., :length]
+
+
 def vandermonde_problem(length: int, backward: bool, channels: int = H) -> Problem:
     """The real taps of a diagonal state space."""
 
@@ -39,6 +57,7 @@ def vandermonde_problem(length: int, backward: bool, channels: int = H) -> Probl
     sides: dict[str, Solve] = {
         OURS: lambda v, x: vandermonde(v, x, length, real=True),
         "torch bmm": lambda v, x: factored(v, x, length),
+        "torch bmm, real": lambda v, x: factored_real(v, x, length),
     }
     exact = functools.partial(vandermonde, length=length, real=True, backend="reference")
     return Problem(inputs(channels), sides, exact, inputs(2), backward)
