@@ -52,9 +52,9 @@ struct Float16 {
 template <typename T>
 constexpr double kErrorOf = sizeof(T) == 4 ? 1e-6 : 1e-13;
 template <>
-constexpr double kErrorOf<Bfloat16> = 1e-2;
+inline constexpr double kErrorOf<Bfloat16> = 1e-2;
 template <>
-constexpr double kErrorOf<Float16> = 2e-3;
+inline constexpr double kErrorOf<Float16> = 2e-3;
 
 template <typename T>
 struct Number {
