@@ -55,7 +55,7 @@ def use_recorded_features(taps: ImplicitFilter, recorded: Mapping[str, Tensor]) 
     """
     z = recorded["pos_emb.z"][0].clone().requires_grad_()
     t, deltas = recorded["pos_emb.t"][0, :, 0], recorded["modulation.deltas"].flatten()
-    taps.features = lambda length: z[:length]  # type: ignore[method-assign]
+    taps.features = lambda length, start=0: z[start:length]  # type: ignore[method-assign]
     window = torch.exp(-deltas.abs()[:, None] * t) + taps.shift
-    taps.window = lambda length: window[:, :length]  # type: ignore[method-assign]
+    taps.window = lambda length, start=0: window[:, start:length]  # type: ignore[method-assign]
     return z

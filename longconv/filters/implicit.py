@@ -97,35 +97,35 @@ class ImplicitFilter(Filter):
         self.freq = nn.Parameter(torch.full((width,), check_real("w", w), dtype=dtype))
         self.decay_range = slow, fast
 
-    def times(self, length: int) -> Tensor:
-        """t_n of the first ``length`` taps, (length,), in double precision."""
-        n = torch.arange(length, dtype=torch.float64, device=self.freq.device)
+    def times(self, length: int, start: int = 0) -> Tensor:
+        """t_n of the first ``length`` taps from ``start`` on, (length - start,), in double precision."""
+        n = torch.arange(start, length, dtype=torch.float64, device=self.freq.device)
         return n / max(self.l_max - 1, 1)
 
-    def features(self, length: int) -> Tensor:
-        """z_n of the first ``length`` taps, (length, emb_dim), in double precision."""
-        t = self.times(length)
+    def features(self, length: int, start: int = 0) -> Tensor:
+        """z_n of the first ``length`` taps from ``start`` on, (length - start, emb_dim), in double precision."""
+        t = self.times(length, start)
         f = torch.linspace(1e-4, self.bands - 1, self.bands, dtype=t.dtype, device=t.device)
-        n = torch.arange(length, dtype=t.dtype, device=t.device)
+        n = torch.arange(start, length, dtype=t.dtype, device=t.device)
         phase = (2 * math.pi / self.l_max) * n[:, None] * f
         return torch.cat([t[:, None], phase.cos(), -phase.sin()], dim=1)
 
-    def window(self, length: int) -> Tensor:
-        """The window of the first ``length`` taps, (H, length), in double precision."""
+    def window(self, length: int, start: int = 0) -> Tensor:
+        """The window of the first ``length`` taps from ``start`` on, (H, length - start), in double precision."""
         slow, fast = self.decay_range
         deltas = torch.linspace(slow, fast, self.d_model, dtype=torch.float64, device=self.freq.device)
         decays = deltas.abs()
         if self.normalized and self.shift == 0:
             decays = decays - decays.amin()  # what all features share the norm would take away, had it not underflowed
-        return torch.exp(-decays[:, None] * self.times(length)) + self.shift
+        return torch.exp(-decays[:, None] * self.times(length, start)) + self.shift
 
-    def forward(self, length: int) -> Tensor:
-        """The first ``length`` taps, (H, length)."""
-        check_int("length", length, least=0)
-        x = self.features(length).to(self.freq.dtype)
+    def forward(self, length: int, start: int = 0) -> Tensor:
+        """The first ``length`` taps from ``start`` on, (H, length - start)."""
+        check_int("length", length, least=check_int("start", start, least=0))
+        x = self.features(length, start).to(self.freq.dtype)
         for layer in self.layers:
             x = torch.sin(self.freq * layer(x))
         k = self.output.weight @ x.mT
         if self.modulate:
-            k = k * self.window(length).to(k.dtype)
+            k = k * self.window(length, start).to(k.dtype)
         return k / torch.linalg.vector_norm(k, 1, dim=0) if self.normalized else k

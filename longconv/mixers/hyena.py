@@ -27,6 +27,7 @@ from longconv.mixers.base import ACTIVATIONS, Mixer, filter_count, zero_beyond
 from longconv.mixers.projection import from_channels, to_channels
 from longconv.ops import fft_conv, short_conv
 from longconv.streaming import ModalConv, ModalState, OnlineConv, OnlineState, StreamConv
+from longconv.streaming.products import TapRange
 
 
 class HyenaState(NamedTuple):
@@ -151,7 +152,10 @@ class Hyena(Mixer):
         """The first ``length`` taps in the order of use: (n - 1, D, length); if bidirectional (2n - 2, D, length)."""
         check_int("length", length, least=0)
         with _autocast.off(self.D.device):
-            k: Tensor = self.taps(length)
+            return self._in_order(self.taps(length))
+
+    def _in_order(self, k: Tensor) -> Tensor:
+        """The filters of all heads, (M, L), in the order of use, (n - 1, D, L)."""
         k = k.unflatten(0, (self.heads, -1)).transpose(0, 1)
         return k if self.heads == self.d_model else k.repeat_interleave(self.d_model // self.heads, dim=1)
 
@@ -198,16 +202,25 @@ class Hyena(Mixer):
     def _online(self) -> list[StreamConv]:
         if isinstance(self.taps, DistilledFilter):
             return [ModalConv(functools.partial(self._system, self.taps, i)) for i in range(self.order - 1)]
-        return [OnlineConv(functools.partial(self._taps_with_skip, i)) for i in range(self.order - 1)]
+        filters = functools.lru_cache(1)(self._filters_between)  # one evaluation for all orders
+        parts = [functools.partial(self._taps_with_skip, filters, i) for i in range(self.order - 1)]
+        return [OnlineConv(part, ranges=True) for part in parts]
 
     def _system(self, taps: DistilledFilter, i: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The system of long convolution i, with the skip."""
         head = torch.arange(self.heads).repeat_interleave(self.d_model // self.heads)
         return taps.system(head * (self.order - 1) + i, self.D[i])
 
-    def _taps_with_skip(self, i: int, length: int) -> Tensor:
-        """The filters of long convolution i, (D, length), with the skip in tap 0."""
-        k = self.filter(length)[i]
+    def _filters_between(self, start: int, stop: int) -> Tensor:
+        """The taps from ``start`` to ``stop`` in the order of use, (n - 1, D, stop - start)."""
+        with _autocast.off(self.D.device):
+            return self._in_order(self.taps(stop, start))
+
+    def _taps_with_skip(self, filters: TapRange, i: int, start: int, stop: int) -> Tensor:
+        """The taps of long convolution i from ``start`` to ``stop``, (D, stop - start), with the skip in tap 0."""
+        k = filters(start, stop)[i]
+        if start:
+            return k
         return torch.cat([k[:, :1] + self.D[i][:, None].to(k.dtype), k[:, 1:]], -1)
 
     def _init_state(self, batch_size: int, device: torch.device | str | None, dtype: torch.dtype | None) -> HyenaState:

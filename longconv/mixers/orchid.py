@@ -292,17 +292,20 @@ class Orchid(Mixer):
     def _static_stream(self) -> OnlineConv:
         """The static filters with their skips: of x, and below it of the input where there is a residual."""
 
-        def filters(length: int) -> Tensor:
+        def filters(start: int, stop: int) -> Tensor:
             with _autocast.off(self.skip.device):
-                k = self._with_skip(self.taps(length), self.skip)
+                k = self._with_skip(self.taps(stop, start), self.skip, start)
                 if self.residual_taps is None or self.residual_skip is None:
                     return k
-                return torch.cat((k, self._with_skip(self.residual_taps(length), self.residual_skip)))
+                return torch.cat((k, self._with_skip(self.residual_taps(stop, start), self.residual_skip, start)))
 
-        return OnlineConv(filters)
+        return OnlineConv(filters, ranges=True)
 
-    def _with_skip(self, k: Tensor, skip: Tensor) -> Tensor:
+    def _with_skip(self, k: Tensor, skip: Tensor, start: int) -> Tensor:
+        """The taps from ``start`` on, the skip in tap 0."""
         k = k * self.l_max**-0.5
+        if start:
+            return k
         return torch.cat((k[:, :1] + skip[:, None].to(k.dtype), k[:, 1:]), 1)
 
     def _check_state(self, u: Tensor, state: OrchidState) -> None:

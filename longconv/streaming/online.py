@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from longconv import _autocast
-from longconv._checks import FLOATS, check_device, check_int, check_shape, check_tensor, describe
+from longconv._checks import FLOATS, check_bool, check_device, check_int, check_shape, check_tensor, describe
 from longconv.streaming.levels import Levels
-from longconv.streaming.products import Known, Streamed, Taps
+from longconv.streaming.products import Known, Streamed, TapRange, Taps
 from longconv.streaming.state import OnlineState, Pieces
 
 
@@ -20,8 +20,10 @@ class OnlineConv:
     for every sample of a batch and every channel. L steps take O(L log^2 L) operations and O(L) memory (O(K) where the
     filter ends), however the stream is cut; a chunk of T samples costs FFT convolutions of O(T) samples. No step does
     more than the work of a block on all channels, or of all blocks on one channel: the long FFTs of different channels
-    come at different times. State goes in and comes out: nothing of a state that was given is changed, and what a step
-    doesn't touch is handed on by reference.
+    come at different times. The exception is a function of the length alone for a filter that goes on for ever: it is
+    called for all taps again whenever the time reaches a power of two, where one with ``ranges`` gives 4 S new ones a
+    block. State goes in and comes out: nothing of a state that was given is changed, and what a step doesn't touch is
+    handed on by reference.
 
     Args:
         k: the filter: taps (H, K), or (B, H, K) with one filter a sample; or a function length -> so many taps, of
@@ -29,6 +31,8 @@ class OnlineConv:
             sample x[t].
         length: K, where ``k`` is a function: taps from there on are zero. None: the filter goes on for ever; by time t
             it is asked for at most 4 t taps (2 S at the start).
+        ranges: whether the function takes a start and a stop, k(start, stop), and gives the stop - start taps in
+            between.
         block: S, a power of two. It changes no result.
 
     Gradients reach the samples, and by way of the state the taps. A function is called in ``init_state``, and where the
@@ -52,20 +56,29 @@ class OnlineConv:
     tensor([[3.]])
     """
 
-    def __init__(self, k: Tensor | Taps | None = None, *, length: int | None = None, block: int = 64) -> None:
+    def __init__(
+        self,
+        k: Tensor | Taps | TapRange | None = None,
+        *,
+        length: int | None = None,
+        ranges: bool = False,
+        block: int = 64,
+    ) -> None:
         if check_int("block", block) & (block - 1):
             raise ValueError(f"block is {block}, expected a power of two")
         if length is not None:
             check_int("length", length)
             if not callable(k):
                 raise ValueError(f"length is {length}, expected None: it is for a k that is a function")
+        if check_bool("ranges", ranges) and not callable(k):
+            raise ValueError("ranges is True, expected False: it is for a k that is a function")
         if isinstance(k, Tensor):
             check_tensor("k", k, "(H, K) or (B, H, K)", ndim=(2, 3), dtypes=FLOATS)
             if k.shape[-1] < 1:
                 raise ValueError(f"k is {describe(k)}, expected at least one tap, K >= 1")
-            self.products: Known | Streamed = Known(block, lambda _: k, k.shape[-1])
+            self.products: Known | Streamed = Known(block, lambda _: k, k.shape[-1], False)
         elif callable(k):
-            self.products = Known(block, k, length)
+            self.products = Known(block, k, length, ranges)
         elif k is None:
             self.products = Streamed(block)
         else:

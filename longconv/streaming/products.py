@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -23,16 +24,8 @@ from longconv.streaming.state import OnlineState
 
 Taps = Callable[[int], Tensor]
 """Length -> the first taps, (H, length) or (B, H, length)."""
-
-
-def check_taps(k: Tensor, like: Tensor | None = None, length: int = 0) -> Tensor:
-    """Return what a function of the length gave; it has to be so many taps for the channels of ``like``."""
-    check_tensor("k", k, "(H, K) or (B, H, K)", ndim=(2, 3), dtypes=FLOATS)
-    if k.shape[-1] < 1:
-        raise ValueError(f"k is {describe(k)}, expected at least one tap, K >= 1")
-    if like is not None:
-        check_shape(f"k({length})", k, (*like.shape[:-1], length), "(H, K) or (B, H, K) as before")
-    return k
+TapRange = Callable[[int, int], Tensor]
+"""Start and stop -> the taps from the one up to the other, (H, stop - start) or (B, H, stop - start)."""
 
 
 class Products(ABC):
@@ -108,19 +101,29 @@ class Known(Products):
 
     Args:
         block: S.
-        taps: length -> the first taps.
+        taps: length -> the first taps; or start, stop -> the taps in between.
         length: K, or None for a filter that goes on for ever.
+        ranges: whether ``taps`` takes start and stop.
     """
 
-    def __init__(self, block: int, taps: Taps, length: int | None) -> None:
+    def __init__(self, block: int, taps: Taps | TapRange, length: int | None, ranges: bool) -> None:
         super().__init__(block)
-        self.taps, self.length = taps, length
+        self.taps: Callable[..., Tensor] = taps
+        self.length, self.ranges = length, ranges
+
+    def _taken(self, start: int, stop: int, like: Tensor | None = None) -> Tensor:
+        """The taps in a range from the function, which has to give so many, for the channels of ``like``."""
+        name, k = (f"k({start}, {stop})", self.taps(start, stop)) if self.ranges else (f"k({stop})", self.taps(stop))
+        check_tensor(name, k, "(H, K) or (B, H, K)", ndim=(2, 3), dtypes=FLOATS)
+        channels = k.shape[:-1] if like is None else like.shape[:-1]
+        check_shape(name, k, (*channels, stop - start if self.ranges else stop), "(H, K) or (B, H, K)")
+        return k if self.ranges else k[..., start:]
 
     def first(
         self, batch_size: int, channels: int | None, device: torch.device | str | None, dtype: torch.dtype | None
     ) -> tuple[Tensor, ...]:
         """The state's ``k`` at the start: the first taps by time, and all that there are, two at least."""
-        k = check_taps(self.taps(self.length or 2 * self.block))
+        k = self._taken(0, self.length or self._need(0))
         if k.ndim == 3 and len(k) != batch_size:
             raise ValueError(f"batch_size is {batch_size}, but k is {describe(k)}, the filters of {len(k)} samples")
         if channels not in (None, k.shape[-2]):
@@ -131,7 +134,7 @@ class Known(Products):
         return near.permute(2, 0, 1).contiguous(), F.pad(k, (0, max(0, 2 - k.shape[-1])))
 
     def fits(self, state: OnlineState) -> bool:
-        return len(state.k) == 2 and state.k[0].shape[1] in (1, state.pending.shape[1])
+        return len(state.k) >= 2 and state.k[0].shape[1] in (1, state.pending.shape[1])
 
     def levels(self, n: int) -> int:
         most = int(n).bit_length()
@@ -140,10 +143,33 @@ class Known(Products):
         return min(most, max(0, ((self.length - 1) // self.block).bit_length() - 1))
 
     def grown(self, k: tuple[Tensor, ...], first: int, last: int, whole: Tensor) -> tuple[Tensor, ...]:
-        need = 2 * self.block << self.levels(last)
-        if self.length is not None or k[1].shape[-1] >= need:
+        if self.length is not None:
             return k
-        return k[0], check_taps(self.taps(need), k[1], need).to(k[1])
+        cuts = sorted({self._need(n) for n in range(first - 1, last + 1)})
+        if len(cuts) == 1:
+            return k
+        new = self._taken(cuts[0], cuts[-1], k[1]).to(k[1])
+        return (*k, *new.split([stop - start for start, stop in pairwise(cuts)], -1))
+
+    def _need(self, n: int) -> int:
+        """How many taps there are at time n, where the filter goes on for ever: all that the levels use, or more.
+
+        Of ranges 4 S more a block, so that a level's taps are there when it begins; else they double.
+        """
+        if n == 0 or not self.ranges:
+            return 2 * self.block << self.levels(n)
+        return 4 * self.block * n
+
+    def _between(self, k: tuple[Tensor, ...], start: int, stop: int, rows: tuple[int, int]) -> Tensor:
+        """The taps in a range of some channels, from the parts in which they came."""
+        first = start // (4 * self.block) if self.ranges else 0
+        at, parts = self._need(first - 1) if first else 0, []
+        for part in k[1 + first :]:
+            if at >= stop:
+                break
+            parts.append(part[..., slice(*rows), max(start - at, 0) : stop - at])
+            at += part.shape[-1]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
 
     def pushed(self, z: Tensor, state: OnlineState) -> Tensor:
         return torch.addcmul(state.pending, z, state.k[0][: state.pending.shape[0]])
@@ -161,10 +187,10 @@ class Known(Products):
         self, p: int, rows: tuple[int, int], end: int, window: Tensor, head: Tensor | None, k: tuple[Tensor, ...]
     ) -> Tensor:
         S = self.block << p
-        return fft_conv(window, k[1][..., slice(*rows), S : 2 * S])[..., -S:]
+        return fft_conv(window, self._between(k, S, 2 * S, rows))[..., -S:]
 
     def chunk(self, c: int, whole: Tensor, length: int, head: Tensor | None, k: tuple[Tensor, ...]) -> Tensor:
-        return fft_conv(whole, k[1][..., : 2 * self.block << c])[..., -length:]
+        return fft_conv(whole, self._between(k, 0, 2 * self.block << c, (0, whole.shape[1])))[..., -length:]
 
     def history(self, c: int, n: int) -> int:
         return min(n, 2 << c)

@@ -36,8 +36,9 @@ class OnlineState(NamedTuple):
     levels: tuple[Level, ...]
     """From level 1 on."""
     k: tuple[Tensor, ...]
-    """The first S taps (S, 1 or B, H), and all taps (H, K) or (B, H, K). Where the filter is a stream: its taps and
-    below them the samples, of the first block (S, 2 B, H) and of the first two (2 B, H, 2 S), once there."""
+    """The first S taps (S, 1 or B, H), and all taps (H, K) or (B, H, K), in parts where the filter goes on for ever.
+    Where the filter is a stream: its taps and below them the samples, of the first block (S, 2 B, H) and of the first
+    two (2 B, H, 2 S), once there."""
     clock: Tensor
     """(n, 0): its shape counts the blocks before this one."""
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from longconv import create_mixer
+from longconv.filters import ImplicitFilter
 from longconv.mixers import Hyena
 from tests import implicit
 from tests.golden import Case, cases
@@ -214,3 +215,25 @@ def test_recorded_operators(name: str, exact: bool) -> None:
         assert_close(parameter.grad, want, max(10 * tolerance, 2e-6 if want.dtype == torch.float32 else 0))
         compared += 1
     assert compared == len(recorded) - (f"{prefix}pos_emb.z" in recorded)
+
+
+def test_a_stream_evaluates_its_filters_once_for_all_orders_and_few_taps_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    taken: list[tuple[int, int]] = []
+    forward = ImplicitFilter.forward
+
+    def counted(self: ImplicitFilter, length: int, start: int = 0) -> Tensor:
+        taken.append((start, length))
+        return forward(self, length, start)
+
+    monkeypatch.setattr(ImplicitFilter, "forward", counted)
+    mixer, u = Hyena(4, order=4, l_max=64).double(), torch.randn(1, 700, 4, dtype=torch.float64)
+    with torch.no_grad():
+        state, outputs = mixer.init_state(1, dtype=torch.float64), []
+        for u_t in u.unbind(1):
+            y_t, state = mixer.step(u_t, state)
+            outputs.append(y_t)
+        assert [start for start, _ in taken] == [0, *(stop for _, stop in taken[:-1])], "each tap once"
+        assert max(stop - start for start, stop in taken) <= 4 * 64
+        assert_close(torch.stack(outputs, 1), mixer(u), 1e-11)

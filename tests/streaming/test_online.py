@@ -19,7 +19,7 @@ from longconv import create_mixer, fft_conv
 from longconv.streaming import OnlineConv, OnlineState, products
 from tests.tolerances import assert_close, assert_same_state
 
-KINDS = ("taps", "taps of each sample", "function", "function for ever", "stream")
+KINDS = ("taps", "taps of each sample", "function", "function for ever", "function of ranges", "stream")
 CHAIN = 1e-12
 
 
@@ -27,7 +27,7 @@ def filters(kind: str, channels: int, taps: int, length: int, block: int) -> tup
     """A convolution of two samples and all taps that it uses of a stream of ``length``, (H, ...) or (2, H, ...)."""
     generator = torch.Generator().manual_seed(2)
     per_sample = (2,) if kind in ("taps of each sample", "stream") else ()
-    finite = kind not in ("function for ever", "stream")
+    finite = kind not in ("function for ever", "function of ranges", "stream")
     k = torch.randn(*per_sample, channels, taps if finite else 8 * length + 4 * block, generator=generator).double()
     if kind == "stream":
         return OnlineConv(block=block), k[..., :length]
@@ -35,6 +35,8 @@ def filters(kind: str, channels: int, taps: int, length: int, block: int) -> tup
         return OnlineConv(lambda n: F.pad(k, (0, n))[..., :n], length=taps, block=block), k
     if kind == "function for ever":
         return OnlineConv(lambda n: k[..., :n], block=block), k
+    if kind == "function of ranges":
+        return OnlineConv(lambda start, stop: k[..., start:stop], ranges=True, block=block), k
     return OnlineConv(k, block=block), k
 
 
@@ -95,9 +97,12 @@ def test_float32_stream_of_16384_samples(kind: str) -> None:
     assert all(leaf.dtype == torch.float32 for leaf in pytree.tree_leaves(state))
 
 
-@pytest.mark.parametrize("kind", ["taps", "stream"])
+@pytest.mark.parametrize("kind", ["taps", "function of ranges", "stream"])
 def test_work_and_memory(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Samples that steps hand to FFTs: few at worst, of order L log L in all; numbers in the state: of order L."""
+    """Samples that steps hand to FFTs: few at worst, of order L log L in all; numbers in the state: of order L.
+
+    Taps that are asked for count as well.
+    """
     sizes: list[int] = []
 
     def counted(u: Tensor, k: Tensor) -> Tensor:
@@ -107,6 +112,14 @@ def test_work_and_memory(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(products, "fft_conv", counted)
     channels, length, block = 64, 4096, 16
     conv, k = filters(kind, channels, length, length, block)
+    if kind == "function of ranges":
+
+        def taps(start: int, stop: int) -> Tensor:
+            sizes.append((stop - start) * channels)
+            assert stop - start <= 4 * block
+            return k[..., start:stop]
+
+        conv = OnlineConv(taps, ranges=True, block=block)
     x, state, work = samples(channels, length), conv.init_state(2, channels, dtype=torch.float64), []
     with torch.no_grad():
         for t in range(length):
@@ -245,6 +258,7 @@ X = torch.zeros(2, 3)
         (lambda: OnlineConv(5), TypeError, r"k is 5 \(int\)"),  # type: ignore[arg-type]
         (lambda: OnlineConv(torch.ones(3, 2), block=12), ValueError, "block is 12, expected a power of two"),
         (lambda: OnlineConv(torch.ones(3, 2), length=2), ValueError, "length is 2"),
+        (lambda: OnlineConv(torch.ones(3, 2), ranges=True), ValueError, "ranges is True"),
         (lambda: OnlineConv(lambda n: torch.ones(3, n), length=0), ValueError, "length is 0"),
         (lambda: OnlineConv().init_state(2), ValueError, "channels is None"),
         (lambda: OnlineConv(torch.ones(3, 2)).init_state(2, 4), ValueError, "channels is 4"),
@@ -293,7 +307,12 @@ def test_taps_that_have_to_come_with_the_samples() -> None:
 
 
 def test_functions_that_give_other_taps_are_named() -> None:
-    conv = OnlineConv(lambda n: torch.ones(3, n + 1), block=1)
+    """At the first call, and later."""
+    with pytest.raises(ValueError, match=r"k\(5\) is a \(1, 200\)"):
+        OnlineConv(lambda n: torch.ones(1, 200), length=5).init_state(1)
+    with pytest.raises(ValueError, match=r"k\(0, 2\) is a \(3, 3\)"):
+        OnlineConv(lambda start, stop: torch.ones(3, stop - start + 1), ranges=True, block=1).init_state(2)
+    conv = OnlineConv(lambda n: torch.ones(3, n + (n > 2)), block=1)
     _, state = conv.prefill(torch.zeros(2, 3, 1), conv.init_state(2))
     with pytest.raises(ValueError, match=r"k\(32\) is a \(3, 33\)"):
         conv.prefill(torch.zeros(2, 3, 9), state)
