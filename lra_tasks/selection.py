@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -75,7 +76,8 @@ def select(argv: Sequence[str]) -> Selection:
         saved = _find_saved(chosen, run_dir)
         if saved is not None:
             return Selection(arguments, *saved)
-    return Selection(arguments, None if chosen["task"] is None else _from_recipe(chosen), run_dir)
+    data = _find_data(rest, [Path(path) for path in configs.config])
+    return Selection(arguments, None if chosen["task"] is None else _from_recipe(chosen, data), run_dir)
 
 
 def _find_task(rest: Sequence[str]) -> str | None:
@@ -86,6 +88,22 @@ def _find_task(rest: Sequence[str]) -> str | None:
             return word
         before = word
     return None
+
+
+def _find_data(rest: Sequence[str], files: Sequence[Path]) -> dict[str, Any]:
+    """The options of the task's data, as far as they are given one by one: they decide on defaults of the mixer."""
+    data: dict[str, Any] = {}
+    for path in files:
+        section = _read_mapping(path).get("data")
+        data |= section if isinstance(section, dict) else {}
+    for word, after in pairwise([*rest, ""]):
+        name, equals, value = word.partition("=")
+        if name.startswith("--data."):
+            try:
+                data[name.removeprefix("--data.")] = yaml.safe_load(value if equals else after)
+            except yaml.YAMLError:  # the full parser names it
+                continue
+    return data
 
 
 def _add_file(chosen: dict[str, Any], path: Path) -> None:
@@ -123,12 +141,12 @@ def _find_saved(chosen: dict[str, Any], run_dir: Path | None) -> tuple[RunConfig
     return saved, run_dir
 
 
-def _from_recipe(chosen: dict[str, Any]) -> RunConfig:
+def _from_recipe(chosen: dict[str, Any], data: dict[str, Any] | None = None) -> RunConfig:
     try:
         task = check_choice("TASK", chosen["task"], sorted(TASKS))
         mixer = check_choice("--mixer", chosen["mixer"] or DEFAULT_MIXERS[task], list_mixers())
         preset = chosen["preset"] or DEFAULT_PRESET
-        recipe = create_recipe(task, mixer, preset)
+        recipe = create_recipe(task, mixer, preset, data)
         seed = _read_seed(chosen["seed"])
     except ValueError as error:
         raise UsageError(str(error)) from error

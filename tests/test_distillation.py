@@ -13,6 +13,7 @@ from longconv import create_mixer, distill
 from longconv.filters import DistilledFilter, FreeFilter, ImplicitFilter
 from longconv.mixers import ConvolutionMixer, Hyena, Mixer
 from longconv.models import LanguageModel, generate
+from longconv.streaming import ModalConv
 from tests.tolerances import assert_close, relative_l2
 
 
@@ -156,6 +157,20 @@ def test_generation_by_distilled_filters() -> None:
         assert found.error < 1e-5
         block.mixer = found.mixer
     assert torch.equal(generate(model, prompt, 40, temperature=0.0), want)
+
+
+def test_states_of_modes_are_of_real_floats() -> None:
+    found = distill(create_mixer("hyena", 4, l_max=32), 4)
+    with pytest.raises(TypeError, match=r"dtype is torch\.int64"):
+        found.mixer.init_state(1, dtype=torch.int64)
+    system = modal_system()
+    with pytest.raises(TypeError, match=r"dtype is torch\.int64"):
+        ModalConv(lambda: system).init_state(1, dtype=torch.int64)
+
+
+def modal_system() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    one = torch.ones(1, 1, dtype=torch.complex128)
+    return one / 2, one, one[None] / 2, torch.zeros(1, 1)
 
 
 def test_plot(tmp_path: Path) -> None:

@@ -175,9 +175,9 @@ class AdaptiveFilter(WideModule):
             q = a if self.queries is None else self.queries(u, lengths)
             return self._spectrum(a, q, self.transform, lengths)
 
-    def stages(self) -> list[LocalConvolutions]:
-        """The local convolutions that are there, in the order of their use."""
-        return [stage for stage in (self.first, self.queries, self.second) if stage is not None]
+    def stages(self) -> tuple[LocalConvolutions | None, LocalConvolutions | None, LocalConvolutions | None]:
+        """The local convolutions in the order of their use, None for those that aren't there."""
+        return self.first, self.queries, self.second
 
     def advance(
         self, u: Tensor, past: tuple[Past, ...], product: Callable[[Tensor, Tensor], Tensor]
@@ -186,17 +186,18 @@ class AdaptiveFilter(WideModule):
 
         Args:
             u: (B, D, T).
-            past: what :meth:`LocalConvolutions.before` or the last chunk gave, one for each of :meth:`stages`.
+            past: what :meth:`LocalConvolutions.before` or the last chunk gave, one for each of :meth:`stages`, () for
+                those that aren't there.
             product: the causal convolution of two streams (B, D, T), which keeps what it needs of them.
 
         Returns:
             The taps that come with the samples, (B, D, T), and ``past`` of the next chunk.
         """
-        given, after = iter(past), []
+        after = list(past)
 
         def advance(stage: LocalConvolutions, x: Tensor, factor: float) -> Tensor:
-            x, then = stage.advance(x, next(given), factor)
-            after.append(then)
+            i = next(i for i, other in enumerate(self.stages()) if other is stage)
+            x, after[i] = stage.advance(x, past[i], factor)
             return x
 
         with _autocast.off(u.device):

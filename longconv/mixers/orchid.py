@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from longconv import _autocast
-from longconv._checks import check_bool, check_device, check_int, check_lengths, describe
+from longconv._checks import check_bool, check_device, check_int, check_lengths, check_shape, check_tensor, describe
 from longconv.filters import AdaptiveFilter, ImplicitFilter
 from longconv.filters.local import Past, mask_beyond, short_stream
 from longconv.filters.transforms import Transform
@@ -31,7 +31,7 @@ class OrchidState(NamedTuple):
     past: Tensor
     """(B, 3 D, K - 1), the projections before the next sample."""
     local: tuple[Past, ...]
-    """The same for the conditioning network, stage by stage and layer by layer."""
+    """The same for the conditioning network, by stage and layer; () for a stage that isn't there."""
     product: OnlineState | tuple[()]
     """Of the product in the conditioning network; () where it has none."""
     adaptive: OnlineState
@@ -236,7 +236,9 @@ class Orchid(Mixer):
 
         return OrchidState(
             torch.zeros(batch_size, 3 * D, K - 1, device=device, dtype=dtype),
-            tuple(stage.before(batch_size, dtype, device) for stage in self.conditioning.stages()),
+            tuple(
+                () if stage is None else stage.before(batch_size, dtype, device) for stage in self.conditioning.stages()
+            ),
             online(STREAMED, D) if self.conditioning.conditioning != "spectrum" else (),
             online(STREAMED, D),
             online(self._static_stream(), D if self.residual_taps is None else 2 * D),
@@ -311,22 +313,45 @@ class Orchid(Mixer):
     def _check_state(self, u: Tensor, state: OrchidState) -> None:
         if not isinstance(state, OrchidState):
             raise TypeError(f"state is {describe(state)}, expected the OrchidState that init_state returns")
-        past, size = state.past, (u.shape[0], 3 * self.d_model, self.short_weight.shape[1] - 1)
-        if past.shape != size:
-            raise ValueError(f"state.past is {describe(past)}, expected shape {size}: the state is another mixer's")
+        batch, D, symbols, single = u.shape[0], self.d_model, "(B, 3 D, K - 1)", (torch.float64, torch.float32)
+        past = check_tensor("state.past", state.past, symbols, ndim=3, dtypes=single)
+        check_shape("state.past", past, (batch, 3 * D, self.short_weight.shape[1] - 1), symbols)
         if u.dtype == torch.float64 and past.dtype != torch.float64:
             raise TypeError(
                 f"state.past is {describe(past)}, but the input is {describe(u)}: init_state with dtype=torch.float64 "
                 "makes a state of its precision"
             )
-        for name, part in (("past", past), ("adaptive", state.adaptive.pending), ("static", state.static.pending)):
-            check_device(f"state.{name}", part, "the input", u)
+        online = {"adaptive": state.adaptive, "static": state.static}
+        if self.conditioning.conditioning != "spectrum":
+            online["product"] = state.product  # type: ignore[assignment]
+        elif state.product != ():
+            raise ValueError("state.product is there, expected (): the state is another mixer's")
+        for name, part in online.items():
+            if part == ():
+                raise ValueError(f"state.{name} is (), expected an OnlineState: the state is another mixer's")
+            if not isinstance(part, OnlineState):
+                raise TypeError(f"state.{name} is {describe(part)}, expected an OnlineState")
+            check_tensor(f"state.{name}.pending", part.pending, "(S - r, B, H)", ndim=3, dtypes=single)
+        self._check_local(state.local, batch)
+        for name, tensor in (("past", past), *((name, part.pending) for name, part in online.items())):
+            check_device(f"state.{name}", tensor, "the input", u)
+
+    def _check_local(self, local: object, batch: int) -> None:
+        """What the conditioning network needs of the samples before."""
         stages = self.conditioning.stages()
-        kinds = [[tuple(layer.shape[1:]) for layer in stage] for stage in state.local]
-        if kinds != [[(self.d_model, w.shape[-1] - 1) for w in stage.weights] for stage in stages] or (
-            isinstance(state.product, OnlineState) != (self.conditioning.conditioning != "spectrum")
-        ):
-            raise ValueError(f"state.local has layers of sizes {kinds}: the state is another mixer's")
+        if not isinstance(local, tuple) or not all(isinstance(stage, tuple) for stage in local):
+            raise TypeError(f"state.local is {describe(local)}, expected a tuple of {len(stages)} tuples of tensors")
+        sizes = [() if stage is None else tuple(w.shape[-1] - 1 for w in stage.weights) for stage in stages]
+        if [len(stage) for stage in local] != [len(widths) for widths in sizes]:
+            raise ValueError(
+                f"state.local has {[len(stage) for stage in local]} layers by stage, expected "
+                f"{[len(widths) for widths in sizes]}: the state is another mixer's"
+            )
+        for i, (stage, widths) in enumerate(zip(local, sizes, strict=True)):
+            for j, (layer, width) in enumerate(zip(stage, widths, strict=True)):
+                name, symbols = f"state.local[{i}][{j}]", "(B, D, K - 1)"
+                check_tensor(name, layer, symbols, ndim=3, dtypes=(torch.float64, torch.float32))
+                check_shape(name, layer, (batch, self.d_model, width), symbols)
 
 
 def _one(conv: OnlineConv, x: Tensor, state: OnlineState, k: Tensor | None) -> tuple[Tensor, OnlineState]:

@@ -121,6 +121,8 @@ class ModalConv:
     ) -> ModalState:
         """The state before the first sample, as :meth:`OnlineConv.init_state <longconv.streaming.OnlineConv>`."""
         check_int("batch_size", batch_size, least=0)
+        if dtype is not None and dtype not in FLOATS:
+            raise TypeError(f"dtype is {dtype}, expected one of {', '.join(map(str, FLOATS))}")
         A_bar, B_bar, C, D = (part.to(device) for part in self.system())
         if channels not in (None, len(A_bar)):
             raise ValueError(f"channels is {channels}, but the system is of {len(A_bar)}")

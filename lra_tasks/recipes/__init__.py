@@ -6,11 +6,13 @@ A new task gets a row in :mod:`lra_tasks.recipes.quick` and, where its papers gi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from longconv._checks import check_choice
 from longconv.mixers import mixer_options
-from lra_tasks.data import TASKS
+from lra_tasks.data import TASKS, create_task
 from lra_tasks.recipes.paper import PAPER
 from lra_tasks.recipes.quick import QUICK
 from lra_tasks.recipes.settings import ModelSettings, OptimizerSettings, Preset, Recipe, TrainerSettings
@@ -47,9 +49,10 @@ def list_presets(task: str) -> tuple[str, ...]:
     return tuple(name for name, tasks in _PRESETS.items() if task in tasks)
 
 
-def create_recipe(task: str, mixer: str, preset: str = DEFAULT_PRESET) -> Recipe:
+def create_recipe(task: str, mixer: str, preset: str = DEFAULT_PRESET, data: Mapping[str, Any] | None = None) -> Recipe:
     """The recipe of a task with a mixer; a mixer's ``l_max`` is the length of the data where the preset does not say.
 
+    That is the length with the options ``data`` of the task in place of the preset's; the recipe keeps the preset's.
     Where a preset's mixers are bidirectional, one that has the option ``causal`` in place of ``bidirectional`` isn't.
 
     Raises:
@@ -67,5 +70,13 @@ def create_recipe(task: str, mixer: str, preset: str = DEFAULT_PRESET) -> Recipe
     if "bidirectional" in options and "bidirectional" not in known:
         options["causal"] = not options.pop("bidirectional")
     if "l_max" in known:
-        options.setdefault("l_max", recipe.data.get("l_max", TASKS[task].info.length))
+        options.setdefault("l_max", _length(task, {**recipe.data, **(data or {})}))
     return replace(recipe, mixer_options=options)
+
+
+def _length(task: str, data: Mapping[str, Any]) -> int:
+    """The length of a task's data; of its defaults where its options are wrong, of which others complain."""
+    try:
+        return create_task(task, **data).length
+    except (ValueError, TypeError):
+        return TASKS[task].info.length

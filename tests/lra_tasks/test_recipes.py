@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, get_args, get_type_hints
 
@@ -20,6 +21,7 @@ from lra_tasks.errors import UsageError
 from lra_tasks.evaluation import build
 from lra_tasks.recipes import DEFAULT_MIXERS, ModelSettings, create_recipe, list_presets
 from lra_tasks.recipes.paper import PAPER
+from lra_tasks.selection import select
 
 ROWS = [
     (task, mixer, preset)
@@ -99,3 +101,20 @@ def test_a_bidirectional_preset_is_acausal_for_every_mixer() -> None:
     assert create_recipe("listops", "s4d").mixer_options["bidirectional"] is True
     options = create_recipe("listops", "orchid").mixer_options
     assert options["causal"] is False and "bidirectional" not in options
+
+
+def test_l_max_is_the_length_of_the_data_as_it_was_chosen(tmp_path: Path) -> None:
+    """By words, by a file of settings, in both forms of an option; what is said of the mixer itself wins."""
+    (tmp_path / "data.yaml").write_text("data: {seq_len: 256}\n")
+    base, file = ["associative_recall", "--mixer", "hyena"], ["--config", str(tmp_path / "data.yaml")]
+    for words, length in [
+        (base, 130),
+        ([*base, "--data.seq_len", "512"], 514),
+        ([*base, "--data.seq_len=64"], 66),
+        ([*base, *file], 258),
+        ([*base, *file, "--data.seq_len", "8"], 10),
+        ([*base, "--data.seq_len", "odd"], 130),
+    ]:
+        config = select(words).config
+        assert config is not None and config.recipe.mixer_options["l_max"] == length, words
+    assert create_recipe("listops", "sgconv", data={"l_max": 512}).mixer_options["l_max"] == 512

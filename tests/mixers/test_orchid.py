@@ -186,6 +186,32 @@ def test_the_circular_form_cannot_stream() -> None:
         mixer.prefill(sequence())
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "error", "message"),
+    [
+        ("past", None, TypeError, r"^state\.past is None"),
+        ("past", torch.zeros(3, 3 * D, 2, dtype=torch.int64), TypeError, r"^state\.past is .*int64"),
+        ("past", torch.zeros(3, 3 * D, 5).double(), ValueError, r"^state\.past is .*expected"),
+        ("local", None, TypeError, r"^state\.local is None"),
+        ("local", (None,), TypeError, r"^state\.local is "),
+        ("local", ((None,), (), (None,)), TypeError, r"^state\.local\[0\]\[0\] is None"),
+        ("local", ((torch.zeros(2, D, 2),), (), (torch.zeros(3, D, 2),)), ValueError, r"^state\.local\[0\]\[0\] is"),
+        ("adaptive", None, TypeError, r"^state\.adaptive is None"),
+        ("static", (), ValueError, r"^state\.static is \(\)"),
+        ("product", None, TypeError, r"^state\.product is None"),
+    ],
+)
+def test_states_that_were_tampered_with_are_refused(
+    field: str, value: Any, error: type[Exception], message: str
+) -> None:
+    mixer, u = build(), sequence()
+    state = mixer.init_state(3)._replace(**{field: value})
+    with pytest.raises(error, match=message):
+        mixer.step(u[:, 0], state)
+    with pytest.raises(error, match=message):
+        mixer.prefill(u, state)
+
+
 def test_states_of_other_mixers_are_refused() -> None:
     mixer, u = build(), sequence()
     for other in (
@@ -194,6 +220,10 @@ def test_states_of_other_mixers_are_refused() -> None:
         {"short_filter": 4},
         {"conditioning": "spectrum"},
         {"residual": False},
+        {"stages": "first"},
+        {"stages": "second"},
+        {"conditioning": "correlation"},
+        {"conditioning": "correlation", "stages": "first"},
     ):
         state = build(torch.float64, **other).init_state(3)
         with pytest.raises(ValueError, match="^state"):
