@@ -202,7 +202,14 @@ class Hyena(Mixer):
     def _online(self) -> list[StreamConv]:
         if isinstance(self.taps, DistilledFilter):
             return [ModalConv(functools.partial(self._system, self.taps, i)) for i in range(self.order - 1)]
-        filters = functools.lru_cache(1)(self._filters_between)  # one evaluation for all orders
+        taken: dict[tuple[int, int], Tensor] = {}
+
+        def filters(start: int, stop: int) -> Tensor:
+            """One evaluation for all orders."""
+            if (start, stop) not in taken:
+                taken[start, stop] = self._filters_between(start, stop)
+            return taken[start, stop]
+
         parts = [functools.partial(self._taps_with_skip, filters, i) for i in range(self.order - 1)]
         return [OnlineConv(part, ranges=True) for part in parts]
 

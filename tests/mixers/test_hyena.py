@@ -237,3 +237,7 @@ def test_a_stream_evaluates_its_filters_once_for_all_orders_and_few_taps_at_a_ti
         assert [start for start, _ in taken] == [0, *(stop for _, stop in taken[:-1])], "each tap once"
         assert max(stop - start for start, stop in taken) <= 4 * 64
         assert_close(torch.stack(outputs, 1), mixer(u), 1e-11)
+        taken.clear()
+        state = mixer.prefill(u[:, :100], mixer.init_state(1, dtype=torch.float64))[1]
+        mixer.prefill(u[:, 100:], state)
+        assert len(taken) == len(set(taken)), "chunks of several ranges too"
