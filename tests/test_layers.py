@@ -25,7 +25,8 @@ MAY_IMPORT = {
         "longconv.filters",
         "longconv.streaming",
     ),
-    "longconv.distillation": ("longconv._checks", "longconv.filters", "longconv.mixers"),
+    "longconv._modal_fit": (),
+    "longconv.distillation": ("longconv._checks", "longconv._modal_fit", "longconv.filters", "longconv.mixers"),
     "longconv.models": (
         "longconv._checks",
         "longconv._autocast",
