@@ -4,8 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 import torch
+
+
+class _TorchRandom:
+    """torch's generator by the names of ``random.Random``: every example of hypothesis draws the same numbers again."""
+
+    seed = staticmethod(torch.manual_seed)
+    getstate = staticmethod(torch.get_rng_state)
+    setstate = staticmethod(torch.set_rng_state)
+
+
+_torch_random = _TorchRandom()  # hypothesis keeps a weak reference
+hypothesis.register_random(_torch_random)
 
 
 @pytest.fixture(autouse=True)

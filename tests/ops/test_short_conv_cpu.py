@@ -18,8 +18,9 @@ from tests.tolerances import assert_close
 pytestmark = pytest.mark.skipif(cpu.available() is not None, reason=str(cpu.available()))
 
 NAMES = ["none", *ACTIVATIONS]
-ERROR = {torch.float32: 5e-7, torch.float64: 2e-15, torch.bfloat16: 2.5e-3, torch.float16: 3.5e-4}
-"""What sums of this design are off by, relative L2; the promise to users is tests/tolerances.py."""
+ERROR = {torch.float32: 5e-7, torch.float64: 2e-15, torch.bfloat16: 5e-7, torch.float16: 5e-7}
+"""What sums of this design are off by, relative L2, in 16 bits beyond the one rounding of every number at the end; the
+promise to users is tests/tolerances.py."""
 
 
 def sequences(batch: int, channels: int, length: int, dtype: torch.dtype, *, last: bool) -> Tensor:
@@ -37,6 +38,15 @@ def run(backend: str, leaves: list[Tensor], activation: str, dy: Tensor) -> list
     return [y, *torch.autograd.grad(y, leaves, dy)]
 
 
+def beyond_rounding(got: Tensor, want: Tensor) -> Tensor:
+    """How far each number is off; in 16 bits less the half unit in the last place that its own rounding may cost."""
+    error = (got - want).abs()
+    if got.dtype.itemsize > 2:
+        return error
+    half_unit = torch.finfo(got.dtype).eps / 2
+    return (error - half_unit * torch.maximum(got.abs(), want.abs())).clamp(min=0)
+
+
 def against_double(leaves: list[Tensor], activation: str) -> None:
     """Everything against the definition in float64 on the same rounded inputs."""
     dy = torch.randn_like(leaves[0])
@@ -46,7 +56,7 @@ def against_double(leaves: list[Tensor], activation: str) -> None:
     for a, b, like in zip(got, want, layouts, strict=True):
         assert a.dtype == like.dtype
         # Inputs are of unit scale: what cancels to less is as exact as its terms.
-        assert (a - b).norm() <= ERROR[a.dtype] * max(b.norm().item(), b.numel() ** 0.5)
+        assert beyond_rounding(a, b).norm() <= ERROR[a.dtype] * max(b.norm().item(), b.numel() ** 0.5)
     for a in got[:2]:
         assert a.mT.is_contiguous() if leaves[0].stride(2) != 1 else a.is_contiguous()
 
