@@ -36,12 +36,12 @@ def imported(package: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("package", "extras", "with_torch"),
-    [("longconv", ("export", "keops", "plot"), {"triton"}), ("lra_tasks", ("train", "plot", "export"), set())],
+    ("package", "extras"),
+    [("longconv", ("export", "keops", "plot", "triton")), ("lra_tasks", ("train", "plot", "export"))],
 )
-def test_every_import_is_declared(package: str, extras: tuple[str, ...], with_torch: set[str]) -> None:
+def test_every_import_is_declared(package: str, extras: tuple[str, ...]) -> None:
     names = {DISTRIBUTIONS.get(module, module) for module in imported(package)}
-    assert names <= declared(*extras) | with_torch
+    assert names <= declared(*extras)
 
 
 def test_the_python_versions_agree() -> None:

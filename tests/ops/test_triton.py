@@ -1,0 +1,157 @@
+"""Triton's backends with no GPU: reasons, the interpreter in a process of its own, and every kernel compiled to PTX."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import longconv
+from longconv.ops import _registry, _triton, short_conv
+
+ROOT = Path(__file__).parents[2]
+FILES = sorted(path.name for path in Path(__file__).parent.glob("test_triton_*.py"))
+OPS = sorted(name for name, backends in _registry.ALL.items() if "triton" in backends.names())
+needs_triton = pytest.mark.skipif(_triton._not_installed() is not None, reason=str(_triton._not_installed()))
+pytestmark = pytest.mark.skipif(_triton.interpreted(), reason="this process interprets its kernels")
+
+
+@needs_triton
+@pytest.mark.slow
+@pytest.mark.parametrize("file", FILES)
+def test_in_the_interpreter(file: str, tmp_path: Path) -> None:
+    """The tests of a file in a process whose kernels are interpreted, which must be known before Triton is imported."""
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "TRITON_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", f"tests/ops/{file}"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " passed" in done.stdout
+
+
+@pytest.fixture
+def asked_again() -> Iterator[None]:
+    """Availability is looked at anew, in the test and after it."""
+    _triton.available.cache_clear()
+    yield
+    _triton.available.cache_clear()
+
+
+@pytest.mark.usefixtures("asked_again")
+@pytest.mark.parametrize("reason", ["sees no GPU", "triton is 3.3.1, at least 3.4", "can't be imported", "needs Linux"])
+def test_reasons(reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available=False: None)
+    if "no GPU" in reason and _triton._not_installed():
+        pytest.skip(str(_triton._not_installed()))
+    if "3.3.1" in reason:
+        monkeypatch.setattr(pytest.importorskip("triton"), "__version__", "3.3.1")
+    if "imported" in reason:
+        monkeypatch.setitem(sys.modules, "triton", None)
+    if "Linux" in reason:
+        monkeypatch.setattr(sys, "platform", "darwin")
+    assert reason in str(longconv.info().ops["short_conv"].backends["triton"])
+    with pytest.raises(ValueError, match="backend 'triton' can't serve this call"):
+        short_conv(torch.ones(1, 1, 2), torch.ones(1, 1), backend="triton")
+
+
+@needs_triton
+def test_the_cpu_is_refused_where_kernels_are_compiled() -> None:
+    assert _triton.refusal("u", torch.ones(2)) == "u is on cpu"
+
+
+def test_importing_longconv_leaves_triton_alone() -> None:
+    code = "import sys, longconv; sys.exit('triton' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+POINTERS = {
+    torch.float32: "*fp32",
+    torch.float64: "*fp64",
+    torch.bfloat16: "*bf16",
+    torch.float16: "*fp16",
+    torch.int64: "*i64",
+}
+"""Triton's names of pointers to a tensor's numbers."""
+
+
+class Compiler:
+    """In the place of launches: kernels are compiled for sm_90, as the arguments of the launch ask for, and not run."""
+
+    def __init__(self) -> None:
+        self.compiled: dict[str, Any] = {}
+
+    def run(self, kernel: Any, *args: Any, grid: Any, warmup: bool, **options: Any) -> None:
+        """Stands for ``JITFunction.run``."""
+        import triton
+        from triton.backends.compiler import GPUTarget
+        from triton.compiler import ASTSource
+
+        names = [parameter.name for parameter in kernel.params]
+        given = {**dict(zip(names, args, strict=False)), **options}
+        signature: dict[str, Any] = {}
+        constants: dict[tuple[int, ...], Any] = {}
+        for place, parameter in enumerate(kernel.params):
+            value = given[parameter.name]
+            if parameter.is_constexpr:
+                signature[parameter.name], constants[place,] = "constexpr", value
+            else:
+                signature[parameter.name] = self._type(value, (place,), constants)
+        source = ASTSource(kernel, signature, constants)
+        rest = {name: value for name, value in options.items() if name not in names}
+        result: Any = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=rest)
+        assert ".entry" in result.asm["ptx"]
+        self.compiled[kernel.__name__] = result
+
+    def _type(self, value: Any, path: tuple[int, ...], constants: dict[tuple[int, ...], Any]) -> Any:
+        if value is None:
+            constants[path] = None
+            return "constexpr"
+        if isinstance(value, Tensor):
+            return POINTERS[value.dtype]
+        if isinstance(value, tuple):
+            return tuple(self._type(v, (*path, i), constants) for i, v in enumerate(value))
+        assert type(value) in (int, float), value
+        return "i32" if isinstance(value, int) else "fp32"
+
+
+@pytest.fixture
+def compiler(asked_again: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Compiler:
+    """Tensors of the CPU go to Triton's backends, whose kernels are compiled and not run."""
+    from triton.runtime.jit import JITFunction
+
+    result = Compiler()
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("TRITON_DEFAULT_FP_FUSION", "1")  # the choice that Triton 3.9 warns about
+    monkeypatch.setattr(JITFunction, "run", lambda kernel, *args, **options: result.run(kernel, *args, **options))
+    monkeypatch.setattr(_triton, "DEVICES", ("cpu",))
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available=False: torch.device("cpu"))
+    return result
+
+
+def _short_conv(dtype: torch.dtype) -> None:
+    u, w = torch.randn(2, 3, 2048, dtype=dtype, requires_grad=True), torch.randn(3, 4, dtype=dtype, requires_grad=True)
+    bias, past = torch.randn(3, dtype=dtype), torch.randn(2, 3, 3, dtype=dtype)
+    short_conv(u, w, bias, activation="gelu", initial=past, backend="triton").sum().backward()
+    short_conv(u, w, activation="tanh", backend="triton").sum().backward()
+
+
+CALLS: dict[str, tuple[Callable[[torch.dtype], None], set[str]]] = {
+    "short_conv": (_short_conv, {"convolve", "correlate", "sums"}),
+}
+"""For every op its calls, and the names of the kernels that they compile."""
+
+
+@needs_triton
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64], ids=str)
+@pytest.mark.parametrize("op", OPS)
+def test_kernels_compile_with_no_gpu(op: str, dtype: torch.dtype, compiler: Compiler) -> None:
+    call, kernels = CALLS[op]
+    call(dtype)
+    assert set(compiler.compiled) == kernels
