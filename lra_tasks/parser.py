@@ -12,7 +12,7 @@ from jsonargparse import ArgumentParser
 
 import longconv
 from longconv._checks import nearest
-from longconv.mixers import MIXERS
+from longconv.mixers import MIXERS, mixer_defaults
 from lra_tasks.config import RunConfig, flatten
 from lra_tasks.data import TASKS
 from lra_tasks.errors import UsageError
@@ -133,7 +133,8 @@ def _train(config: RunConfig | None) -> Parser:
         recipe = config.recipe
         values = {name: getattr(config, name) for name in ("task", "mixer", "preset", "seed", "data_dir")}
         sections = {name: asdict(getattr(recipe, name)) for name in ("model", "optimizer", "trainer")}
-        parser.set_defaults({**values, **flatten(sections), **flatten({"mixer_options": recipe.mixer_options})})
+        options = {**mixer_defaults(config.mixer), **recipe.mixer_options}
+        parser.set_defaults({**values, **flatten(sections), **flatten({"mixer_options": options})})
     return parser
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import TypedDict
 
 import torch
 from torch import Tensor
@@ -33,6 +34,40 @@ from longconv.ops.fft_conv import fft_conv
 
 CONDITIONINGS = ("magnitude", "spectrum", "correlation")
 STAGES = ("both", "first", "second")
+
+
+class AdaptiveOptions(TypedDict, total=False):
+    """Options of an :class:`AdaptiveFilter`, taken by the same names by mixers with such filters.
+
+    Args:
+        conditioning: "magnitude", "spectrum" or "correlation".
+        stages: "both" convolutions, the "first" ones alone or the "second" ones alone (not for the correlation, which
+            would be the magnitude).
+        transform: "fft" (the DFT divided by L), "fft_ortho" (unitary), "dct" (DCT-II), "dct_ortho" or "dct1"; None:
+            "fft_ortho". The causal form has none.
+        kernel_width: taps of a local convolution; odd in the circular form.
+        layers: local convolutions in a stage.
+        padding: "zeros", "reflect" or "circular"; None: "zeros". The causal form has zeros before the sequence.
+        norm: whether there are layer norms.
+        bias: whether the local convolutions have a bias.
+        activation: one of :data:`ACTIVATIONS`, between the layers of a stage.
+        query_activation: act: one of :data:`ACTIVATIONS`, "softmax" (over time, before the transform; in the circular
+            form alone), or None for the identity.
+        query_magnitude: whether act applies to the magnitude, which keeps the phase or sign; else to the real and the
+            imaginary part, each on its own.
+    """
+
+    conditioning: str
+    stages: str
+    transform: str | None
+    kernel_width: int
+    layers: int
+    padding: str | None
+    norm: bool
+    bias: bool
+    activation: str
+    query_activation: str | None
+    query_magnitude: bool
 
 
 class AdaptiveFilter(WideModule):
@@ -65,22 +100,9 @@ class AdaptiveFilter(WideModule):
     Args:
         d_model: D.
         causal: the causal form instead of the circular one.
-        conditioning: "magnitude", "spectrum" or "correlation".
-        stages: "both" convolutions, the "first" ones alone or the "second" ones alone (not for the correlation, which
-            would be the magnitude).
-        transform: "fft" (the DFT divided by L), "fft_ortho" (unitary), "dct" (DCT-II), "dct_ortho" or "dct1"; None:
-            "fft_ortho". The causal form has none.
-        kernel_width: taps of a local convolution; odd in the circular form.
-        layers: local convolutions in a stage.
-        padding: "zeros", "reflect" or "circular"; None: "zeros". The causal form has zeros before the sequence.
-        norm: whether there are layer norms.
-        bias: whether the local convolutions have a bias.
-        activation: one of :data:`ACTIVATIONS`, between the layers of a stage.
-        query_activation: act: one of :data:`ACTIVATIONS`, "softmax" (over time, before the transform; in the circular
-            form alone), or None for the identity.
-        query_magnitude: whether act applies to the magnitude, which keeps the phase or sign; else to the real and the
-            imaginary part, each on its own.
         l_max: sets the size of the taps of the causal form; inputs of any length are taken.
+        conditioning, stages, transform, kernel_width, layers, padding, norm, bias, activation, query_activation,
+        query_magnitude: see :class:`AdaptiveOptions`.
 
     Raises:
         TypeError: an option of a wrong kind.

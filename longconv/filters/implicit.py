@@ -9,12 +9,43 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import TypedDict
 
 import torch
 from torch import Tensor, nn
 
 from longconv._checks import check_bool, check_int, check_real
 from longconv.filters.base import Filter, parameter_dtype
+
+
+class ImplicitOptions(TypedDict, total=False):
+    """Options of an :class:`ImplicitFilter`, taken by the same names by mixers with such filters.
+
+    Args:
+        emb_dim: number of positional features of the filters, odd, at least 3.
+        width: units of a hidden layer.
+        num_inner_mlps: hidden layers after the first.
+        w: start of every frequency of the sines.
+        modulate: whether the filters have a window.
+        fast_decay_pct: when the window of the last feature has fallen to ``target``, in units of l_max.
+        slow_decay_pct: the same of the first feature.
+        target: what the windows fall to, in (0, 1).
+        shift: what is added to the window.
+        normalized: whether the taps at a lag, behind the window, are divided by the sum of their sizes.
+        filter_lr: learning rate of the filters' parameters; None takes the optimiser's.
+    """
+
+    emb_dim: int
+    width: int
+    num_inner_mlps: int
+    w: float
+    modulate: bool
+    fast_decay_pct: float
+    slow_decay_pct: float
+    target: float
+    shift: float
+    normalized: bool
+    filter_lr: float | None
 
 
 class ImplicitFilter(Filter):
@@ -33,18 +64,9 @@ class ImplicitFilter(Filter):
 
     Args:
         d_model: H, number of filters.
-        emb_dim: number of positional features, odd, at least 3.
-        width: units of a hidden layer.
-        num_inner_mlps: hidden layers after the first.
         l_max: number of taps in a unit of time; filters of any length are computed.
-        w: start of every entry of ``freq``.
-        modulate: whether there is a window.
-        fast_decay_pct: see above.
-        slow_decay_pct: see above.
-        target: see above, in (0, 1).
-        shift: what is added to the window.
-        normalized: whether the H numbers of a tap, behind the window, are divided by the sum of their sizes.
-        filter_lr: see :class:`Filter`.
+        emb_dim, width, num_inner_mlps, w, modulate, fast_decay_pct, slow_decay_pct, target, shift, normalized,
+        filter_lr: see :class:`ImplicitOptions`.
 
     Attributes:
         freq: (width,), the frequencies.

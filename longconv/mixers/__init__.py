@@ -35,6 +35,7 @@ __all__ = [
     "create_mixer",
     "list_mixers",
     "load_s4",
+    "mixer_defaults",
     "mixer_options",
 ]
 
@@ -67,8 +68,22 @@ def mixer_options(name: str) -> list[str]:
     >>> "d_state" in mixer_options("s4d")
     True
     """
-    check_choice("name", name, list_mixers())
-    return list(inspect.signature(MIXERS[name]).parameters)[1:]
+    return list(mixer_defaults(name))
+
+
+def mixer_defaults(name: str) -> dict[str, Any]:
+    """The options of a mixer with their defaults, those that it hands on to its parts behind its own.
+
+    >>> mixer_defaults("hyena")["order"], mixer_defaults("hyena")["emb_dim"]
+    (2, 3)
+    """
+    mixer = MIXERS[check_choice("name", name, list_mixers())]
+    found: dict[str, Any] = {}
+    for kind in (mixer, *mixer.handed_on):
+        for option, parameter in inspect.signature(kind).parameters.items():
+            if parameter.default is not inspect.Parameter.empty:
+                found.setdefault(option, parameter.default)
+    return found
 
 
 def create_mixer(name: str, d_model: int, **options: Any) -> Mixer:

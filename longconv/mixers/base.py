@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -62,7 +62,12 @@ class Mixer(nn.Module, ABC):
 
     Args:
         d_model: D.
+
+    Attributes:
+        handed_on: parts whose options the class takes by the same names, with their defaults.
     """
+
+    handed_on: ClassVar[tuple[type[nn.Module], ...]] = ()
 
     def __init__(self, d_model: int) -> None:
         super().__init__()
@@ -339,8 +344,7 @@ class ConvolutionMixer(FilterMixer):
 
     def _taps_with_skip(self, length: int) -> Tensor:
         """The filters of all channels, (C H, length), with the skip in tap 0."""
-        k = self.filter(length).flatten(0, 1)
-        return torch.cat([k[:, :1] + self.D.flatten()[:, None].to(k.dtype), k[:, 1:]], -1)
+        return with_skip(self.filter(length).flatten(0, 1), self.D.flatten())
 
     def _init_state(self, batch_size: int, device: torch.device | str | None, dtype: torch.dtype | None) -> State:
         return self._online().init_state(batch_size, device=device, dtype=dtype)
@@ -365,6 +369,13 @@ class FollowingLayerNorm(nn.LayerNorm):
 def filter_count(channels: int, bidirectional: bool) -> int:
     """The filters of a feature: one a channel, or two if bidirectional."""
     return check_int("channels", channels) * (1 + check_bool("bidirectional", bidirectional))
+
+
+def with_skip(k: Tensor, skip: Tensor, start: int = 0) -> Tensor:
+    """The taps k (H, T) from ``start`` on, with the skip (H,) in tap 0."""
+    if start:
+        return k
+    return torch.cat([k[:, :1] + skip[:, None].to(k.dtype), k[:, 1:]], -1)
 
 
 def zero_beyond(y: Tensor, lengths: Tensor | None) -> Tensor:

@@ -6,26 +6,17 @@ Symbols: B batch, L length, D features, n order, K taps of the short convolution
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 import torch
 from torch import Tensor, nn
 
 from longconv import _autocast
-from longconv._checks import (
-    check_bool,
-    check_choice,
-    check_device,
-    check_int,
-    check_real,
-    check_shape,
-    check_tensor,
-    describe,
-)
-from longconv.filters import DistilledFilter, ImplicitFilter
-from longconv.mixers.base import ACTIVATIONS, Mixer, filter_count, zero_beyond
-from longconv.mixers.projection import from_channels, to_channels
-from longconv.ops import fft_conv, short_conv
+from longconv._checks import check_bool, check_choice, check_int, check_real, describe
+from longconv.filters import DistilledFilter, ImplicitFilter, ImplicitOptions
+from longconv.mixers.base import ACTIVATIONS, filter_count, with_skip, zero_beyond
+from longconv.mixers.projection import ProjectionMixer, from_channels, short_parameters
+from longconv.ops import fft_conv
 from longconv.streaming import ModalConv, ModalState, OnlineConv, OnlineState, StreamConv
 from longconv.streaming.products import TapRange
 
@@ -39,7 +30,7 @@ class HyenaState(NamedTuple):
     """Of the n - 1 long convolutions, in the order of their use."""
 
 
-class Hyena(Mixer):
+class Hyena(ProjectionMixer):
     """Long convolutions with implicit filters between gates that depend on the input.
 
     With projections (x_0, ..., x_{n-1}, v) = short_conv(W_in u + b_in), n the order, for i = n - 1 down to 1
@@ -61,19 +52,9 @@ class Hyena(Mixer):
             time goes on with the same step.
         heads: M, a divisor of D: D / M neighbouring features share a filter; None: every feature has its own.
         short_filter: taps of the short convolution.
-        emb_dim: positional features of the filters, see :class:`~longconv.filters.ImplicitFilter`, as the next ones.
-        width: units of a hidden layer.
-        num_inner_mlps: hidden layers after the first.
-        w: start of the sines' frequencies.
-        modulate: whether the filters have a window.
-        fast_decay_pct: decay of the window.
-        slow_decay_pct: decay of the window.
-        target: decay of the window.
-        shift: what is added to the window.
-        normalized: whether the taps at one lag are normalised over the features.
         activation: before the output layer: "gelu", "relu", "silu", "tanh" or None.
         dropout: probability that a number is dropped before each long convolution in training.
-        filter_lr: learning rate of the filter's parameters; None takes the optimiser's.
+        **options: of the filters, see :class:`~longconv.filters.ImplicitOptions`.
 
     Attributes:
         D: (n - 1, D), the skips; row 0 is that of the first convolution, i = n - 1.
@@ -89,6 +70,7 @@ class Hyena(Mixer):
     torch.Size([2, 100, 4])
     """
 
+    handed_on = (ImplicitFilter,)
     taps: ImplicitFilter | DistilledFilter
 
     def __init__(
@@ -100,19 +82,9 @@ class Hyena(Mixer):
         l_max: int = 1024,
         heads: int | None = None,
         short_filter: int = 3,
-        emb_dim: int = 3,
-        width: int = 64,
-        num_inner_mlps: int = 2,
-        w: float = 1.0,
-        modulate: bool = True,
-        fast_decay_pct: float = 0.3,
-        slow_decay_pct: float = 1.5,
-        target: float = 0.01,
-        shift: float = 0.0,
-        normalized: bool = False,
         activation: str | None = None,
         dropout: float = 0.0,
-        filter_lr: float | None = None,
+        **options: Unpack[ImplicitOptions],
     ) -> None:
         super().__init__(d_model)
         self.order = check_int("order", order, least=2)
@@ -120,25 +92,9 @@ class Hyena(Mixer):
         if d_model % self.heads:
             raise ValueError(f"heads is {heads}, expected a divisor of d_model = {d_model}")
         self.bidirectional = check_bool("bidirectional", bidirectional)
-        self.taps = ImplicitFilter(
-            self.heads * filter_count(order - 1, bidirectional),
-            emb_dim,
-            width,
-            num_inner_mlps,
-            l_max,
-            w=w,
-            modulate=modulate,
-            fast_decay_pct=fast_decay_pct,
-            slow_decay_pct=slow_decay_pct,
-            target=target,
-            shift=shift,
-            normalized=normalized,
-            filter_lr=filter_lr,
-        )
-        total, K = (order + 1) * d_model, check_int("short_filter", short_filter)
-        self.input = nn.Linear(d_model, total)
-        self.short_weight = nn.Parameter((2 * torch.rand(total, K) - 1) * K**-0.5)
-        self.short_bias = nn.Parameter((2 * torch.rand(total) - 1) * K**-0.5)
+        self.taps = ImplicitFilter(self.heads * filter_count(order - 1, bidirectional), l_max=l_max, **options)
+        self.input = nn.Linear(d_model, (order + 1) * d_model)
+        self.short_weight, self.short_bias = short_parameters((order + 1) * d_model, short_filter)
         self.D = nn.Parameter(torch.randn(order - 1, d_model))
         self.activation = (
             nn.Identity()
@@ -178,21 +134,6 @@ class Hyena(Mixer):
             )
         return zero_beyond(from_channels(self.activation(v), self.output.weight, self.output.bias), lengths)
 
-    def _rows(self, i: int) -> slice:
-        return slice(i * self.d_model, (i + 1) * self.d_model)
-
-    def _projection(self, i: int, u: Tensor) -> Tensor:
-        """Projection i of u (B, L, D) before its short convolution, (B, D, L).
-
-        One at a time, so that of what comes before the short convolutions a part alone is ever in memory.
-        """
-        return to_channels(u, self.input.weight[self._rows(i)], self.input.bias[self._rows(i)])
-
-    def _short(self, i: int, p: Tensor, past: Tensor | None = None) -> Tensor:
-        """The short convolution of projection i, (B, D, L), after the samples ``past`` (B, D, K - 1)."""
-        initial = None if past is None else past.to(p.dtype)
-        return short_conv(p, self.short_weight[self._rows(i)], self.short_bias[self._rows(i)], initial=initial)
-
     # --- streaming ----------------------------------------------------------------------------------------------------
 
     def streaming_refusal(self) -> str | None:
@@ -225,55 +166,36 @@ class Hyena(Mixer):
 
     def _taps_with_skip(self, filters: TapRange, i: int, start: int, stop: int) -> Tensor:
         """The taps of long convolution i from ``start`` to ``stop``, (D, stop - start), with the skip in tap 0."""
-        k = filters(start, stop)[i]
-        if start:
-            return k
-        return torch.cat([k[:, :1] + self.D[i][:, None].to(k.dtype), k[:, 1:]], -1)
+        return with_skip(filters(start, stop)[i], self.D[i], start)
 
     def _init_state(self, batch_size: int, device: torch.device | str | None, dtype: torch.dtype | None) -> HyenaState:
         states = tuple(conv.init_state(batch_size, device=device, dtype=dtype) for conv in self._online())
-        total, K = self.short_weight.shape
         wide = torch.promote_types(dtype or next(self.taps.parameters()).dtype, torch.float32)
-        return HyenaState(self.short_weight.new_zeros(batch_size, total, K - 1, device=device, dtype=wide), states)
+        return HyenaState(self._before(batch_size, device, wide), states)
 
     def _step(self, u_t: Tensor, state: HyenaState) -> tuple[Tensor, HyenaState]:
         self._check_state(u_t, state)
-        p = self.input(u_t)
-        window = torch.cat([state.past, p[..., None].to(state.past.dtype)], -1)
-        summed = (window * self.short_weight).sum(-1) + self.short_bias
-        x_0, *gates, v = summed.to(p.dtype).chunk(self.order + 1, 1)
+        _, parts, past = self._advance_projections(u_t[:, None], state.past)
+        x_0, *gates, v = (part[..., 0] for part in parts)
         states = []
-        for conv, gate, past in zip(self._online(), reversed(gates), state.convolutions, strict=True):
-            v, after = conv.step(self.dropout(gate * v), past)
+        for conv, gate, before in zip(self._online(), reversed(gates), state.convolutions, strict=True):
+            v, after = conv.step(self.dropout(gate * v), before)
             states.append(after)
-        return self.output(self.activation(x_0 * v)), HyenaState(window[..., 1:], tuple(states))
+        return self.output(self.activation(x_0 * v)), HyenaState(past, tuple(states))
 
     def _prefill(self, u: Tensor, state: HyenaState) -> tuple[Tensor, HyenaState]:
         self._check_state(u, state)
-        parts, pasts = [], []
-        for i in range(self.order + 1):
-            p, past = self._projection(i, u), state.past[:, self._rows(i)]
-            parts.append(self._short(i, p, past))
-            pasts.append(torch.cat([past, p.to(past.dtype)], -1)[..., u.shape[1] :])
-        x_0, *gates, v = parts
+        _, (x_0, *gates, v), past = self._advance_projections(u, state.past)
         states = []
         for conv, gate, before in zip(self._online(), reversed(gates), state.convolutions, strict=True):
             v, after = conv.prefill(self.dropout(gate * v), before)
             states.append(after)
         y = from_channels(self.activation(x_0 * v), self.output.weight, self.output.bias)
-        return y, HyenaState(torch.cat(pasts, 1), tuple(states))
+        return y, HyenaState(past, tuple(states))
 
     def _check_state(self, u: Tensor, state: HyenaState) -> None:
         if not isinstance(state, HyenaState):
             raise TypeError(f"state is {describe(state)}, expected the HyenaState that init_state returns")
-        symbols, (total, K) = "(B, (n + 1) D, K - 1)", self.short_weight.shape
-        check_tensor("state.past", state.past, symbols, ndim=3, dtypes=(torch.float64, torch.float32))
-        check_shape("state.past", state.past, (u.shape[0], total, K - 1), symbols)
-        check_device("state.past", state.past, "the input", u)
+        self._check_past(state.past, u)
         if len(state.convolutions) != self.order - 1:
             raise ValueError(f"state.convolutions has {len(state.convolutions)} states, expected {self.order - 1}")
-        if u.dtype == torch.float64 != state.past.dtype:
-            raise TypeError(
-                f"state.past is {describe(state.past)}, but the input is {describe(u)}: init_state with "
-                "dtype=torch.float64 makes a state of its precision"
-            )

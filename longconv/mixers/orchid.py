@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, Unpack
 
 import torch
 from torch import Tensor, nn
 
 from longconv import _autocast
 from longconv._checks import check_bool, check_device, check_int, check_lengths, check_shape, check_tensor, describe
-from longconv.filters import AdaptiveFilter, ImplicitFilter
-from longconv.filters.local import Past, mask_beyond, short_stream
+from longconv.filters import AdaptiveFilter, AdaptiveOptions, ImplicitFilter, ImplicitOptions
+from longconv.filters.local import Past, mask_beyond
 from longconv.filters.transforms import Transform
-from longconv.mixers.base import Mixer, zero_beyond
-from longconv.mixers.projection import from_channels, to_channels
-from longconv.ops import fft_conv, short_conv, transpose
+from longconv.mixers.base import with_skip, zero_beyond
+from longconv.mixers.projection import ProjectionMixer, from_channels, short_parameters
+from longconv.ops import fft_conv, transpose
 from longconv.streaming import OnlineConv, OnlineState
 
 SUM = Transform("dft", "none")
@@ -40,7 +40,11 @@ class OrchidState(NamedTuple):
     """Of the convolutions with the static filters, that of the input below."""
 
 
-class Orchid(Mixer):
+class OrchidOptions(AdaptiveOptions, ImplicitOptions, total=False):
+    """Options of the filters of an :class:`Orchid`."""
+
+
+class Orchid(ProjectionMixer):
     r"""Gated long convolution with a filter that depends on the data, and a second one on the input itself.
 
     With short causal convolutions s(.) of ``short_filter`` taps, static filters k and r
@@ -68,17 +72,11 @@ class Orchid(Mixer):
         causal: see above.
         l_max: sizes the time step of the static filters, and the scale of the causal form. Inputs of any length are
             taken.
-        conditioning: "magnitude" (type I), "correlation" (type II) or "spectrum".
-        stages: which convolutions the conditioning network has: "both", "first" or "second".
-        transform: "fft_ortho", "fft", "dct", "dct_ortho" or "dct1" of the circular form; None: "fft_ortho". (The
-            published code names none; its "fft" makes h constant on long sequences.)
-        kernel_width, layers, padding, norm, bias, activation, query_activation, query_magnitude: of the conditioning
-            network, see :class:`~longconv.filters.AdaptiveFilter`.
         short_filter: taps of the short convolutions.
         residual: whether there is the second long convolution, conv(u, r) + skip_r u.
-        emb_dim, width, num_inner_mlps, w, modulate, fast_decay_pct, slow_decay_pct, target, shift, normalized: of the
-            static filters, see :class:`~longconv.filters.ImplicitFilter`.
-        filter_lr: learning rate of the static filters' parameters; None takes the optimiser's.
+        **options: of the conditioning network, see :class:`~longconv.filters.AdaptiveOptions` (the default transform of
+            the circular form is "fft_ortho"; the published code names none, and its "fft" makes h constant on long
+            sequences), and of the static filters, see :class:`~longconv.filters.ImplicitOptions`.
 
     Raises:
         TypeError: an option of a wrong kind.
@@ -91,73 +89,35 @@ class Orchid(Mixer):
     torch.Size([2, 100, 4])
     """
 
+    handed_on = (AdaptiveFilter, ImplicitFilter)
+
     def __init__(
         self,
         d_model: int,
         *,
         causal: bool = True,
         l_max: int = 1024,
-        conditioning: str = "magnitude",
-        stages: str = "both",
-        transform: str | None = None,
-        kernel_width: int = 3,
-        layers: int = 1,
-        padding: str | None = None,
-        norm: bool = True,
-        bias: bool = True,
-        activation: str = "gelu",
-        query_activation: str | None = None,
-        query_magnitude: bool = False,
         short_filter: int = 3,
         residual: bool = True,
-        emb_dim: int = 3,
-        width: int = 64,
-        num_inner_mlps: int = 2,
-        w: float = 1.0,
-        modulate: bool = True,
-        fast_decay_pct: float = 0.3,
-        slow_decay_pct: float = 1.5,
-        target: float = 0.01,
-        shift: float = 0.0,
-        normalized: bool = False,
-        filter_lr: float | None = None,
+        **options: Unpack[OrchidOptions],
     ) -> None:
         super().__init__(d_model)
         self.causal, self.l_max = check_bool("causal", causal), check_int("l_max", l_max)
-        self.conditioning = AdaptiveFilter(
-            d_model,
-            causal=causal,
-            conditioning=conditioning,
-            stages=stages,
-            transform=transform,
-            kernel_width=kernel_width,
-            layers=layers,
-            padding=padding,
-            norm=norm,
-            bias=bias,
-            activation=activation,
-            query_activation=query_activation,
-            query_magnitude=query_magnitude,
-            l_max=l_max,
-        )
-        window: dict[str, Any] = {"modulate": modulate, "target": target, "shift": shift, "normalized": normalized}
-        window |= {"fast_decay_pct": fast_decay_pct, "slow_decay_pct": slow_decay_pct, "filter_lr": filter_lr}
-        self._create(
-            lambda: ImplicitFilter(d_model, emb_dim, width, num_inner_mlps, l_max, w=w, **window),
-            short_filter,
-            residual,
-        )
+        of_taps: dict[str, Any] = {
+            key: value for key, value in options.items() if key in ImplicitOptions.__annotations__
+        }
+        of_network: dict[str, Any] = {key: value for key, value in options.items() if key not in of_taps}
+        self.conditioning = AdaptiveFilter(d_model, causal=causal, l_max=l_max, **of_network)
 
-    def _create(self, static: Callable[[], ImplicitFilter], short_filter: int, residual: bool) -> None:
-        """The parameters but those of the conditioning network."""
-        D, K = self.d_model, check_int("short_filter", short_filter)
-        self.taps, self.skip = static(), nn.Parameter(torch.randn(D))
+        def static() -> ImplicitFilter:
+            return ImplicitFilter(d_model, l_max=l_max, **of_taps)
+
+        self.taps, self.skip = static(), nn.Parameter(torch.randn(d_model))
         residual = check_bool("residual", residual)
         self.residual_taps = static() if residual else None
-        self.residual_skip = nn.Parameter(torch.randn(D)) if residual else None
-        self.input, self.output = nn.Linear(D, 3 * D), nn.Linear(D, D)
-        self.short_weight = nn.Parameter((2 * torch.rand(3 * D, K) - 1) * K**-0.5)
-        self.short_bias = nn.Parameter((2 * torch.rand(3 * D) - 1) * K**-0.5)
+        self.residual_skip = nn.Parameter(torch.randn(d_model)) if residual else None
+        self.input, self.output = nn.Linear(d_model, 3 * d_model), nn.Linear(d_model, d_model)
+        self.short_weight, self.short_bias = short_parameters(3 * d_model, short_filter)
 
     def forward(self, u: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Mix a whole sequence; see :meth:`Mixer.forward`."""
@@ -177,19 +137,6 @@ class Orchid(Mixer):
         return zero_beyond(from_channels(y, self.output.weight, self.output.bias), lengths)
 
     # --- the parts ----------------------------------------------------------------------------------------------------
-
-    def _projection(self, i: int, u: Tensor) -> Tensor:
-        """p_i of u (B, L, D), (B, D, L): of the three no more is in memory than gradients need."""
-        rows = self._rows(i)
-        return to_channels(u, self.input.weight[rows], self.input.bias[rows])
-
-    def _short(self, i: int, p: Tensor) -> Tensor:
-        """p_i after its short convolution."""
-        rows = self._rows(i)
-        return short_conv(p, self.short_weight[rows], self.short_bias[rows])
-
-    def _rows(self, i: int) -> slice:
-        return slice(i * self.d_model, (i + 1) * self.d_model)
 
     def _convolve(
         self,
@@ -229,13 +176,13 @@ class Orchid(Mixer):
     def _init_state(self, batch_size: int, device: torch.device | str | None, dtype: torch.dtype | None) -> OrchidState:
         dtype = torch.promote_types(dtype or self.taps.freq.dtype, torch.float32)
         device = self.skip.device if device is None else device
-        D, K = self.d_model, self.short_weight.shape[1]
+        D = self.d_model
 
         def online(conv: OnlineConv, channels: int) -> OnlineState:
             return conv.init_state(batch_size, channels, device=device, dtype=dtype)
 
         return OrchidState(
-            torch.zeros(batch_size, 3 * D, K - 1, device=device, dtype=dtype),
+            self._before(batch_size, device, dtype),
             tuple(
                 () if stage is None else stage.before(batch_size, dtype, device) for stage in self.conditioning.stages()
             ),
@@ -257,7 +204,7 @@ class Orchid(Mixer):
     def _advance(self, u: Tensor, state: OrchidState, run: Run) -> tuple[Tensor, OrchidState]:
         """A chunk u (B, T, D), by ``run`` through the online convolutions."""
         self._check_state(u, state)
-        p, c, past = self._projections(u, state.past)
+        p, c, past = self._advance_projections(u, state.past)
         product = state.product
 
         def multiply(q: Tensor, a: Tensor) -> Tensor:
@@ -277,50 +224,23 @@ class Orchid(Mixer):
         y = self.output(y.mT) if y.shape[-1] == 1 else from_channels(y, self.output.weight, self.output.bias)
         return y, state
 
-    def _projections(self, u: Tensor, past: Tensor) -> tuple[Tensor, Sequence[Tensor], Tensor]:
-        """p_2, the three short convolutions, and the samples before the next chunk; at a step all three at once."""
-        if u.shape[1] == 1:
-            p = self.input(u[:, 0])[..., None]
-            c, past = short_stream(p, self.short_weight, self.short_bias, past)
-            return p[:, self._rows(2)], c.chunk(3, 1), past
-        parts, pasts = [], []
-        for i in range(3):
-            p, rows = self._projection(i, u), self._rows(i)
-            c, last = short_stream(p, self.short_weight[rows], self.short_bias[rows], past[:, rows])
-            parts.append(c)
-            pasts.append(last)
-        return p, parts, torch.cat(pasts, 1)
-
     def _static_stream(self) -> OnlineConv:
         """The static filters with their skips: of x, and below it of the input where there is a residual."""
 
         def filters(start: int, stop: int) -> Tensor:
             with _autocast.off(self.skip.device):
-                k = self._with_skip(self.taps(stop, start), self.skip, start)
+                scale = self.l_max**-0.5
+                k = with_skip(scale * self.taps(stop, start), self.skip, start)
                 if self.residual_taps is None or self.residual_skip is None:
                     return k
-                return torch.cat((k, self._with_skip(self.residual_taps(stop, start), self.residual_skip, start)))
+                return torch.cat((k, with_skip(scale * self.residual_taps(stop, start), self.residual_skip, start)))
 
         return OnlineConv(filters, ranges=True)
-
-    def _with_skip(self, k: Tensor, skip: Tensor, start: int) -> Tensor:
-        """The taps from ``start`` on, the skip in tap 0."""
-        k = k * self.l_max**-0.5
-        if start:
-            return k
-        return torch.cat((k[:, :1] + skip[:, None].to(k.dtype), k[:, 1:]), 1)
 
     def _check_state(self, u: Tensor, state: OrchidState) -> None:
         if not isinstance(state, OrchidState):
             raise TypeError(f"state is {describe(state)}, expected the OrchidState that init_state returns")
-        batch, D, symbols, single = u.shape[0], self.d_model, "(B, 3 D, K - 1)", (torch.float64, torch.float32)
-        past = check_tensor("state.past", state.past, symbols, ndim=3, dtypes=single)
-        check_shape("state.past", past, (batch, 3 * D, self.short_weight.shape[1] - 1), symbols)
-        if u.dtype == torch.float64 and past.dtype != torch.float64:
-            raise TypeError(
-                f"state.past is {describe(past)}, but the input is {describe(u)}: init_state with dtype=torch.float64 "
-                "makes a state of its precision"
-            )
+        self._check_past(state.past, u)
         online = {"adaptive": state.adaptive, "static": state.static}
         if self.conditioning.conditioning != "spectrum":
             online["product"] = state.product  # type: ignore[assignment]
@@ -331,10 +251,10 @@ class Orchid(Mixer):
                 raise ValueError(f"state.{name} is (), expected an OnlineState: the state is another mixer's")
             if not isinstance(part, OnlineState):
                 raise TypeError(f"state.{name} is {describe(part)}, expected an OnlineState")
-            check_tensor(f"state.{name}.pending", part.pending, "(S - r, B, H)", ndim=3, dtypes=single)
-        self._check_local(state.local, batch)
-        for name, tensor in (("past", past), *((name, part.pending) for name, part in online.items())):
-            check_device(f"state.{name}", tensor, "the input", u)
+            kinds = (torch.float64, torch.float32)
+            check_tensor(f"state.{name}.pending", part.pending, "(S - r, B, H)", ndim=3, dtypes=kinds)
+            check_device(f"state.{name}", part.pending, "the input", u)
+        self._check_local(state.local, u.shape[0])
 
     def _check_local(self, local: object, batch: int) -> None:
         """What the conditioning network needs of the samples before."""

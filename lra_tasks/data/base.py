@@ -67,6 +67,11 @@ class TaskInfo:
     per_position: bool = False
 
 
+def check_counts(**counts: int) -> dict[str, int]:
+    """How many samples each split has, by its name, from ``n_train``, ``n_val`` and ``n_test``."""
+    return {name.removeprefix("n_"): check_int(name, count) for name, count in counts.items()}
+
+
 class Task(LightningDataModule, ABC):
     """A data set ready to train on.
 

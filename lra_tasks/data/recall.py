@@ -28,7 +28,7 @@ import torch
 from torch.utils.data import Dataset
 
 from longconv._checks import check_choice, check_int
-from lra_tasks.data.base import IGNORED, Sample, Task, TaskInfo
+from lra_tasks.data.base import IGNORED, Sample, Task, TaskInfo, check_counts
 from lra_tasks.data.cache import save_array
 from lra_tasks.data.errors import DataError
 
@@ -108,11 +108,7 @@ class AssociativeRecall(Task):
         if check_int("seq_len", seq_len, least=2) % 2:
             raise ValueError(f"seq_len is {seq_len}, expected an even number: a sequence is made of pairs")
         self.pairs = seq_len // 2
-        self.counts = {
-            "train": check_int("n_train", n_train),
-            "val": check_int("n_val", n_val),
-            "test": check_int("n_test", n_test),
-        }
+        self.counts = check_counts(n_train=n_train, n_val=n_val, n_test=n_test)
         self.targets = check_choice("targets", targets, TARGETS)
         self.data_seed = check_int("data_seed", data_seed, least=0)
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import math
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 import pytest
 import torch
 
-from longconv.filters import ImplicitFilter
+from longconv.filters import AdaptiveFilter, AdaptiveOptions, ImplicitFilter, ImplicitOptions
 from tests import implicit
 from tests.golden import Case, cases
 from tests.tolerances import assert_close
@@ -68,6 +69,17 @@ def test_the_window_falls_to_its_target() -> None:
     window = taps(200) / bare(200)
     for reached in (window[0, 120], window[1, 40], taps.window(200)[0, 120]):
         assert_close(reached, torch.tensor(0.1, dtype=torch.float64))
+
+
+def test_the_options_are_those_of_the_filter() -> None:
+    for kind, options, own in (
+        (ImplicitFilter, ImplicitOptions, {"d_model", "l_max"}),
+        (AdaptiveFilter, AdaptiveOptions, {"d_model", "l_max", "causal"}),
+    ):
+        parameters = [name for name in inspect.signature(kind).parameters if name not in own]
+        assert list(options.__annotations__) == parameters
+        hints = get_type_hints(kind.__init__)
+        assert get_type_hints(options) == {name: hints[name] for name in parameters}
 
 
 def test_gradcheck() -> None:

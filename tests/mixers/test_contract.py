@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import re
 from typing import Any
 
@@ -15,7 +14,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from longconv import create_mixer, list_mixers
-from longconv.mixers import ConvolutionMixer, FilterMixer, Mixer, mixer_options
+from longconv.mixers import ConvolutionMixer, FilterMixer, Mixer, mixer_defaults
 from tests.cases import (
     CHAIN,
     D_MODEL,
@@ -66,15 +65,25 @@ def test_every_mixer_refuses_unknown_options_and_sizes(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", list_mixers())
+def test_every_option_has_its_default(name: str) -> None:
+    defaults = mixer_defaults(name)
+    torch.manual_seed(0)
+    given = create_mixer(name, 4, **defaults)
+    torch.manual_seed(0)
+    for key, value in create_mixer(name, 4).state_dict().items():
+        assert torch.equal(value, given.state_dict()[key])
+
+
+@pytest.mark.parametrize("name", list_mixers())
 def test_options_of_a_wrong_kind_are_refused_by_name(name: str) -> None:
-    signature = inspect.signature(type(create_mixer(name, 4)))
-    switches = [option for option, parameter in signature.parameters.items() if isinstance(parameter.default, bool)]
+    defaults = mixer_defaults(name)
+    switches = [option for option, default in defaults.items() if isinstance(default, bool)]
     assert {"bidirectional", "causal"} & set(switches)
     for switch in switches:
         for wrong in (2, 1, 0.5, "yes", None):
             with pytest.raises(TypeError, match=f"^{switch} is {wrong!r}.*expected True or False"):
                 create_mixer(name, 4, **{switch: wrong})
-    if "channels" in signature.parameters:
+    if "channels" in defaults:
         for bidirectional in (False, True):
             with pytest.raises(ValueError, match="^channels is -1, "):
                 create_mixer(name, 4, channels=-1, bidirectional=bidirectional)
@@ -205,7 +214,7 @@ def test_streaming_refuses_bad_input(case: Case) -> None:
 def test_the_state_of_another_mixer_is_refused(case: Case) -> None:
     """Of a mixer of other sizes, or whose system stayed on another device."""
     mixer, u = case.build(), sequence()
-    options = mixer_options(case.mixer)
+    options = mixer_defaults(case.mixer)
     for option, size in [pair for pair in (("d_state", 16), ("channels", 3)) if pair[0] in options]:
         more = {"output": "linear"} if option == "channels" else {}
         other = create_mixer(case.mixer, D_MODEL, **{**case.options, **more, option: size}).double().init_state(3)

@@ -24,7 +24,7 @@ import torch
 from torch.utils.data import Dataset
 
 from longconv._checks import check_int
-from lra_tasks.data.base import Sample, Task, TaskInfo, marks, official_folder
+from lra_tasks.data.base import Sample, Task, TaskInfo, check_counts, marks, official_folder
 from lra_tasks.data.cache import save_array
 from lra_tasks.data.errors import DataError
 from lra_tasks.data.listops.official import SPLITS, find_release, read_tsv, write_tsv
@@ -125,8 +125,7 @@ class ListOps(Task):
     ) -> None:
         super().__init__(data_dir, batch_size, num_workers, seed)
         self.official_dir = official_folder(official_dir)
-        counts = {"n_train": n_train, "n_val": n_val, "n_test": n_test}
-        self.counts = {name.removeprefix("n_"): check_int(name, count) for name, count in counts.items()}
+        self.counts = check_counts(n_train=n_train, n_val=n_val, n_test=n_test)
         self.data_seed = check_int("data_seed", data_seed, least=0)
         self.processes = None if processes is None else check_int("processes", processes)
         self.l_max = check_int("l_max", l_max, least=2)
