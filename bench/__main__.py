@@ -3,22 +3,39 @@
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import sys
-from collections.abc import Iterator
+import tempfile
 from pathlib import Path
 
 import torch
 
-from bench.case import Case
-from bench.cases import CASES, select
-from bench.machine import describe, restart_warm
-from bench.measure import errors, peak_memory, summarize, thread_count, times
-from bench.report import Row, load, save, table
+from bench.advise import advise
+from bench.cases import CASES, quick, select
+from bench.compare import comparison, run_revision
+from bench.machine import restart_warm
+from bench.plots import save_plots
+from bench.report import load, table
+from bench.run import profile, run
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def main() -> None:
     """The command line."""
+    parser = _parser()
+    arguments = parser.parse_args()
+    if arguments.command in ("run", "advise", "compare", "profile"):
+        restart_warm()
+    try:
+        _COMMANDS[arguments.command](arguments)
+    except ValueError as error:
+        parser.error(str(error))
+    except KeyboardInterrupt:
+        print("interrupted; what was finished is kept", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="print the names of all cases")
@@ -27,72 +44,86 @@ def main() -> None:
     run.add_argument("--threads", type=int, nargs="+", help="thread counts (default: those of the case)")
     run.add_argument("--seconds", type=float, default=2.0, help="time for the rounds of a case")
     run.add_argument("--memory", action="store_true", help="measure peak memory too, in processes of their own")
-    run.add_argument("--quick", action="store_true", help="as few rounds as there may be")
+    run.add_argument("--quick", action="store_true", help="few rounds, and where no case is named one of every kind")
+    run.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     run.add_argument("--output", type=Path, help="JSON file; finished cases are in it even after Ctrl-C")
     show = commands.add_parser("table", help="print a results file as a Markdown table")
     show.add_argument("results", type=Path)
-    arguments = parser.parse_args()
-    if arguments.command == "list":
-        print("\n".join(CASES))
-    elif arguments.command == "table":
-        print(table(*load(arguments.results)))
-    else:
-        try:
-            cases = select(arguments.cases)
-        except ValueError as error:
-            parser.error(str(error))
-        restart_warm()
-        _run(cases, arguments)
+    plot = commands.add_parser("plot", help="draw a results file as PNG and SVG")
+    plot.add_argument("results", type=Path)
+    plot.add_argument("--folder", type=Path, help="where to (default: a folder of the results' name beside them)")
+    compare = commands.add_parser("compare", help="print the change between two results files or git revisions")
+    compare.add_argument("before", help="a results file, else a revision")
+    compare.add_argument("after", help="a results file, else a revision")
+    compare.add_argument("cases", nargs="*", help="for revisions: the cases to run")
+    compare.add_argument("--seconds", type=float, default=2.0, help="for revisions: time for the rounds of a case")
+    trace = commands.add_parser("profile", help="record a torch profiler trace of a case, print the greatest costs")
+    trace.add_argument("case")
+    trace.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    trace.add_argument("--output", type=Path, default=Path("trace.json"))
+    advice = commands.add_parser("advise", help="measure which backend and how many threads suit a convolution here")
+    for name, default in (("length", 4096), ("channels", 256), ("batch", 8), ("taps", None)):
+        advice.add_argument(f"--{name}", type=_positive, default=default)
+    advice.add_argument("--dtype", choices=DTYPES, default="float32")
+    advice.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    advice.add_argument("--forward", action="store_true", help="the forward pass alone")
+    return parser
 
 
-def _run(cases: list[Case], arguments: argparse.Namespace) -> None:
-    machine, rows = describe(), []
-    print(", ".join(f"{key}: {value}" for key, value in machine.items()))
-    try:
-        for case in cases:
-            for row in _rows(case, arguments):
-                rows.append(row)
-                print(f"[{len(rows)}] {_line(row)}", flush=True)
-                if arguments.output:
-                    save(arguments.output, machine, rows)
-    except KeyboardInterrupt:
-        print(f"interrupted; {len(rows)} results are finished", file=sys.stderr)
-        raise SystemExit(130) from None
+def _run(arguments: argparse.Namespace) -> None:
+    cases = quick() if arguments.quick and not arguments.cases else select(arguments.cases)
+    run(
+        cases,
+        threads=arguments.threads,
+        seconds=0.0 if arguments.quick else arguments.seconds,
+        memory=arguments.memory,
+        device=arguments.device,
+        output=arguments.output,
+    )
 
 
-def _rows(case: Case, arguments: argparse.Namespace) -> Iterator[Row]:
-    """A row for every thread count; all are of the same inputs."""
-    torch.manual_seed(0)
-    problem = case.make()
-    found = errors(problem)
-    memory = {side: _peak(case.name, side) for side in problem.sides} if arguments.memory else {}
-    for threads in arguments.threads or case.threads:
-        with thread_count(threads):
-            seconds = times(problem, 0.0 if arguments.quick else arguments.seconds)
-        yield Row(case.name, threads, {n: summarize(s) for n, s in seconds.items()}, found, memory)
+def _plot(arguments: argparse.Namespace) -> None:
+    for path in save_plots(*load(arguments.results), arguments.folder or arguments.results.with_suffix("")):
+        print(path)
 
 
-def _line(row: Row) -> str:
-    ratio, share = row.speed_up(), row.share()
-    parts = [f"{row.case}, {row.threads} thread{'s' * (row.threads > 1)}:"]
-    parts += [f"{name} {1e3 * timing.median:.4g} ms," for name, timing in row.times.items()]
-    parts += [f"{ratio:.2f} x {row.best_peer()}"] if ratio else []
-    parts += [f"{100 * share:.0f} % of the ceiling"] if share else []
-    return " ".join(parts)
+def _compare(arguments: argparse.Namespace) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        found = []
+        for index, side in enumerate((arguments.before, arguments.after)):
+            path = Path(side)
+            if not path.is_file():
+                path = Path(folder) / f"{index}.json"
+                run_revision(side, arguments.cases, arguments.seconds, path)
+            found.append(load(path)[1])
+        print(comparison(*found))
 
 
-def _peak(name: str, side: str) -> int:
-    """:func:`bench.measure.peak_memory` in a new process, which keeps no freed memory."""
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(1) as pool:
-        return pool.apply(_peak_here, (name, side))
+def _profile(arguments: argparse.Namespace) -> None:
+    print(profile(select([arguments.case])[0], torch.device(arguments.device), arguments.output))
 
 
-def _peak_here(name: str, side: str) -> int:
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    return peak_memory(CASES[name].make(), side)
+def _advise(arguments: argparse.Namespace) -> None:
+    print(advise(arguments.batch, arguments.channels, arguments.length, arguments.taps, dtype=DTYPES[arguments.dtype],
+                 device=arguments.device, backward=not arguments.forward))  # fmt: skip
 
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
+
+
+_COMMANDS = {
+    "list": lambda _: print("\n".join(CASES)),
+    "table": lambda arguments: print(table(*load(arguments.results))),
+    "run": _run,
+    "plot": _plot,
+    "compare": _compare,
+    "profile": _profile,
+    "advise": _advise,
+}
 
 if __name__ == "__main__":
     main()

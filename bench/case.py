@@ -16,26 +16,57 @@ OURS = "longconv"
 
 
 @dataclass(frozen=True)
+class Work:
+    """How large a problem is, and the operations that its usual algorithm takes.
+
+    The least bytes are not stated but counted from the tensors: :func:`bench.measure.least_bytes`.
+
+    Attributes:
+        flops: floating-point operations, an addition or a product each, of forward and, where it is timed, backward.
+        sequences: rows that are computed together.
+        length: positions of one.
+
+    >>> Work(flops=2.0, sequences=8, length=1024).tokens
+    8192
+    """
+
+    flops: float
+    sequences: int
+    length: int
+
+    @property
+    def tokens(self) -> int:
+        """Positions in all."""
+        return self.sequences * self.length
+
+
+@dataclass(frozen=True)
 class Problem:
     """One thing to compute, with everything prepared that is not to be timed.
 
     Attributes:
         inputs: arguments of every side. Floating-point ones have gradients where ``backward``.
-        sides: the ways to compute it, :data:`OURS` among them.
+        sides: the ways to compute it, :data:`OURS` among them; None where a package is not installed.
         exact: the definition, which is given the inputs in double precision.
         sample: inputs of the same kind for the check of the result, smaller where the whole would take too long.
         backward: whether the gradients of all inputs are computed and timed too.
         tolerance: relative L2 error above which a result is refused instead of timed.
-        ceiling: what no side can beat, such as a copy of the bytes that all have to move; timed with them.
+        work: its size; None for what is timed for its overhead, on the same inputs again and again. Other problems are
+            timed on copies of their inputs in turn that together are larger than the cache.
     """
 
     inputs: tuple[Tensor, ...]
-    sides: Mapping[str, Solve]
+    sides: Mapping[str, Solve | None]
     exact: Solve
     sample: tuple[Tensor, ...] = ()
     backward: bool = False
     tolerance: float = 1e-6
-    ceiling: Solve | None = None
+    work: Work | None = None
+
+    @property
+    def installed(self) -> dict[str, Solve]:
+        """The sides that can run here."""
+        return {name: solve for name, solve in self.sides.items() if solve is not None}
 
 
 @dataclass(frozen=True)

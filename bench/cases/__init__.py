@@ -6,11 +6,23 @@ import fnmatch
 from collections.abc import Iterable
 
 from bench.case import Case
-from bench.cases import calls, fft_conv, short_conv, state_space
+from bench.cases import calls, fft_conv, mixers, scaling, short_conv, state_space
 
 CASES: dict[str, Case] = {
-    case.name: case for module in (fft_conv, short_conv, state_space, calls) for case in module.cases()
+    case.name: case for module in (fft_conv, short_conv, state_space, calls, mixers, scaling) for case in module.cases()
 }
+
+
+def quick() -> list[Case]:
+    """The first case of every group, forward and with gradients: less than a minute.
+
+    >>> [case.name for case in quick()][:2]
+    ['fft_conv/8x256x256/forward', 'fft_conv/8x256x256/both']
+    """
+    found: dict[tuple[str, str], Case] = {}
+    for name, case in CASES.items():
+        found.setdefault((name.split("/")[0], name.split("/")[-1]), case)
+    return list(found.values())
 
 
 def select(patterns: Iterable[str]) -> list[Case]:

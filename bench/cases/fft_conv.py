@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import functools
+import math
 
 import torch
 from torch import Tensor
 
 import longconv
-from bench.case import OURS, Case, Problem, Solve, both
+from bench.case import OURS, Case, Problem, Solve, Work, both
+from bench.peers import flash_fft_conv, jax_fft_conv, scipy_fft_conv
 
 SHAPES = [
+    (8, 256, 256),
+    (8, 256, 512),
     (1, 768, 1024),
     (8, 256, 1024),
     (8, 256, 4096),
@@ -67,29 +71,70 @@ def two_sided(u: Tensor, k: Tensor, k_reverse: Tensor) -> Tensor:
     return torch.fft.irfft(torch.fft.rfft(u, n=n) * torch.fft.rfft(whole, n=n), n=n)[..., : u.shape[-1]]
 
 
+def narrow(u: Tensor, k: Tensor) -> Tensor:
+    """The usual way of a sequence in 16 bits, for which torch has no FFT."""
+    return padded(u.float(), k.float()).to(u.dtype)
+
+
+def flops(batch: int, channels: int, length: int, backward: bool, kind: str = "causal") -> float:
+    """Operations of the usual way: real FFTs of n = 2 L (circular: L) numbers at 5/2 n log2 n, products at 6 n / 2.
+
+    >>> flops(1, 1, 1024, backward=False)  # u's, k's, y's
+    175104.0
+    """
+    n = length if kind == "circular" else 2 * length
+    filters = (batch if kind == "per_sample" else 1) * channels * (2 if kind == "two_sided" else 1)
+    transforms = (2 * batch * channels + filters) * (2 if backward else 1)
+    products = batch * channels * (3 if backward else 1)
+    gates = 2 * batch * channels * length * (3 if backward else 1) if kind == "gated" else 0
+    return transforms * 2.5 * n * math.log2(max(n, 2)) + products * 3 * n + gates
+
+
 def inputs(batch: int, channels: int, length: int, kind: str = "causal") -> tuple[Tensor, ...]:
     """Random u and k, and what else a kind of convolution takes."""
     u, k = torch.randn(batch, channels, length), torch.randn(channels, length)
     if kind == "gated":
         return u, k, torch.randn_like(u), torch.randn_like(u)
-    return (u, k, torch.randn(channels, length - 1)) if kind == "two_sided" else (u, k)
+    if kind == "two_sided":
+        return u, k, torch.randn(channels, length - 1)
+    if kind == "per_sample":
+        return u, torch.randn(batch, channels, length)
+    if kind in DTYPES:
+        return u.to(DTYPES[kind]), k.to(torch.promote_types(DTYPES[kind], torch.float32)) / length**0.5
+    return (u, k[:, : length // 8]) if kind == "partial" else (u, k)
+
+
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
+KINDS: dict[str, tuple[Solve, Solve]] = {
+    "causal": (longconv.fft_conv, padded),
+    "gated": (lambda u, k, pre, post: longconv.fft_conv(u, k, pre_gate=pre, post_gate=post), gated),
+    "circular": (functools.partial(longconv.fft_conv, mode="circular"), circular),
+    "two_sided": (lambda u, k, k_reverse: longconv.fft_conv(u, k, k_reverse=k_reverse), two_sided),
+    "per_sample": (longconv.fft_conv, padded),
+    "partial": (longconv.fft_conv, padded),
+    "bfloat16": (longconv.fft_conv, narrow),
+    "float16": (longconv.fft_conv, narrow),
+    "float64": (longconv.fft_conv, padded),
+}
+"""Ours and the usual way of every kind; "partial" has an eighth of the taps."""
 
 
 def problem(batch: int, channels: int, length: int, backward: bool, kind: str = "causal") -> Problem:
     """One shape; beside the transform of twice the length, one of the next smooth size where that is smaller."""
-    ours: dict[str, Solve] = {
-        "causal": longconv.fft_conv,
-        "gated": lambda u, k, pre, post: longconv.fft_conv(u, k, pre_gate=pre, post_gate=post),
-        "circular": functools.partial(longconv.fft_conv, mode="circular"),
-        "two_sided": lambda u, k, k_reverse: longconv.fft_conv(u, k, k_reverse=k_reverse),
-    }
-    usual: dict[str, Solve] = {"causal": padded, "gated": gated, "circular": circular, "two_sided": two_sided}
-    sides = {OURS: ours[kind], "torch rfft": usual[kind]}
+    ours, usual = KINDS[kind]
+    sides: dict[str, Solve | None] = {OURS: ours, "torch rfft": usual}
     size = next_smooth(2 * length - 1)
     if kind == "causal" and size < 2 * length:
         sides["torch rfft, smooth size"] = functools.partial(padded, size=size)
+    if kind == "causal" and not backward:
+        sides |= {"scipy": scipy_fft_conv, "jax": jax_fft_conv()}
+    if kind in ("bfloat16", "float16"):
+        sides["flashfftconv"] = flash_fft_conv(length, DTYPES[kind])
     sample = inputs(1, 2, length, kind) if length >= SMALL else inputs(min(batch, 2), min(channels, 32), length, kind)
-    return Problem(inputs(batch, channels, length, kind), sides, usual[kind], sample, backward)
+    work = Work(flops(batch, channels, length, backward, kind), batch * channels, length)
+    tolerance = {"bfloat16": 1e-2, "float16": 2e-3}.get(kind, 1e-6)
+    exact = padded if kind in DTYPES else usual
+    return Problem(inputs(batch, channels, length, kind), sides, exact, sample, backward, tolerance, work)
 
 
 def cases() -> list[Case]:
@@ -97,7 +142,8 @@ def cases() -> list[Case]:
     found = []
     shapes = [(shape, "causal") for shape in SHAPES]
     shapes += [((2, max(1, NUMBERS // length // 2), length), "causal") for length in ODD_LENGTHS]
-    shapes += [(shape, kind) for kind in ("gated", "two_sided", "circular") for shape in SHAPES[1:5]]
+    shapes += [(shape, kind) for kind in ("gated", "two_sided", "circular") for shape in SHAPES[3:7]]
+    shapes += [(shape, kind) for kind in ("per_sample", "partial", *DTYPES) for shape in SHAPES[4:6]]
     for (batch, channels, length), kind in shapes:
         name = "fft_conv" if kind == "causal" else f"fft_conv_{kind}"
         make = functools.partial(problem, batch, channels, length, kind=kind)

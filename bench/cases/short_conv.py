@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import longconv
-from bench.case import OURS, Case, Problem, both
+from bench.case import OURS, Case, Problem, Solve, Work, both
+from bench.peers import causal_conv1d
 
 SHAPES = [(8, 256, 4096), (2, 256, 16384)]
 TAPS = (3, 4, 64, 128)
@@ -31,12 +32,23 @@ def activated(u: Tensor, w: Tensor, bias: Tensor) -> Tensor:
     return F.silu(usual(u, w) + bias[:, None])
 
 
+def work(batch: int, channels: int, length: int, taps: int, backward: bool) -> Work:
+    """A product and a sum a tap, for the gradients of u and w as well."""
+    return Work(2.0 * batch * channels * length * taps * (3 if backward else 1), batch * channels, length)
+
+
 def problem(batch: int, channels: int, length: int, taps: int, backward: bool) -> Problem:
     """Plain taps; small enough to be checked as it is."""
     inputs = torch.randn(batch, channels, length), torch.randn(channels, taps) / taps**0.5
     sample = torch.randn(2, 16, length), torch.randn(16, taps) / taps**0.5
-    sides = {OURS: longconv.ops.short_conv, "torch conv1d": padding, "torch pad, conv1d": usual}
-    return Problem(inputs, sides, usual, sample, backward)
+    sides: dict[str, Solve | None] = {
+        OURS: longconv.ops.short_conv,
+        "torch conv1d": padding,
+        "torch pad, conv1d": usual,
+    }
+    if taps <= 4:
+        sides["causal-conv1d"] = causal_conv1d()
+    return Problem(inputs, sides, usual, sample, backward, work=work(batch, channels, length, taps, backward))
 
 
 def problem_activated(batch: int, channels: int, length: int, backward: bool) -> Problem:
@@ -47,7 +59,9 @@ def problem_activated(batch: int, channels: int, length: int, backward: bool) ->
 
     inputs = torch.randn(batch, channels, length), torch.randn(channels, 4) / 2, torch.randn(channels)
     sample = torch.randn(2, 16, length), torch.randn(16, 4) / 2, torch.randn(16)
-    return Problem(inputs, {OURS: ours, "torch pad, conv1d": activated}, activated, sample, backward)
+    sides = {OURS: ours, "torch pad, conv1d": activated, "causal-conv1d": causal_conv1d("silu")}
+    size = work(batch, channels, length, 4, backward)
+    return Problem(inputs, sides, activated, sample, backward, work=size)
 
 
 def cases() -> list[Case]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
+import math
 
 import torch
 from torch import Tensor
 
-from bench.case import OURS, Case, Problem, Solve, both
+from bench.case import OURS, Case, Problem, Solve, Work, both
+from bench.peers import installed
 from longconv.ops import cauchy, linear_scan, vandermonde
 
 H, N = 256, 32
@@ -60,7 +61,9 @@ def vandermonde_problem(length: int, backward: bool, channels: int = H) -> Probl
         "torch bmm, real": lambda v, x: factored_real(v, x, length),
     }
     exact = functools.partial(vandermonde, length=length, real=True, backend="reference")
-    return Problem(inputs(channels), sides, exact, inputs(2), backward)
+    # The real part of a complex product and sum a mode and tap; complex ones in each of two gradients.
+    work = Work(4.0 * channels * N * length * (5 if backward else 1), channels, length)
+    return Problem(inputs(channels), sides, exact, inputs(2), backward, work=work)
 
 
 def broadcast(v: Tensor, z: Tensor, w: Tensor) -> Tensor:
@@ -76,14 +79,15 @@ def cauchy_problem(length: int, backward: bool, channels: int = H) -> Problem:
         w = torch.complex(-0.5 - torch.rand(count, N), 10 * torch.randn(count, N))
         return v, torch.complex(torch.zeros(length), torch.linspace(-20, 20, length)), w
 
-    sides: dict[str, Solve] = {OURS: cauchy, "torch broadcasting": broadcast}
-    if importlib.util.find_spec("pykeops") is not None:
-        sides["keops"] = functools.partial(cauchy, backend="keops")
-    return Problem(inputs(channels), sides, broadcast, inputs(2), backward)
+    sides: dict[str, Solve | None] = {OURS: cauchy, "torch broadcasting": broadcast}
+    sides["keops"] = functools.partial(cauchy, backend="keops") if installed("pykeops") else None
+    # A difference (2), its reciprocal (6), a product and sum (8); gradients: two products and sums, and a square (6).
+    work = Work((38.0 if backward else 16.0) * channels * N * length, channels, length)
+    return Problem(inputs(channels), sides, broadcast, inputs(2), backward, work=work)
 
 
 def scan_problem(shape: tuple[int, int, int], dtype: torch.dtype, varying: bool) -> Problem:
-    """States of a recurrence; a sum of the same tensors moves the same bytes."""
+    """States of a recurrence."""
 
     def inputs(batch: int) -> tuple[Tensor, Tensor]:
         a = 0.9 * torch.rand(batch, shape[1] if varying else 1, shape[2])
@@ -91,7 +95,8 @@ def scan_problem(shape: tuple[int, int, int], dtype: torch.dtype, varying: bool)
 
     sides = {OURS: linear_scan}
     exact = functools.partial(linear_scan, backend="reference")
-    return Problem(inputs(shape[0]), sides, exact, inputs(1), ceiling=torch.add if varying else torch.mul)
+    work = Work((8.0 if dtype.is_complex else 2.0) * math.prod(shape), shape[0] * shape[2], shape[1])
+    return Problem(inputs(shape[0]), sides, exact, inputs(1), work=work)
 
 
 def cases() -> list[Case]:

@@ -1,0 +1,110 @@
+"""Pictures of results: time, speed-up, memory and error over the length, and the roofline."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from itertools import cycle
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from bench.case import OURS
+from bench.report import Row, kind
+
+LINES = (("-", "o"), ("--", "s"), (":", "^"), ("-.", "D"), ((0, (1, 3)), "v"))
+"""Line and marker of a side: told apart without colour."""
+
+
+def save_plots(machine: dict[str, str], rows: Sequence[Row], folder: Path) -> list[Path]:
+    """Write a figure of every kind of case with two lengths or more, and one roofline, each as PNG and SVG.
+
+    Returns:
+        the files.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    groups: dict[tuple[str, int], list[Row]] = defaultdict(list)
+    for row in rows:
+        if row.work is not None:
+            groups[kind(row.case), row.threads].append(row)
+    under = f"{machine.get('cpu', '')}, {machine.get('date', '')}, longconv {machine.get('commit', '')}"
+    written = []
+    for (name, threads), found in groups.items():
+        if len({row.work.length for row in found if row.work}) > 1:
+            title = f"{name.replace('/', ', ')}, {threads} thread{'s' * (threads > 1)}\n{under}"
+            written += _save(over_length(found, title), folder / f"{name.replace('/', '-')}-{threads}")
+    sized = [row for row in rows if row.work and row.ceilings]
+    return written + (_save(roofline(sized, under), folder / "roofline") if sized else [])
+
+
+def over_length(rows: Sequence[Row], title: str) -> Figure:
+    """Time a sequence, speed-up, error, and peak memory where it was measured, of the rows of one kind."""
+    rows = sorted(rows, key=lambda row: row.work.length if row.work else 0)
+    figure = Figure(figsize=(9, 7), layout="constrained")
+    (top_left, top_right), (low_left, low_right) = figure.subplots(2, 2)
+    _lines(top_left, rows, lambda row, side: 1e6 * row.times[side].median / (row.work.sequences if row.work else 1))
+    top_left.set(ylabel="us a sequence", yscale="log")
+    _lines(top_right, rows, lambda row, side: row.times[side].median / row.times[OURS].median)
+    top_right.set(ylabel="time, of longconv's", ylim=(0, None))
+    _lines(low_left, rows, lambda row, side: row.errors[side])
+    low_left.set(ylabel="relative error (L2)", yscale="log")
+    _lines(low_right, [row for row in rows if row.memory], lambda row, side: row.memory[side] / row.least_bytes)
+    low_right.set(ylabel="peak memory above inputs, of least bytes", ylim=(0, None))
+    for axis in (top_left, top_right, low_left, low_right):
+        axis.set_xscale("log", base=2)
+        axis.set_xlabel("length")
+        axis.grid(color="0.9")
+    top_left.legend(frameon=False)
+    if not low_right.lines:
+        low_right.text(0.5, 0.5, "peak memory not measured (--memory)", ha="center", transform=low_right.transAxes)
+    figure.suptitle(title, fontsize="medium")
+    return figure
+
+
+def roofline(rows: Sequence[Row], title: str) -> Figure:
+    """Operations a second over operations a byte, under what a copy and a matrix product reach on as many threads."""
+    figure = Figure(figsize=(7, 5), layout="constrained")
+    axis = figure.subplots()
+    intensity = np.geomspace(0.05, 200, 200)
+    by_threads: dict[int, list[Row]] = defaultdict(list)
+    for row in rows:
+        by_threads[row.threads].append(row)
+    for (line, _), (threads, found) in zip(cycle(LINES), sorted(by_threads.items()), strict=False):
+        ceilings = [row.ceilings for row in found if row.ceilings]
+        copy = float(np.median([c.bytes_per_second for c in ceilings]))
+        product = float(np.median([c.flops_per_second for c in ceilings]))
+        axis.plot(intensity, np.minimum(product, copy * intensity) / 1e9, "k", linestyle=line, linewidth=1,
+                  label=f"ceiling, {threads} thread{'s' * (threads > 1)}")  # fmt: skip
+    groups: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        groups[row.case.split("/")[0]].append(row)
+    markers = "os^Dv<>pP*Xh"
+    for index, (name, found) in enumerate(groups.items()):
+        shade = str(0.15 + 0.6 * index / max(len(groups) - 1, 1))
+        points = [(row.work.flops / row.least_bytes, row.rates()["GFLOP/s"]) for row in found if row.work]
+        xs, ys = zip(*points, strict=True)
+        axis.scatter(xs, ys, marker=markers[index % len(markers)], color=shade, s=24, label=name)
+    axis.set(xscale="log", yscale="log", xlabel="operations a byte", ylabel="GFLOP/s")
+    axis.legend(frameon=False, fontsize="small")
+    axis.grid(color="0.9")
+    axis.set_title(title, fontsize="medium")
+    return figure
+
+
+def _lines(axis: Axes, rows: Sequence[Row], value: Callable[[Row, str], float]) -> None:
+    """A line a side, ours first and bold."""
+    sides = list(dict.fromkeys(name for row in rows for name in row.times))
+    for side, (line, marker) in zip(sorted(sides, key=lambda name: name != OURS), cycle(LINES), strict=False):
+        points = [(row.work.length, value(row, side)) for row in rows if row.work and side in row.times]
+        grey, width = ("0", 2.0) if side == OURS else ("0.45", 1.2)
+        axis.plot(*zip(*points, strict=True), color=grey, linewidth=width, linestyle=line, marker=marker, markersize=4,
+                  label=side)  # fmt: skip
+
+
+def _save(figure: Figure, stem: Path) -> list[Path]:
+    paths = [stem.with_name(f"{stem.name}.{form}") for form in ("png", "svg")]
+    for path in paths:
+        figure.savefig(path, dpi=120)
+    return paths

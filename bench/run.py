@@ -1,0 +1,126 @@
+"""Running cases: check, time, measure memory, and keep what is finished."""
+
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+import os
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from bench.case import Case, Problem
+from bench.cases import CASES
+from bench.machine import WARM, ceilings, describe
+from bench.measure import errors, least_bytes, peak_memory, summarize, thread_count, times
+from bench.report import Row, save
+
+
+def run(
+    cases: Sequence[Case],
+    *,
+    threads: Sequence[int] | None = None,
+    seconds: float = 2.0,
+    memory: bool = False,
+    device: str = "cpu",
+    output: Path | None = None,
+) -> list[Row]:
+    """Run cases one after the other, print a line each, and write what is finished after each.
+
+    Args:
+        cases: see :func:`bench.cases.select`.
+        threads: thread counts in place of those of a case; on a GPU there is one row a case.
+        seconds: time for the rounds of a row; 0 for as few rounds as there may be.
+        memory: measure peak memory too, in processes of their own (CPU).
+        device: "cpu" or "cuda".
+        output: the JSON file of :func:`bench.report.save`.
+    """
+    machine, rows = describe(), []
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(", ".join(f"{key}: {value}" for key, value in machine.items()))
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("cases", total=len(cases))
+        for case in cases:
+            progress.update(task, description=case.name)
+            for row in _rows(case, threads, seconds, memory, torch.device(device)):
+                rows.append(row)
+                console.print(f"[{len(rows)}] {_line(row)}", markup=False)
+                if output:
+                    save(output, machine, rows)
+            progress.advance(task)
+    return rows
+
+
+def make(case: Case, device: torch.device) -> Problem:
+    """The problem of a case, the same at every call, with its tensors on a device."""
+    torch.manual_seed(0)
+    problem = case.make()
+    inputs, sample = (tuple(t.to(device) for t in tensors) for tensors in (problem.inputs, problem.sample))
+    return dataclasses.replace(problem, inputs=inputs, sample=sample)
+
+
+def profile(case: Case, device: torch.device, trace: Path, calls: int = 10) -> str:
+    """Record some calls of ours, write the trace for Perfetto or chrome://tracing, and tell the greatest costs."""
+    problem = make(case, device)
+    alone = dataclasses.replace(problem, sides={"longconv": problem.installed["longconv"]})
+    times(alone, 0.0)
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    activities += [torch.profiler.ProfilerActivity.CUDA] * (device.type == "cuda")
+    start = time.perf_counter()
+    with torch.profiler.profile(activities=activities) as recorded:
+        times(alone, calls * 1e-9)
+    seconds = time.perf_counter() - start
+    trace.parent.mkdir(parents=True, exist_ok=True)
+    recorded.export_chrome_trace(str(trace))
+    averages = recorded.key_averages()
+    own = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
+    own_times = {event.key: float(getattr(event, own)) for event in averages}
+    share = sum(value for key, value in own_times.items() if "longconv" in key) / sum(own_times.values())
+    listing = averages.table(sort_by=own, row_limit=15, max_name_column_width=60)
+    return f"{listing}\n{100 * share:.0f} % of the time is in longconv's operators; {seconds:.2f} s in all; {trace}"
+
+
+def _rows(
+    case: Case, threads: Sequence[int] | None, seconds: float, memory: bool, device: torch.device
+) -> Iterator[Row]:
+    """A row for every thread count; all are of the same inputs."""
+    problem = make(case, device)
+    found = errors(problem)
+    size = least_bytes(problem)
+    peaks = {side: _peak(case.name, side) for side in problem.installed} if memory else {}
+    absent = tuple(name for name, solve in problem.sides.items() if solve is None)
+    for count in [1] if device.type == "cuda" else threads or case.threads:
+        with thread_count(count):
+            limits = ceilings(device) if problem.work else None
+            timings = {name: summarize(found) for name, found in times(problem, seconds).items()}
+        yield Row(case.name, count, timings, found, peaks, problem.work, size, limits, absent)
+
+
+def _line(row: Row) -> str:
+    ratio, share = row.speed_up(), row.share()
+    parts = [f"{row.case}, {row.threads} thread{'s' * (row.threads > 1)}:"]
+    parts += [f"{name} {1e3 * timing.median:.4g} ms," for name, timing in row.times.items()]
+    parts += [f"{ratio:.2f} x {row.best_peer()}"] if ratio else []
+    parts += [f"{100 * share:.0f} % of the ceiling"] if share else []
+    parts += [f"({', '.join(row.absent)} not installed)"] if row.absent else []
+    return " ".join(parts)
+
+
+def _peak(name: str, side: str) -> int:
+    """:func:`bench.measure.peak_memory` in a new process, which gives freed memory back, as glibc does by itself."""
+    warm = {key: os.environ.pop(key) for key in WARM if key in os.environ}
+    try:
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            return pool.apply(_peak_here, (name, side))
+    finally:
+        os.environ.update(warm)
+
+
+def _peak_here(name: str, side: str) -> int:
+    torch.set_num_threads(1)
+    return peak_memory(make(CASES[name], torch.device("cpu")), side)
