@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import longconv
-from longconv.ops import _registry, _triton, short_conv
+from longconv.ops import _registry, _triton, linear_scan, short_conv
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted(path.name for path in Path(__file__).parent.glob("test_triton_*.py"))
@@ -141,8 +141,16 @@ def _short_conv(dtype: torch.dtype) -> None:
     short_conv(u, w, activation="tanh", backend="triton").sum().backward()
 
 
+def _linear_scan(dtype: torch.dtype) -> None:
+    for kind in (dtype, dtype.to_complex()) if dtype.itemsize > 2 else (dtype,):
+        a, b = torch.rand(3000, 3, dtype=dtype), torch.randn(2, 3000, 3, dtype=kind)
+        linear_scan(a, b, torch.randn(3, dtype=kind), backend="triton")
+        linear_scan(b, b, dim=0, reverse=True, backend="triton")
+
+
 CALLS: dict[str, tuple[Callable[[torch.dtype], None], set[str]]] = {
     "short_conv": (_short_conv, {"convolve", "correlate", "sums"}),
+    "linear_scan": (_linear_scan, {"summaries", "states"}),
 }
 """For every op its calls, and the names of the kernels that they compile."""
 
