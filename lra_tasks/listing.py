@@ -37,7 +37,7 @@ def _show_all(console: Console) -> None:
     console.print(table)
     for name, task in sorted(TASKS.items()):
         console.print(f"{name}: {task.info.title}; default mixer {DEFAULT_MIXERS[name]}", highlight=False)
-    console.print(f"mixers: {' '.join(list_mixers())}", highlight=False)
+    console.print(f"mixers: {' '.join(list_mixers(video=False))}", highlight=False)
 
 
 def _show_one(name: str, console: Console) -> None:

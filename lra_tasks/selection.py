@@ -144,7 +144,7 @@ def _find_saved(chosen: dict[str, Any], run_dir: Path | None) -> tuple[RunConfig
 def _from_recipe(chosen: dict[str, Any], data: dict[str, Any] | None = None) -> RunConfig:
     try:
         task = check_choice("TASK", chosen["task"], sorted(TASKS))
-        mixer = check_choice("--mixer", chosen["mixer"] or DEFAULT_MIXERS[task], list_mixers())
+        mixer = check_choice("--mixer", chosen["mixer"] or DEFAULT_MIXERS[task], list_mixers(video=False))
         preset = chosen["preset"] or DEFAULT_PRESET
         recipe = create_recipe(task, mixer, preset, data)
         seed = _read_seed(chosen["seed"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from longconv import create_mixer, mixers
-from longconv.mixers import FilterMixer, Mixer
+from longconv.mixers import ConvS5, FilterMixer, Mixer, VideoMixer
 
 D_MODEL = 5
 
@@ -209,3 +209,62 @@ def sequence(
     """The same random input (B, L, D) every time."""
     generator = torch.Generator().manual_seed(1)
     return torch.randn(batch, length, d_model, generator=generator, dtype=torch.float64).to(dtype)
+
+
+# --- video ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class VideoCase:
+    """One variant of a video mixer: a row puts it through all of tests/mixers/test_video_contract.py."""
+
+    mixer: str
+    variant: str
+    create: Callable[..., VideoMixer]
+    options: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        return f"{self.mixer}-{self.variant}"
+
+    def build(self, dtype: torch.dtype = torch.float64, *, d_model: int = D_MODEL, seed: int = 0) -> VideoMixer:
+        """A new mixer with parameters that depend on the seed alone."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return self.create(d_model, **self.options).to(dtype)
+
+
+VIDEO_MIXERS: dict[str, tuple[Callable[..., VideoMixer], Mapping[str, Mapping[str, Any]]]] = {
+    "conv_s5": (
+        ConvS5,
+        {
+            "default": {"d_state": 8, "dt_min": 0.01},
+            "standard-excite": {"d_state": 8, "dt_min": 0.05, "output": "standard", "squeeze_excite": True},
+            "resnet-excite": {"d_state": 4, "squeeze_excite": True, "activation": "silu", "groups": 1},
+            "glu-bilinear": {"d_state": 8, "output": "half_glu", "discretization": "bilinear", "b_kernel": 1},
+            "plain-blocks": {"d_state": 8, "output": None, "blocks": 2, "c_kernel": 1, "init": "legt", "clip": False},
+        },
+    ),
+}
+"""By the mixer's name: what makes it, and its variants."""
+
+VIDEO_CASES = [
+    VideoCase(mixer, variant, create, options)
+    for mixer, (create, variants) in VIDEO_MIXERS.items()
+    for variant, options in variants.items()
+]
+every_video_mixer = pytest.mark.parametrize("case", VIDEO_CASES, ids=str)
+
+FRAMES, SIZE = 37, (4, 3)
+
+
+def video(
+    batch: int = 3,
+    frames: int = FRAMES,
+    *,
+    size: tuple[int, int] = SIZE,
+    dtype: torch.dtype = torch.float64,
+    d_model: int = D_MODEL,
+) -> Tensor:
+    """The same random video (B, T, C, H, W) every time."""
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(batch, frames, d_model, *size, generator=generator, dtype=torch.float64).to(dtype)

@@ -3,6 +3,7 @@
 from longconv.filters import hippo
 from longconv.filters.adaptive import AdaptiveFilter, AdaptiveOptions
 from longconv.filters.base import Filter
+from longconv.filters.conv_s5 import ConvS5System
 from longconv.filters.dense import DenseFilter, dense_filter
 from longconv.filters.diagonal import DiagonalFilter, diagonal_filter, diagonal_init
 from longconv.filters.distilled import DistilledFilter
@@ -16,6 +17,7 @@ from longconv.filters.s5 import S5Filter
 __all__ = [
     "AdaptiveFilter",
     "AdaptiveOptions",
+    "ConvS5System",
     "DPLRFilter",
     "DSSFilter",
     "DenseFilter",

@@ -73,15 +73,15 @@ class S5Filter(SampledFilter):
         self.discretization = check_choice("discretization", discretization, DISCRETIZATIONS)
         self.conj_sym, self.clip = check_bool("conj_sym", conj_sym), check_bool("clip", clip)
         self.bidirectional = check_bool("bidirectional", bidirectional)
-        Lambda, V = _eigenbasis(init, d_state, blocks)
+        Lambda, V = eigenbasis(init, d_state, blocks)
         if not conj_sym:
             Lambda, V = torch.cat([Lambda, Lambda.conj()]), torch.cat([V, V.conj()], -1)
         H, P = check_int("d_model", d_model), len(Lambda)
         B = V.mH @ torch.randn(d_state, H, dtype=torch.float64).to(V.dtype) / math.sqrt(H)
         C = torch.randn(1 + bidirectional, H, d_state, dtype=V.dtype) @ V / math.sqrt(P)
-        self.Lambda = _stored(Lambda)
-        self.B = _stored(B)
-        self.C = _stored(C.transpose(0, 1).flatten(1))
+        self.Lambda = stored(Lambda)
+        self.B = stored(B)
+        self.C = stored(C.transpose(0, 1).flatten(1))
         self.log_dt = nn.Parameter(initial_log_dt([P], dt_min, dt_max))
 
     @property
@@ -96,15 +96,7 @@ class S5Filter(SampledFilter):
 
     def require_stable(self, Lambda_bar: Tensor) -> None:
         """Raise a ValueError that names the first Lambda whose mode Lambda_bar grows: such a stream overflows."""
-        if not has_values(Lambda_bar):
-            return
-        growing = Lambda_bar.detach().abs() > 1 + ON_THE_CIRCLE
-        if growing.any():
-            n = int(growing.nonzero()[0])
-            raise ValueError(
-                f"Lambda[{n}] is {torch.view_as_complex(self.Lambda)[n].item():g}, expected a real part <= 0: the "
-                f"system is unstable, |Lambda_bar[{n}]| = {Lambda_bar[n].abs().item():.6g} > 1; clip=True bounds it"
-            )
+        require_stable(self.Lambda, Lambda_bar)
 
     def _logarithmic(self, rate: float) -> tuple[Tensor, Tensor, Tensor]:
         Lambda, B, C = (torch.view_as_complex(part.double()) for part in (self.Lambda, self.B, self.C))
@@ -152,12 +144,25 @@ class S5Filter(SampledFilter):
         return k
 
 
-def _stored(value: Tensor) -> nn.Parameter:
+def require_stable(Lambda: Tensor, Lambda_bar: Tensor) -> None:
+    """Raise a ValueError that names the first of Lambda (P, 2) whose mode Lambda_bar (P,) grows."""
+    if not has_values(Lambda_bar):
+        return
+    growing = Lambda_bar.detach().abs() > 1 + ON_THE_CIRCLE
+    if growing.any():
+        n = int(growing.nonzero()[0])
+        raise ValueError(
+            f"Lambda[{n}] is {torch.view_as_complex(Lambda)[n].item():g}, expected a real part <= 0: the "
+            f"system is unstable, |Lambda_bar[{n}]| = {Lambda_bar[n].abs().item():.6g} > 1; clip=True bounds it"
+        )
+
+
+def stored(value: Tensor) -> nn.Parameter:
     """A complex tensor as a parameter with a last axis of real and imaginary part."""
     return nn.Parameter(torch.view_as_real(value.to(parameter_dtype().to_complex()).resolve_conj()).contiguous())
 
 
-def _eigenbasis(init: str, d_state: int, blocks: int | None) -> tuple[Tensor, Tensor]:
+def eigenbasis(init: str, d_state: int, blocks: int | None) -> tuple[Tensor, Tensor]:
     """Lambda (N/2,) and V (N, N/2) of HiPPO matrices along the diagonal, a mode of each conjugate pair."""
     N = check_int("d_state", d_state)
     if blocks is None:

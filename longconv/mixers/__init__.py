@@ -1,4 +1,4 @@
-"""Mixers: modules that mix along the sequence, (B, L, D) -> (B, L, D), one thin file a paper."""
+"""Mixers: modules that mix along the sequence, (B, L, D) -> (B, L, D), or video along time; one thin file a paper."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from longconv._checks import check_choice, check_options
 from longconv.mixers.base import ConvolutionMixer, FilterMixer, Mixer
+from longconv.mixers.conv_s5 import ConvS5
 from longconv.mixers.convert import load_s4
 from longconv.mixers.dss import DSS
 from longconv.mixers.hyena import Hyena
@@ -17,6 +18,7 @@ from longconv.mixers.s4 import S4
 from longconv.mixers.s4d import S4D
 from longconv.mixers.s5 import S5
 from longconv.mixers.sgconv import SGConv
+from longconv.mixers.video import VideoMixer
 
 __all__ = [
     "DSS",
@@ -25,6 +27,7 @@ __all__ = [
     "S4",
     "S4D",
     "S5",
+    "ConvS5",
     "ConvolutionMixer",
     "FilterMixer",
     "Hyena",
@@ -32,6 +35,7 @@ __all__ = [
     "Mixer",
     "Orchid",
     "SGConv",
+    "VideoMixer",
     "create_mixer",
     "list_mixers",
     "load_s4",
@@ -49,17 +53,18 @@ MIXERS: dict[str, type[Mixer]] = {
     "long_conv": LongConv,
     "hyena": Hyena,
     "orchid": Orchid,
+    "conv_s5": ConvS5,
 }
 """Every mixer by name; a new one is one row."""
 
 
-def list_mixers() -> list[str]:
-    """The names that :func:`create_mixer` takes.
+def list_mixers(*, video: bool | None = None) -> list[str]:
+    """The names that :func:`create_mixer` takes: those of sequences, those of video, or (None) all.
 
-    >>> "s4d" in list_mixers()
-    True
+    >>> "s4d" in list_mixers(), list_mixers(video=True)
+    (True, ['conv_s5'])
     """
-    return list(MIXERS)
+    return [name for name, mixer in MIXERS.items() if video is None or issubclass(mixer, VideoMixer) == video]
 
 
 def mixer_options(name: str) -> list[str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, NoReturn
 
 import torch
@@ -176,12 +176,16 @@ class Mixer(nn.Module, ABC):
         swapped = " (it looks like (B, D, L): transpose its last two axes)" if u.shape[1] == self.d_model else ""
         raise ValueError(f"u is {describe(u)}, expected shape (B, L, D) = (any, any, {self.d_model}){swapped}")
 
+    def _plain_parameters(self) -> Iterator[nn.Parameter]:
+        """Those whose dtype the inputs have, as no filter's are."""
+        return self.parameters(recurse=False)
+
     def _check_dtype(self, name: str, u: Tensor) -> None:
         """The input's dtype is that of the parameters (filters, which stay in float32, aside).
 
         Autocast makes up for other differences, but it leaves float64 alone.
         """
-        dtype = next((p.dtype for p in self.parameters(recurse=False)), u.dtype)
+        dtype = next((p.dtype for p in self._plain_parameters()), u.dtype)
         if u.dtype != dtype and (torch.float64 in (u.dtype, dtype) or not _autocast.is_on(u.device)):
             raise TypeError(
                 f"{name} is {describe(u)}, but the mixer's parameters are {str(dtype).removeprefix('torch.')}"
@@ -379,8 +383,8 @@ def with_skip(k: Tensor, skip: Tensor, start: int = 0) -> Tensor:
 
 
 def zero_beyond(y: Tensor, lengths: Tensor | None) -> Tensor:
-    """The outputs y (B, L, D) with zeros at t >= lengths."""
+    """The outputs y (B, L, ...) with zeros at t >= lengths."""
     if lengths is None:
         return y
-    t = torch.arange(y.shape[1], device=y.device)
-    return y.masked_fill((t >= lengths[:, None])[..., None], 0)
+    beyond = torch.arange(y.shape[1], device=y.device) >= lengths[:, None]
+    return y.masked_fill(beyond[(..., *[None] * (y.ndim - 2))], 0)

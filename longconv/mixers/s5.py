@@ -87,7 +87,7 @@ def ssm(
     _check_system(u, Lambda_bar, B_bar, C, D, initial, bidirectional)
     real = torch.promote_types(u.dtype, torch.float32)
     real = real if initial is None else torch.promote_types(real, initial.real.dtype)
-    _check_growth(Lambda_bar, u.shape[1], real)
+    check_growth(Lambda_bar, u.shape[1], real)
     with _autocast.off(u.device):
         wide = u.to(real)
         inputs = _complex(wide @ _interleaved(B_bar.mT, -1).to(real))
@@ -138,12 +138,12 @@ def _check_system(
         check_values(name, part)
 
 
-def _check_growth(Lambda_bar: Tensor, length: int, dtype: torch.dtype) -> None:
+def check_growth(Lambda_bar: Tensor, length: int, dtype: torch.dtype, name: str = "Lambda_bar") -> None:
     """Raise a ValueError that names a power |Lambda_bar|^L beyond the range of the states."""
     if not torch.compiler.is_compiling():
         powers = Lambda_bar.detach().abs().to(dtype) ** length
-        cause = "|Lambda_bar| > 1, the system is unstable: keep Re Lambda below 0 (clip=True of the mixer)"
-        check_values(f"|Lambda_bar|^{length}", powers, because=cause)
+        cause = f"|{name}| > 1, the system is unstable: keep Re Lambda below 0 (clip=True of the mixer)"
+        check_values(f"|{name}|^{length}", powers, because=cause)
 
 
 def _scan(Lambda_bar: Tensor, inputs: Tensor, initial: Tensor | None, bidirectional: bool) -> tuple[Tensor, Tensor]:
@@ -152,26 +152,26 @@ def _scan(Lambda_bar: Tensor, inputs: Tensor, initial: Tensor | None, bidirectio
         first, second = (None, None) if initial is None else initial.chunk(2, dim=-1)
         x, last = _scan(Lambda_bar, inputs, first, False)
         back, _ = _scan(Lambda_bar, inputs.flip(1), second, False)
-        end = back[:, 0] if back.shape[1] else _start(inputs, second)
+        end = back[:, 0] if back.shape[1] else initial_states(inputs, second)
         return torch.cat([x, back.flip(1)], -1), torch.cat([last, end], -1)
-    x = _states(Lambda_bar, inputs, initial)
-    return x, x[:, -1] if x.shape[1] else _start(inputs, initial)
+    x = diagonal_states(Lambda_bar, inputs, initial)
+    return x, x[:, -1] if x.shape[1] else initial_states(inputs, initial)
 
 
-def _start(inputs: Tensor, initial: Tensor | None) -> Tensor:
+def initial_states(inputs: Tensor, initial: Tensor | None) -> Tensor:
     """The state before the first input, in its dtype."""
     batch, _, P = inputs.shape
     return inputs.new_zeros(batch, P) if initial is None else initial.to(inputs.dtype)
 
 
-def _states(Lambda_bar: Tensor, inputs: Tensor, initial: Tensor | None) -> Tensor:
+def diagonal_states(Lambda_bar: Tensor, inputs: Tensor, initial: Tensor | None) -> Tensor:
     """The states (B, L, P): chunks are scanned from 0, and the scan of their ends adds what came before them.
 
     With t = q T + r it is x[q, r] = local[q, r] + Lambda_bar^(r+1) x[q-1, T-1]. A linear scan with a rounded Lambda_bar
     would be off by L roundings in a power; here it is by T.
     """
     _, length, _ = inputs.shape
-    start, rounded = _start(inputs, initial), Lambda_bar.to(inputs.dtype)
+    start, rounded = initial_states(inputs, initial), Lambda_bar.to(inputs.dtype)
     if length <= CHUNK:
         return linear_scan(rounded, inputs, start)
     count = -(-length // CHUNK)

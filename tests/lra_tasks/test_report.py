@@ -117,7 +117,7 @@ def test_associative_recall_has_no_published_accuracy() -> None:
 
 
 @pytest.mark.parametrize("task", sorted(set(TASKS) - {"associative_recall"}))
-@pytest.mark.parametrize("mixer", list_mixers())
+@pytest.mark.parametrize("mixer", list_mixers(video=False))
 def test_every_task_and_mixer_has_a_published_accuracy_beside_it(task: str, mixer: str) -> None:
     published = find_published(task, mixer)
     assert published is not None and PUBLISHED[task][published.model] == published.accuracy
