@@ -23,6 +23,8 @@ SHAPES = [
     (1, 64, 1 << 20),
     (1, 16, 1 << 22),
 ]
+COMPILED = (8, 256, 4096)
+"""The shape at which the usual way is also given to torch.compile, which takes seconds a case."""
 ODD_LENGTHS = (1009, 1500, 2187, 3001, 5000, 7919, 10007, 16385, 30030, 44100, 65537, 99991)
 """Primes among them, and lengths just beyond a power of two."""
 
@@ -128,6 +130,8 @@ def problem(batch: int, channels: int, length: int, backward: bool, kind: str = 
         sides["torch rfft, smooth size"] = functools.partial(padded, size=size)
     if kind == "causal" and not backward:
         sides |= {"scipy": scipy_fft_conv, "jax": jax_fft_conv()}
+    if kind in ("causal", "gated") and (batch, channels, length) == COMPILED:
+        sides["torch.compile"] = torch.compile(usual)
     if kind in ("bfloat16", "float16"):
         sides["flashfftconv"] = flash_fft_conv(length, DTYPES[kind])
     sample = inputs(1, 2, length, kind) if length >= SMALL else inputs(min(batch, 2), min(channels, 32), length, kind)
