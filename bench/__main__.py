@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 
 from bench.advise import advise
-from bench.cases import CASES, quick, select
+from bench.cases import CASES, fits, quick, select
 from bench.compare import comparison, run_revision
 from bench.machine import restart_warm
 from bench.plots import save_plots
-from bench.report import load, table
+from bench.report import Row, load, table
 from bench.run import profile, run
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -49,8 +49,10 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--output", type=Path, help="JSON file; finished cases are in it even after Ctrl-C")
     show = commands.add_parser("table", help="print a results file as a Markdown table")
     show.add_argument("results", type=Path)
+    show.add_argument("cases", nargs="*", help="names, groups or shell patterns; all")
     plot = commands.add_parser("plot", help="draw a results file as PNG and SVG")
     plot.add_argument("results", type=Path)
+    plot.add_argument("cases", nargs="*", help="names, groups or shell patterns; all")
     plot.add_argument("--folder", type=Path, help="where to (default: a folder of the results' name beside them)")
     compare = commands.add_parser("compare", help="print the change between two results files or git revisions")
     compare.add_argument("before", help="a results file, else a revision")
@@ -82,8 +84,14 @@ def _run(arguments: argparse.Namespace) -> None:
     )
 
 
+def _load(arguments: argparse.Namespace) -> tuple[dict[str, str], list[Row]]:
+    """Machine and those rows of a results file that are asked for."""
+    machine, rows = load(arguments.results)
+    return machine, [row for row in rows if fits(row.case, arguments.cases)]
+
+
 def _plot(arguments: argparse.Namespace) -> None:
-    for path in save_plots(*load(arguments.results), arguments.folder or arguments.results.with_suffix("")):
+    for path in save_plots(*_load(arguments), arguments.folder or arguments.results.with_suffix("")):
         print(path)
 
 
@@ -117,7 +125,7 @@ def _positive(text: str) -> int:
 
 _COMMANDS = {
     "list": lambda _: print("\n".join(CASES)),
-    "table": lambda arguments: print(table(*load(arguments.results))),
+    "table": lambda arguments: print(table(*_load(arguments))),
     "run": _run,
     "plot": _plot,
     "compare": _compare,

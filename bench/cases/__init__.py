@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from bench.case import Case
 from bench.cases import calls, fft_conv, mixers, scaling, short_conv, state_space
@@ -37,11 +37,20 @@ def select(patterns: Iterable[str]) -> list[Case]:
     found: dict[str, Case] = {}
     patterns = list(patterns) or ["*"]
     for pattern in patterns:
-        fits = {n: c for n, c in CASES.items() if fnmatch.fnmatchcase(n, pattern) or n.startswith(f"{pattern}/")}
-        if not fits:
+        named = {name: case for name, case in CASES.items() if fits(name, [pattern])}
+        if not named:
             groups = sorted({name.split("/")[0] for name in CASES})
             raise ValueError(
                 f"no case fits {pattern!r}; the groups are {', '.join(groups)} (see: python -m bench list)"
             )
-        found |= fits
+        found |= named
     return list(found.values())
+
+
+def fits(name: str, patterns: Sequence[str]) -> bool:
+    """Whether one of the patterns names a case; without patterns, true.
+
+    >>> fits("fft_conv/8x256x1024/both", ["fft_conv"]), fits("fft_conv/8x256x1024/both", ["*/forward"])
+    (True, False)
+    """
+    return not patterns or any(fnmatch.fnmatchcase(name, p) or name.startswith(f"{p}/") for p in patterns)
