@@ -99,7 +99,7 @@ def _matrix_flops(call: Callable[[], Tensor]) -> float:
 def cases() -> list[Case]:
     """Forward, forward with gradients, prompt and step of every mixer."""
     found = []
-    for name in longconv.list_mixers():
+    for name in longconv.list_mixers(video=False):
         found += both(f"mixers/{name}", functools.partial(forward_problem, mixer, name))
         found.append(Case(f"mixers/{name}/prefill", functools.partial(prefill_problem, name)))
         found.append(Case(f"mixers/{name}/step", functools.partial(step_problem, name)))
