@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,11 @@ import torch
 from torch import Tensor
 
 import longconv
-from longconv.ops import _registry, _triton, linear_scan, short_conv
+from longconv import ops
+from longconv.ops import _registry, _triton, cauchy, linear_scan, short_conv
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted(path.name for path in Path(__file__).parent.glob("test_triton_*.py"))
-OPS = sorted(name for name, backends in _registry.ALL.items() if "triton" in backends.names())
 needs_triton = pytest.mark.skipif(_triton._not_installed() is not None, reason=str(_triton._not_installed()))
 pytestmark = pytest.mark.skipif(_triton.interpreted(), reason="this process interprets its kernels")
 
@@ -148,18 +149,41 @@ def _linear_scan(dtype: torch.dtype) -> None:
         linear_scan(b, b, dim=0, reverse=True, backend="triton")
 
 
-CALLS: dict[str, tuple[Callable[[torch.dtype], None], set[str]]] = {
-    "short_conv": (_short_conv, {"convolve", "correlate", "sums"}),
-    "linear_scan": (_linear_scan, {"summaries", "states"}),
+def _vandermonde(op: str, real: bool, dtype: torch.dtype) -> None:
+    v, x = (
+        torch.randn(2, 3, 18, dtype=dtype.to_complex(), requires_grad=True),
+        torch.rand(3, 18, dtype=torch.complex128) - 1,
+    )
+    getattr(ops, op)(v.requires_grad_(), x, 1000, real=real, backend="triton").abs().sum().backward()
+
+
+def _cauchy(dtype: torch.dtype) -> None:
+    for kind in {dtype, torch.float64}:
+        call = [torch.randn(n, 5, dtype=d.to_complex()) for n, d in ((2, dtype), (1, kind), (2, kind))]
+        cauchy(
+            *[(t[0] if t.shape[0] == 1 else t).requires_grad_() for t in call], backend="triton"
+        ).abs().sum().backward()
+
+
+WIDE, ALL = (torch.float32, torch.float64), tuple(POINTERS)[:4]
+CALLS: dict[str, tuple[Callable[[torch.dtype], None], set[str], Sequence[torch.dtype]]] = {
+    "short_conv": (_short_conv, {"convolve", "correlate", "sums"}, ALL),
+    "linear_scan": (_linear_scan, {"summaries", "states"}, ALL),
+    "vandermonde": (functools.partial(_vandermonde, "vandermonde", True), {"forward", "backward"}, WIDE[:1]),
+    "vandermonde_log": (functools.partial(_vandermonde, "vandermonde_log", False), {"forward", "backward"}, WIDE[:1]),
+    "cauchy": (_cauchy, {"forward", "points", "poles"}, WIDE),
 }
-"""For every op its calls, and the names of the kernels that they compile."""
+"""For every op its calls, the names of the kernels that they compile, and the dtypes that there are."""
+
+
+def test_every_op_is_compiled() -> None:
+    assert set(CALLS) == {name for name, backends in _registry.ALL.items() if "triton" in backends.names()}
 
 
 @needs_triton
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64], ids=str)
-@pytest.mark.parametrize("op", OPS)
+@pytest.mark.parametrize(("op", "dtype"), [(op, dtype) for op, row in CALLS.items() for dtype in row[2]], ids=str)
 def test_kernels_compile_with_no_gpu(op: str, dtype: torch.dtype, compiler: Compiler) -> None:
-    call, kernels = CALLS[op]
+    call, kernels, _ = CALLS[op]
     call(dtype)
     assert set(compiler.compiled) == kernels

@@ -12,15 +12,16 @@ import torch
 from torch import Tensor
 
 from longconv._checks import broadcast_shapes
-from longconv.ops import _keops
+from longconv.ops import _keops, _triton
 from longconv.ops._library import align_mapped, define
 from longconv.ops._registry import Backend, Backends
-from longconv.ops.cauchy import cpu, keops, reference, torch_blocks
+from longconv.ops.cauchy import cpu, keops, reference, torch_blocks, triton
 
 BACKENDS = Backends(
     "cauchy",
     [
         Backend("cpu", cpu.forward, cpu.backward, cpu.available, cpu.supports, bind=cpu.bind),
+        Backend("triton", triton.forward, triton.backward, _triton.available, triton.supports),
         Backend("torch", torch_blocks.forward, torch_blocks.backward),
         Backend("keops", keops.forward, keops.backward, _keops.available, _keops.supports, auto=False),
         Backend("reference", reference.forward, reference.backward, auto=False),

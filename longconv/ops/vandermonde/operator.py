@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from longconv._checks import broadcast_shapes
-from longconv.ops import _keops
+from longconv.ops import _keops, _triton
 from longconv.ops._library import align_mapped, define, gradients_of
 from longconv.ops._registry import Backend, Backends
-from longconv.ops.vandermonde import cpu, keops, reference, torch_blocks
+from longconv.ops.vandermonde import cpu, keops, reference, torch_blocks, triton
 from longconv.ops.vandermonde.reference import Powers
 
 
@@ -73,7 +73,14 @@ class VandermondeOperator:
             cpu.supports,
             bind=functools.partial(cpu.bind, argument),
         )
-        self.backends = Backends(name, [native, torch_backend, *further, last])
+        fused = Backend(
+            "triton",
+            functools.partial(triton.forward, argument),
+            functools.partial(triton.backward, argument),
+            _triton.available,
+            triton.supports,
+        )
+        self.backends = Backends(name, [native, fused, torch_backend, *further, last])
         self.blocks = blocks
         self.call = define(
             name,
