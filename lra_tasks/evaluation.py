@@ -46,7 +46,11 @@ def _build_model(task: Task, config: RunConfig) -> nn.Module:
     if not info.per_position:
         return SequenceClassifier(info.n_classes, d_input=info.d_input, n_tokens=info.n_tokens, **settings)
     assert info.n_tokens == info.n_classes
-    settings.pop("pooling")
+    if settings.pop("pooling") is not None:
+        raise ValueError(
+            f"model.pooling is {config.recipe.model.pooling!r}, expected null: {info.name} has a label at every "
+            "position, so that nothing is pooled"
+        )
     model = LanguageModel(info.n_tokens, **settings)
     if task.needs_causal:
         _refuse_the_future(model, info.name)

@@ -54,7 +54,7 @@ class AdaptiveOptions(TypedDict, total=False):
         query_activation: act: one of :data:`ACTIVATIONS`, "softmax" (over time, before the transform; in the circular
             form alone), or None for the identity.
         query_magnitude: whether act applies to the magnitude, which keeps the phase or sign; else to the real and the
-            imaginary part, each on its own.
+            imaginary part, each on its own. Only for a function, "softmax" is none.
     """
 
     conditioning: str
@@ -142,6 +142,11 @@ class AdaptiveFilter(WideModule):
         self.transform = self._check_transform(transform)
         self.query_activation = self._check_query(query_activation)
         self.query_magnitude = check_bool("query_magnitude", query_magnitude)
+        if query_magnitude and self.query_activation not in ACTIVATIONS:
+            raise ValueError(
+                f"query_magnitude is True with query_activation={query_activation!r}, expected False: there is no "
+                "function of the magnitude"
+            )
         check_choice("activation", activation, tuple(ACTIVATIONS))
         if conditioning == "correlation" and stages == "second":
             raise ValueError(

@@ -31,7 +31,8 @@ class ImplicitOptions(TypedDict, total=False):
         slow_decay_pct: the same of the first feature.
         target: what the windows fall to, in (0, 1).
         shift: what is added to the window.
-        normalized: whether the taps at a lag, behind the window, are divided by the sum of their sizes.
+        normalized: whether the taps at a lag, behind the window, are divided by the sum of their sizes; zeros stay.
+        filter_dropout: probability that a tap is dropped in training.
         filter_lr: learning rate of the filters' parameters; None takes the optimiser's.
     """
 
@@ -45,6 +46,7 @@ class ImplicitOptions(TypedDict, total=False):
     target: float
     shift: float
     normalized: bool
+    filter_dropout: float
     filter_lr: float | None
 
 
@@ -66,7 +68,7 @@ class ImplicitFilter(Filter):
         d_model: H, number of filters.
         l_max: number of taps in a unit of time; filters of any length are computed.
         emb_dim, width, num_inner_mlps, w, modulate, fast_decay_pct, slow_decay_pct, target, shift, normalized,
-        filter_lr: see :class:`ImplicitOptions`.
+        filter_dropout, filter_lr: see :class:`ImplicitOptions`.
 
     Attributes:
         freq: (width,), the frequencies.
@@ -99,6 +101,7 @@ class ImplicitFilter(Filter):
         target: float = 0.01,
         shift: float = 0.0,
         normalized: bool = False,
+        filter_dropout: float = 0.0,
         filter_lr: float | None = None,
     ) -> None:
         super().__init__(filter_lr)
@@ -109,6 +112,7 @@ class ImplicitFilter(Filter):
         self.l_max = check_int("l_max", l_max)
         self.modulate, self.normalized = check_bool("modulate", modulate), check_bool("normalized", normalized)
         self.shift = check_real("shift", shift)
+        self.dropout = nn.Dropout(check_real("filter_dropout", filter_dropout, least=0, most=1))
         level = math.log(check_real("target", target, least=0, most=1, open_least=True))
         slow = level / check_real("slow_decay_pct", slow_decay_pct, least=0, open_least=True)
         fast = level / check_real("fast_decay_pct", fast_decay_pct, least=0, open_least=True)
@@ -150,4 +154,8 @@ class ImplicitFilter(Filter):
         k = self.output.weight @ x.mT
         if self.modulate:
             k = k * self.window(length, start).to(k.dtype)
-        return k / torch.linalg.vector_norm(k, 1, dim=0) if self.normalized else k
+        if self.normalized:
+            norm = torch.linalg.vector_norm(k, 1, dim=0)
+            k = k / norm.masked_fill(norm == 0, 1)
+        dropped: Tensor = self.dropout(k)
+        return dropped

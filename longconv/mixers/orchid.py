@@ -9,7 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from longconv import _autocast
-from longconv._checks import check_bool, check_device, check_int, check_lengths, check_shape, check_tensor, describe
+from longconv._checks import (
+    check_bool,
+    check_device,
+    check_int,
+    check_lengths,
+    check_real,
+    check_shape,
+    check_tensor,
+    describe,
+)
 from longconv.filters import AdaptiveFilter, AdaptiveOptions, ImplicitFilter, ImplicitOptions
 from longconv.filters.local import Past, mask_beyond
 from longconv.filters.transforms import Transform
@@ -74,6 +83,7 @@ class Orchid(ProjectionMixer):
             taken.
         short_filter: taps of the short convolutions.
         residual: whether there is the second long convolution, conv(u, r) + skip_r u.
+        dropout: probability that a number of x is dropped in training.
         **options: of the conditioning network, see :class:`~longconv.filters.AdaptiveOptions` (the default transform of
             the circular form is "fft_ortho"; the published code names none, and its "fft" makes h constant on long
             sequences), and of the static filters, see :class:`~longconv.filters.ImplicitOptions`.
@@ -99,6 +109,7 @@ class Orchid(ProjectionMixer):
         l_max: int = 1024,
         short_filter: int = 3,
         residual: bool = True,
+        dropout: float = 0.0,
         **options: Unpack[OrchidOptions],
     ) -> None:
         super().__init__(d_model)
@@ -118,6 +129,7 @@ class Orchid(ProjectionMixer):
         self.residual_skip = nn.Parameter(torch.randn(d_model)) if residual else None
         self.input, self.output = nn.Linear(d_model, 3 * d_model), nn.Linear(d_model, d_model)
         self.short_weight, self.short_bias = short_parameters(3 * d_model, short_filter)
+        self.dropout = nn.Dropout(check_real("dropout", dropout, least=0, most=1))
 
     def forward(self, u: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Mix a whole sequence; see :meth:`Mixer.forward`."""
@@ -131,7 +143,7 @@ class Orchid(ProjectionMixer):
         x = self._short(2, p)
         del p  # without gradients its memory serves the next one
         gates = self._short(1, self._projection(1, u)), self._short(0, self._projection(0, u))
-        y = self._convolve(x, self.taps, self.skip, lengths, h, gates)
+        y = self._convolve(self.dropout(x), self.taps, self.skip, lengths, h, gates)
         if self.residual_taps is not None and self.residual_skip is not None:
             y = y + self._convolve(transpose(u), self.residual_taps, self.residual_skip, lengths).to(y.dtype)
         return zero_beyond(from_channels(y, self.output.weight, self.output.bias), lengths)
@@ -213,7 +225,7 @@ class Orchid(ProjectionMixer):
             return y
 
         h, local = self.conditioning.advance(p, state.local, multiply)
-        gate_out, x = c[0], (c[1] * c[2]).to(h.dtype)
+        gate_out, x = c[0], self.dropout(c[1] * c[2]).to(h.dtype)
         y, adaptive = run(STREAMED, x, state.adaptive, h)
         given = x if self.residual_taps is None else torch.cat((x, u.mT.to(x.dtype)), 1)
         z, static = run(self._static_stream(), given, state.static, None)

@@ -258,11 +258,7 @@ class OnlineConv:
         if pending.shape[0] + len(state.samples) != self.block or not self.products.fits(state):
             raise ValueError(f"state is of a filter of another kind or block than this one's, S = {self.block}")
         check_device("state.pending", pending, x_name, x)
-        if x.dtype == torch.float64 and pending.dtype != torch.float64:
-            raise TypeError(
-                f"state.pending is {describe(pending)}, but {x_name} is {describe(x)}: init_state with "
-                "dtype=torch.float64 makes a state of its precision"
-            )
+        self._check_precision(x_name, x, pending)
         if isinstance(self.products, Known):
             if k is not None:
                 raise ValueError(f"{k_name} is {describe(k)}, expected None: the filter is known ahead")
@@ -272,7 +268,17 @@ class OnlineConv:
         assert k is not None
         check_shape(k_name, k, x.shape, symbols)
         check_device(k_name, k, x_name, x)
+        self._check_precision(k_name, k, pending)
         return torch.cat((x.to(pending.dtype), k.to(pending.dtype)))
+
+    @staticmethod
+    def _check_precision(name: str, value: Tensor, pending: Tensor) -> None:
+        """That a state in single precision takes no numbers in double precision."""
+        if value.dtype == torch.float64 != pending.dtype:
+            raise TypeError(
+                f"state.pending is {describe(pending)}, but {name} is {describe(value)}: init_state with "
+                "dtype=torch.float64 makes a state of its precision"
+            )
 
 
 def _by_time(z: Tensor) -> tuple[Tensor, ...]:

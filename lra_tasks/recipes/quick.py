@@ -61,7 +61,7 @@ PATHFINDER = Preset(
 RECALL = Preset(
     base=Recipe(
         data={"batch_size": 32},
-        model=ModelSettings(d_model=64, n_layers=2, norm="layer", prenorm=True, feed_forward="mlp"),
+        model=ModelSettings(d_model=64, n_layers=2, norm="layer", prenorm=True, feed_forward="mlp", pooling=None),
         optimizer=OptimizerSettings(lr=0.002, weight_decay=0.1, filter_lr=0.002),
         trainer=TrainerSettings(max_epochs=10),
     ),

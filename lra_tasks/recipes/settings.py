@@ -24,7 +24,8 @@ class ModelSettings:
         drop_path_schedule: linear lets drop_path grow with the depth up to its value; constant has it everywhere.
         feed_forward: network at every position after each mixer, glu or mlp; null for none.
         expansion: hidden features of that network as a multiple of d_model.
-        pooling: how the sequence becomes one vector: mean, max, sum, last or first of the valid positions.
+        pooling: how the sequence becomes one vector: mean, max, sum, last or first of the valid positions; null where
+            every position has a label.
     """
 
     d_model: int = 128
@@ -37,7 +38,7 @@ class ModelSettings:
     drop_path_schedule: Literal["linear", "constant"] = "linear"
     feed_forward: Literal["glu", "mlp"] | None = None
     expansion: float = 2.0
-    pooling: Literal["mean", "max", "sum", "last", "first"] = "mean"
+    pooling: Literal["mean", "max", "sum", "last", "first"] | None = "mean"
 
 
 @dataclass(frozen=True)

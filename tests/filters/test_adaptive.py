@@ -290,6 +290,11 @@ def test_gradients(options: dict[str, Any], given: list[int] | None) -> None:
         ({"kernel_width": 4}, "kernel_width is 4, expected an odd number"),
         ({"layers": 0}, "layers is 0"),
         ({"query_activation": "tanh"}, "query_activation is 'tanh' with conditioning='magnitude'"),
+        ({"query_magnitude": True}, "query_magnitude is True with query_activation=None, expected False"),
+        (
+            {"conditioning": "correlation", "query_activation": "softmax", "query_magnitude": True},
+            "query_magnitude is True with query_activation='softmax'",
+        ),
         ({"conditioning": "correlation", "stages": "second"}, "stages is 'second' with conditioning='correlation'"),
         ({"causal": True, "transform": "fft"}, "transform is 'fft' with causal=True.*circular"),
         ({"causal": True, "padding": "circular"}, "padding is 'circular' with causal=True"),

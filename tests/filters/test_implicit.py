@@ -97,6 +97,24 @@ def test_normalised_taps_far_behind_the_window() -> None:
     assert_close(k[0, -1].abs(), torch.tensor(1.0))
 
 
+def test_normalised_zeros() -> None:
+    """Of a network that starts at zero, every tap is: so are the normalised ones, and their gradients are finite."""
+    taps = build(normalized=True)
+    torch.nn.init.zeros_(taps.output.weight)
+    k = taps(30)
+    assert (k == 0).all()
+    k.sum().backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in taps.parameters())
+
+
+def test_dropout_drops_taps_in_training_alone() -> None:
+    taps = build(filter_dropout=0.25)
+    dropped, want = taps(1000), taps.eval()(1000)
+    assert 0.2 < (dropped == 0).double().mean() < 0.3
+    assert_close(dropped[dropped != 0], want[dropped != 0] / 0.75)
+    assert_close(want, build()(1000))
+
+
 def test_long_filters_keep_their_precision() -> None:
     """Of the phases of the last of a million taps, 24,000 in radians, float32 would leave two digits."""
     wide, narrow = (build(2, l_max=4096, emb_dim=33, modulate=False, dtype=dtype) for dtype in REALS)
@@ -120,6 +138,7 @@ def test_long_filters_keep_their_precision() -> None:
         ({"shift": math.nan}, ValueError, "shift is nan"),
         ({"modulate": 1}, TypeError, "modulate is 1"),
         ({"normalized": "yes"}, TypeError, "normalized is 'yes'"),
+        ({"filter_dropout": 2.0}, ValueError, "filter_dropout is 2"),
         ({"filter_lr": -1.0}, ValueError, "filter_lr is -1"),
     ],
     ids=str,

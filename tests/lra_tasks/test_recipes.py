@@ -54,12 +54,20 @@ def test_a_model_that_sees_the_future_may_not_learn_next_tokens(mixer: str, opti
     build(RunConfig("associative_recall", mixer, "quick", 0, None, recipe.override({"data": {"targets": "last"}})))
 
 
+@pytest.mark.parametrize(("task", "pooling"), [("associative_recall", "last"), ("smnist", None)])
+def test_pooling_is_for_one_label_a_sequence(task: str, pooling: str | None) -> None:
+    recipe = create_recipe(task, "s4d").override({"model": {"pooling": pooling}})
+    with pytest.raises(UsageError, match=f"pooling is {pooling!r}.*, expected "):
+        build(RunConfig(task, "s4d", "quick", 0, None, recipe))
+
+
 def test_the_settings_are_all_options_of_the_classifier() -> None:
     given = set(inspect.signature(SequenceClassifier).parameters) - {"backbone"} | set(BackboneOptions.__annotations__)
     elsewhere = {"n_classes", "d_input", "n_tokens", "mixer", "mixer_options"}
     kinds = get_type_hints(ModelSettings)
     assert set(kinds) == given - elsewhere
-    assert set(get_args(kinds["pooling"])) == set(POOLINGS) and set(get_args(kinds["norm"])) == set(NORMS)
+    assert {name for kind in get_args(kinds["pooling"]) for name in get_args(kind)} == set(POOLINGS)
+    assert set(get_args(kinds["norm"])) == set(NORMS)
     assert set(get_args(kinds["drop_path_schedule"])) == set(SCHEDULES)
 
 

@@ -262,11 +262,47 @@ def test_a_long_float32_stream() -> None:
         assert_close(mixer(u), want, 1e-5)
 
 
+@pytest.mark.parametrize("causal", [True, False])
+def test_dropout(causal: bool) -> None:
+    """Of the input of the long convolution: the mean over masks is the output without."""
+    mixer, u = build(dropout=0.25, causal=causal), sequence(5)[:1]
+    dropped = torch.stack([mixer(u) for _ in range(4000)])
+    assert dropped.std(0).min() > 0
+    assert_close(dropped.mean(0), mixer.eval()(u), 0.05)
+    assert_close(mixer(u), build(causal=causal)(u))
+
+
+ZERO: list[dict[str, Any]] = [
+    {},
+    {"conditioning": "correlation", "query_activation": "sigmoid", "query_magnitude": True},
+    {"causal": False},
+    {"causal": False, "conditioning": "correlation", "query_activation": "tanh", "query_magnitude": True},
+    {"causal": False, "transform": "dct", "norm": False, "bias": False},
+    {"causal": False, "conditioning": "correlation", "query_activation": "softmax"},
+]
+
+
+@pytest.mark.parametrize("options", ZERO, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_zeros(options: dict[str, Any], dtype: torch.dtype) -> None:
+    """A silent input, through a mixer all of whose parameters are zero too or through any: all gradients are finite."""
+    for silent in (False, True):
+        mixer, u = build(dtype, normalized=True, **options), sequence(dtype=dtype).mul(0).requires_grad_()
+        if silent:
+            for parameter in mixer.parameters():
+                torch.nn.init.zeros_(parameter)
+        y = mixer(u)
+        y.square().sum().backward()
+        gradients = [p.grad for p in (u, *mixer.parameters()) if p.grad is not None]
+        assert y.isfinite().all() and len(gradients) > 5 and all(g.isfinite().all() for g in gradients)
+
+
 def test_it_has_no_filter_of_its_own() -> None:
     with pytest.raises(NotImplementedError, match="Orchid has no filter of its own: its taps depend on the input"):
         build().filter(8)
 
 
 def test_options_of_the_static_filters() -> None:
-    for option, value in (("shift", 0.5), ("modulate", False), ("target", 0.5), ("normalized", True), ("w", 3.0)):
+    changes = {"shift": 0.5, "modulate": False, "target": 0.5, "normalized": True, "w": 3.0, "filter_dropout": 0.9}
+    for option, value in changes.items():
         assert relative_l2(build(torch.float64, **{option: value})(sequence()), build()(sequence())) > 1e-3

@@ -296,6 +296,8 @@ def test_taps_that_have_to_come_with_the_samples() -> None:
     state = conv.init_state(2, 3)
     with pytest.raises(TypeError, match="k_t is None"):
         conv.step(X, state)
+    with pytest.raises(TypeError, match="state.pending is .*float32.*, but k_t is .*float64"):
+        conv.step(X, state, X.double())
     with pytest.raises(ValueError, match=r"k_t is a \(2, 4\)"):
         conv.step(X, state, torch.zeros(2, 4))
     with pytest.raises(ValueError, match=r"k is a \(2, 3, 4\)"):
