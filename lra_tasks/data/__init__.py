@@ -1,7 +1,7 @@
 """Tasks: each a Lightning data module that prepares, caches and loads one data set.
 
->>> sorted(TASKS)
-['associative_recall', 'listops', 'pathfinder32', 'pmnist', 'smnist']
+>>> "listops" in TASKS, TASKS["listops"].info.n_classes
+(True, 10)
 """
 
 from __future__ import annotations
@@ -11,13 +11,17 @@ from typing import Any
 
 from longconv._checks import check_choice, check_options
 from lra_tasks.data.base import Batch, Task, TaskInfo
+from lra_tasks.data.cifar import ColourCIFAR, GrayCIFAR
 from lra_tasks.data.errors import DataError
+from lra_tasks.data.fashion import Fashion
 from lra_tasks.data.listops.task import ListOps
 from lra_tasks.data.mnist import PermutedMNIST, SequentialMNIST
 from lra_tasks.data.pathfinder.task import Pathfinder32
 from lra_tasks.data.recall import AssociativeRecall
 
-_ALL: tuple[type[Task], ...] = (SequentialMNIST, PermutedMNIST, ListOps, Pathfinder32, AssociativeRecall)
+_ALL: tuple[type[Task], ...] = (
+    SequentialMNIST, PermutedMNIST, Fashion, ColourCIFAR, GrayCIFAR, ListOps, Pathfinder32, AssociativeRecall
+)  # fmt: skip
 TASKS: dict[str, type[Task]] = {task.info.name: task for task in _ALL}
 """Every task by name; a new one enters here."""
 

@@ -33,6 +33,9 @@ DEFAULT_PRESET = "quick"
 DEFAULT_MIXERS = {
     "smnist": "s4d",
     "pmnist": "s4d",
+    "fashion": "s4d",
+    "image": "s4d",
+    "scifar": "s4d",
     "listops": "s4d",
     "pathfinder32": "s4d",
     "associative_recall": "hyena",

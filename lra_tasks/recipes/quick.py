@@ -25,6 +25,20 @@ DIGITS = Preset(
     mixers={**STATE_SPACES, "hyena": IMPLICIT, "orchid": IMPLICIT},
 )
 
+# Twelve times the digits: fewer passes.
+CLOTHES = Preset(base=DIGITS.base.override({"trainer": {"max_epochs": 3}}), mixers=DIGITS.mixers)
+
+PICTURES = Preset(
+    base=Recipe(
+        data={"batch_size": 50},
+        model=ModelSettings(d_model=64, n_layers=3, norm="batch", prenorm=True, dropout=0.1),
+        mixer_options={"bidirectional": True},
+        optimizer=OptimizerSettings(lr=0.01, weight_decay=0.05, filter_lr=0.001),
+        trainer=TrainerSettings(max_epochs=4),
+    ),
+    mixers=STATE_SPACES,
+)
+
 # Expressions of 100 to 400 symbols: 6400 of the official 500 to 2000 teach a small model little more than chance.
 LISTOPS = Preset(
     base=Recipe(
@@ -71,6 +85,9 @@ RECALL = Preset(
 QUICK: dict[str, Preset] = {
     "smnist": DIGITS,
     "pmnist": DIGITS,
+    "fashion": CLOTHES,
+    "image": PICTURES,
+    "scifar": PICTURES,
     "listops": LISTOPS,
     "pathfinder32": PATHFINDER,
     "associative_recall": RECALL,

@@ -21,7 +21,7 @@ from rich.console import Console
 
 from lra_tasks import cli, plots
 from lra_tasks.data.base import Sample
-from lra_tasks.data.mnist import DigitSequences
+from lra_tasks.data.pixels import Pixels
 from lra_tasks.errors import RunError
 from lra_tasks.evaluation import evaluate
 from lra_tasks.module import SequenceModule, learning_rate_factor
@@ -166,10 +166,10 @@ def test_missing_and_corrupt_data_are_named(
 def test_a_file_that_cannot_be_read_is_not_taken_for_one_that_cannot_be_written(
     tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fail(self: DigitSequences, index: int) -> Sample:
+    def fail(self: Pixels, index: int) -> Sample:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), "/data/images.npy")
 
-    monkeypatch.setattr(DigitSequences, "__getitem__", fail)
+    monkeypatch.setattr(Pixels, "__getitem__", fail)
     assert main(tiny(tmp_path / "run", data_dir)) == 1
     error = capsys.readouterr().err
     assert "/data/images.npy" in error and "cannot write" not in error and "Traceback" not in error

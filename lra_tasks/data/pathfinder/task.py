@@ -37,34 +37,15 @@ from lra_tasks.data.errors import DataError
 from lra_tasks.data.parallel import in_order, progress_bar
 from lra_tasks.data.pathfinder.draw import draw_chunk
 from lra_tasks.data.pathfinder.official import Entry, find_release, read_entries, read_picture
+from lra_tasks.data.pixels import Pixels
 
 log = logging.getLogger(__name__)
 
 SPLIT_SEED = 42
 _CHUNK = 500
 """Pictures a chunk."""
-
-
-class Pictures(Dataset[Sample]):
-    """Some pictures of one memory-mapped file as sequences of pixels; the file is opened where it is first read."""
-
-    def __init__(self, folder: Path, chosen: np.ndarray) -> None:
-        self.path = folder / "images.npy"
-        self.chosen = chosen
-        self.labels = np.load(folder / "labels.npy")[chosen]
-        self._images: np.ndarray | None = None
-
-    def __len__(self) -> int:
-        return len(self.chosen)
-
-    def __getitem__(self, index: int) -> Sample:
-        if self._images is None:
-            self._images = np.load(self.path, mmap_mode="r")
-        pixels = torch.from_numpy(self._images[self.chosen[index]].reshape(-1, 1).astype(np.float32))
-        return {"inputs": pixels / 127.5 - 1, "label": int(self.labels[index])}
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_images": None}
+_MIDDLE = (0.5,)
+"""Mean and deviation that bring pixels to [-1, 1]."""
 
 
 class Pathfinder32(Task):
@@ -141,13 +122,16 @@ class Pathfinder32(Task):
 
     def load(self, folder: Path) -> dict[str, Dataset[Sample]]:
         """The three splits of the memory-mapped pictures."""
-        n = len(np.load(folder / "labels.npy", mmap_mode="r"))
+        labels = np.load(folder / "labels.npy")
+        n = len(labels)
         order = np.arange(n)
         if self.split == "random":
             order = torch.randperm(n, generator=torch.Generator().manual_seed(SPLIT_SEED)).numpy()
         train, val, _ = fractions(n, 0.1, 0.1)
         parts = {"train": order[:train], "val": order[train : train + val], "test": order[train + val :]}
-        return {split: Pictures(folder, chosen) for split, chosen in parts.items()}
+        return {
+            split: Pixels(folder / "images.npy", labels, chosen, _MIDDLE, _MIDDLE) for split, chosen in parts.items()
+        }
 
     def _generate(self, folder: Path) -> None:
         labels: list[np.ndarray] = []

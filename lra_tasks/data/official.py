@@ -1,0 +1,79 @@
+"""Tasks whose data is only read, in the layout in which it is published."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from lra_tasks.data.base import Task, marks, official_folder
+from lra_tasks.data.errors import DataError
+
+SPLIT_SEED = 42
+
+
+class OfficialTask(Task):
+    """A task that reads published files; a subclass says which (``files``) and what of its options shapes the cache.
+
+    Args:
+        data_dir: where prepared data is kept; None for $LONGCONV_DATA or ~/.cache/longconv.
+        batch_size: samples a batch.
+        num_workers: processes that load batches; 0 loads them in the training process.
+        seed: of the training order; not of the data.
+        official_dir: folder of the published files; None looks in data_dir.
+    """
+
+    def __init__(
+        self,
+        data_dir: str | Path | None = None,
+        batch_size: int = 50,
+        num_workers: int = 0,
+        seed: int = 0,
+        *,
+        official_dir: str | Path | None = None,
+    ) -> None:
+        super().__init__(data_dir, batch_size, num_workers, seed)
+        self.official_dir = official_folder(official_dir)
+
+    @property
+    def read_from(self) -> Path:
+        """The folder in which the published files are looked for."""
+        return self.data_dir.absolute() if self.official_dir is None else self.official_dir
+
+    @abstractmethod
+    def files(self) -> Sequence[Path]:
+        """The files that stand for the whole of the data.
+
+        Raises:
+            DataError: they are not there; says what is expected and where to get it.
+        """
+
+    def shaping(self) -> dict[str, Any]:
+        """The options that change the prepared files, as JSON values."""
+        return {}
+
+    def parameters(self) -> dict[str, Any]:
+        """The folder of the published files, and the options that change what is made of them."""
+        official = None if self.official_dir is None else str(self.official_dir)
+        return {"version": 1, "official": official, **self.shaping()}
+
+    def source(self) -> Any:
+        """Names, sizes and times of the published files."""
+        with suppress(DataError):
+            return marks(self.files())
+
+
+def first_folder(folder: Path, layouts: Iterable[str], name: str) -> Path | None:
+    """The first of the folders ``layouts`` below ``folder`` that has an entry ``name``."""
+    return next((found for layout in layouts if ((found := folder / layout) / name).exists()), None)
+
+
+def held_out(n: int, n_val: int) -> tuple[np.ndarray, np.ndarray]:
+    """The numbers of the samples to train and to validate on: a permutation seeded with 42, the last of it held out."""
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(SPLIT_SEED)).numpy()
+    return order[: n - n_val], order[n - n_val :]
