@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from longconv import _autocast
 from longconv._checks import FLOATS, check_bool, check_device, check_int, check_shape, check_tensor, describe
 from longconv.streaming.levels import Levels
 from longconv.streaming.products import Known, Streamed, TapRange, Taps
 from longconv.streaming.state import OnlineState, Pieces
+
+WHOLE = 8
+"""Blocks of a chunk from which on it is taken as a whole, if it is no shorter than what came before."""
 
 
 class OnlineConv:
@@ -18,19 +22,20 @@ class OnlineConv:
     .. math:: y_t = \sum_{j \le t} k_j\, x_{t-j}
 
     for every sample of a batch and every channel. L steps take O(L log^2 L) operations and O(L) memory (O(K) where the
-    filter ends), however the stream is cut; a chunk of T samples costs FFT convolutions of O(T) samples. No step does
-    more than the work of a block on all channels, or of all blocks on one channel: the long FFTs of different channels
-    come at different times. The exception is a function of the length alone for a filter that goes on for ever: it is
-    called for all taps again whenever the time reaches a power of two, where one with ``ranges`` gives 4 S new ones a
-    block. State goes in and comes out: nothing of a state that was given is changed, and what a step doesn't touch is
-    handed on by reference.
+    filter ends), however the stream is cut. A chunk of T samples costs FFT convolutions of O(T) samples: where it is
+    long, and no shorter than all before it, two of T, one for its outputs and one for what it adds to those after it.
+    No step does more than the work of a block on all channels, or of all blocks on one channel: the long FFTs of
+    different channels come at different times. The exception is a function of the length alone for a filter that goes
+    on for ever: it is called for all taps again whenever the time reaches a power of two, where one with ``ranges``
+    gives 4 S new ones a block. State goes in and comes out: nothing of a state that was given is changed, and what a
+    step doesn't touch is handed on by reference.
 
     Args:
         k: the filter: taps (H, K), or (B, H, K) with one filter a sample; or a function length -> so many taps, of
             which fewer are a prefix of more; or None for a filter that is a stream itself, whose tap k[t] comes with
             sample x[t].
         length: K, where ``k`` is a function: taps from there on are zero. None: the filter goes on for ever; by time t
-            it is asked for at most 4 t taps (2 S at the start).
+            it is asked for at most 4 (t + S) taps.
         ranges: whether the function takes a start and a stop, k(start, stop), and gives the stop - start taps in
             between.
         block: S, a power of two. It changes no result.
@@ -117,10 +122,9 @@ class OnlineConv:
                 raise ValueError("channels is None, expected H: the filter is a stream, and doesn't show it yet")
             wide = torch.promote_types(dtype or torch.get_default_dtype(), torch.float32)
             pending = torch.zeros(self.block, batch_size, channels, device=device, dtype=wide)
-            return OnlineState(pending, (), (), (), (), pending.new_empty(0, 0))
+            return self._empty(pending, ())
         k = self.products.first(batch_size, channels, device, dtype)
-        pending = k[1].new_zeros(self.block, batch_size, k[1].shape[-2])
-        return OnlineState(pending, (), (), (), k, pending.new_empty(0, 0))
+        return self._empty(k[1].new_zeros(self.block, batch_size, k[1].shape[-2]), k)
 
     def step(self, x_t: Tensor, state: OnlineState, k_t: Tensor | None = None) -> tuple[Tensor, OnlineState]:
         """One sample.
@@ -165,10 +169,16 @@ class OnlineConv:
             check_tensor("x", x, "(B, H, T)", ndim=3, dtypes=FLOATS)
             state = self.init_state(x.shape[0], x.shape[1], device=x.device, dtype=x.dtype)
         z = self._checked("x", x, "k", k, "(B, H, T)", state)
-        outputs, start = [x.new_empty(*x.shape[:2], 0)], 0
+        outputs, start, length = [x.new_empty(*x.shape[:2], 0)], 0, x.shape[2]
         with _autocast.off(x.device):
-            while start < x.shape[2]:
-                room, left = state.pending.shape[0], x.shape[2] - start
+            if length >= WHOLE * self.block and not (state.samples or state.clock.shape[0]):
+                start = length // self.block * self.block
+                y, state = self._taken_whole(z[..., :start], state, 0)
+                outputs.append(y.to(x.dtype))
+                if start == length:
+                    return outputs[1], state
+            while start < length:
+                room, left = state.pending.shape[0], length - start
                 size = min(room, left) if room else left // self.block * self.block
                 part = z[..., start : start + size]
                 start += size
@@ -184,6 +194,13 @@ class OnlineConv:
 
     # --- blocks -------------------------------------------------------------------------------------------------------
 
+    def _empty(self, pending: Tensor, k: tuple[Tensor, ...]) -> OnlineState:
+        """The first state."""
+        _, batch, channels = pending.shape
+        tail = pending.new_empty(batch, channels, 0)
+        old = tail.repeat(2, 1, 1) if isinstance(self.products, Streamed) else tail
+        return OnlineState(pending, (), (), (), k, pending.new_empty(0, 0, 0), tail, old)
+
     def _within(self, z: Tensor, state: OnlineState) -> tuple[Tensor, OnlineState]:
         """A chunk z (Z, H, T) that fits into the block under way."""
         size = z.shape[-1]
@@ -195,35 +212,84 @@ class OnlineConv:
         """The next block begins: what all samples so far add to it."""
         n = state.clock.shape[0] + 1
         blocks = (*state.blocks, torch.stack(state.samples, -1))[-2:]
-        window = torch.cat(blocks, -1)
+        window, origin = torch.cat(blocks, -1), state.origin(n)
         k = self.products.grown(state.k, n, n, window)
-        levels = Levels(self.products, state, k, n)
+        levels = Levels(self.products, state, k, n, origin)
         levels.fire(n, 0, 0, window)
-        pending = levels.plus_above(self.products.base(window, n, k), n, 0, 0).permute(2, 0, 1).contiguous()
-        return OnlineState(pending, (), blocks, levels.frozen(), k, state.clock.new_empty(n, 0))
+        window = self.products.newer(window, n, origin.time)
+        own = (
+            self.products.base(window, n, k)
+            if window.shape[-1]
+            else state.pending.new_zeros(*state.tail.shape[:2], self.block)
+        )
+        pending = levels.plus_above(own, n, 0, 0)
+        if origin.time:
+            pending = pending + self._tail(state, n, n + 1)
+        pending = pending.permute(2, 0, 1).contiguous()
+        tail, old, o = state.tail, state.old, state.clock.shape[1]
+        if not origin.time:
+            tail = tail.new_empty(*tail.shape[:2], 0)
+            if n >= o + (1 << self.products.levels(o)):
+                old, o = old.new_empty(*old.shape[:2], 0), 0
+        return OnlineState(pending, (), blocks, levels.frozen(), k, state.clock.new_empty(n, o, 0), tail, old)
 
     def _whole_blocks(self, z: Tensor, state: OnlineState) -> tuple[Tensor, OnlineState]:
-        """A chunk z (Z, H, M S) of M blocks that follows a full block; after it the last of them is full.
+        """A chunk z (Z, H, M S) of M blocks that follows a full block; after it the last of them is full."""
+        n, count = state.clock.shape[0] + 1, z.shape[-1] // self.block
+        origin, reach = state.origin(n), self.products.reach
+        c = min(count.bit_length() - 1, self.products.levels(n + count - 1))
+        if count >= WHOLE and (count >= reach(n) or reach(2 << c) > origin.until - origin.time > 0):
+            return self._taken_whole(z, state, n)
+        return self._gone_on(z, state, c)
 
-        With 2^c <= M, the levels up to c are due for all channels: their outputs are one convolution, and what they
-        leave is made from the samples anew. The levels above go on piece by piece.
+    def _taken_whole(self, z: Tensor, state: OnlineState, n: int) -> tuple[Tensor, OnlineState]:
+        """A long chunk, at time n: one convolution for its outputs, one for what all samples add to those after it."""
+        S, last = self.block, n - 1 + z.shape[-1] // self.block
+        history = min(n, 2 << self.products.levels(n))
+        whole = torch.cat([*self._past(state, n, history), z], -1) if n else z
+        k = self.products.grown(state.k, n, last, whole)
+        y, tail = self.products.whole(whole, z.shape[-1], last + 1, k)
+        kept = S * (2 << self.products.levels(last))
+        old = whole if kept >= whole.shape[-1] else whole[..., -kept:].clone()
+        state = state._replace(levels=(), k=k, clock=state.clock.new_empty(last, last + 1, 0), tail=tail, old=old)
+        levels = Levels(self.products, state, k, last, state.origin(last))
+        levels.begin(last)
+        return y, self._at_end(z, whole, state, levels)
+
+    def _gone_on(self, z: Tensor, state: OnlineState, c: int) -> tuple[Tensor, OnlineState]:
+        """A chunk of 2^c blocks and more, up to twice as many.
+
+        The levels up to c are due for all channels: their outputs are one convolution, and what they leave is made from
+        the samples anew. The levels above go on piece by piece.
         """
-        S, n, count = self.block, state.clock.shape[0] + 1, z.shape[-1] // self.block
-        last = n + count - 1
-        c = min(count.bit_length() - 1, self.products.levels(last))
-        history = self.products.history(c, n)
+        n = state.clock.shape[0] + 1
+        last, origin, history = n - 1 + z.shape[-1] // self.block, state.origin(n), self.products.history(c, n)
         whole = torch.cat([*self._past(state, n, history), z], -1)
         k = self.products.grown(state.k, n, last, whole)
-        levels = Levels(self.products, state, k, last)
-        head = self.products.first_taps(c, state) if history < n else None
-        y = self.products.chunk(c, whole, z.shape[-1], head, k)
+        levels = Levels(self.products, state, k, last, origin)
+        head = self.products.first_taps(c, state) if history < n or origin.time else None
+        y = self.products.chunk(c, self.products.newer(whole, last + 1, origin.time), z.shape[-1], head, k)
+        if origin.time:
+            tail = self._tail(state, n, last + 1)
+            y = y + F.pad(tail, (0, y.shape[-1] - tail.shape[-1]))
         if c < len(levels.levels):
             y = y + levels.go_on(n, last, c, whole)
         levels.renew(last, c, whole)
+        state = state._replace(k=k, clock=state.clock.new_empty(last, state.clock.shape[1], 0))
+        return y, self._at_end(z, whole, state, levels)
+
+    def _at_end(self, z: Tensor, whole: Tensor, state: OnlineState, levels: Levels) -> OnlineState:
+        """The state when the last block of a chunk z is full; ``whole`` ends with it."""
+        S, last = self.block, state.clock.shape[0]
         blocks = whole[..., -S * min(last + 1, 3) : -S].clone().split(S, -1)
         pending = state.pending.new_empty(0, *state.pending.shape[1:])
-        clock = state.clock.new_empty(last, 0)
-        return y, OnlineState(pending, _by_time(z[..., -S:]), blocks, levels.frozen(), k, clock)
+        samples = _by_time(z[..., -S:])
+        return state._replace(pending=pending, samples=samples, blocks=blocks, levels=levels.frozen())
+
+    def _tail(self, state: OnlineState, first: int, last: int) -> Tensor:
+        """Of the tail, what it adds to the blocks from ``first`` up to ``last``; fewer where it ends before."""
+        o = state.clock.shape[1]
+        return state.tail[..., (first - o) * self.block : (last - o) * self.block]
 
     def _past(self, state: OnlineState, n: int, count: int) -> list[Tensor]:
         """The samples (Z, H, ...) of the last ``count`` of n whole blocks, in parts; ``state`` holds the last one."""
@@ -236,6 +302,9 @@ class OnlineConv:
             rows = []
             for j, window in enumerate(level.windows):
                 start = n - 1 - pieces.since(p, j, n - 1) - window.shape[-1] // S
+                if not window.shape[-1]:
+                    low, high = pieces.rows(p, j)
+                    window, start = state.old[:, low:high], state.clock.shape[1] - state.old.shape[-1] // S
                 rows.append(window[..., (first - start) * S : (beyond - start) * S])
             parts.append(torch.cat(rows, 1))
         return parts[::-1]
@@ -263,7 +332,7 @@ class OnlineConv:
             if k is not None:
                 raise ValueError(f"{k_name} is {describe(k)}, expected None: the filter is known ahead")
             check_device("state.k", state.k[1], x_name, x)
-            return x.to(pending.dtype, copy=True)
+            return x.to(pending.dtype, copy=True, memory_format=torch.contiguous_format)
         check_tensor(k_name, k, symbols, ndim=ndim, dtypes=FLOATS)
         assert k is not None
         check_shape(k_name, k, x.shape, symbols)

@@ -4,6 +4,9 @@ Every product x[i] k[j], which belongs to the output i + j, is on one level: of 
 with j in [S_p, 2 S_p); of a filter that is a stream, whose tap k[j] is known at time j, those with min(i, j) there: the
 samples with the first taps, and the taps with the first samples. With S_0 = 0 that holds for level 0 too.
 
+After a chunk that was taken as a whole the levels leave out what its tail has: all products of samples (and taps)
+before its end o that belong to outputs before the tail's end.
+
 Symbols as in :mod:`longconv.streaming.state`. Convolutions are written for windows that end where the known ends: the
 last outputs that they reach are the last that fft_conv gives.
 """
@@ -20,7 +23,7 @@ from torch.nn import functional as F
 
 from longconv._checks import FLOATS, check_shape, check_tensor, describe
 from longconv.ops.fft_conv import fft_conv
-from longconv.streaming.state import OnlineState
+from longconv.streaming.state import OnlineState, Origin
 
 Taps = Callable[[int], Tensor]
 """Length -> the first taps, (H, length) or (B, H, length)."""
@@ -62,17 +65,38 @@ class Products(ABC):
         """The same with a chunk z (Z, H, T) of T <= S - r samples."""
 
     @abstractmethod
+    def reach(self, n: int) -> int:
+        """To how many of n blocks after its own a sample adds."""
+
+    @abstractmethod
     def base(self, window: Tensor, n: int, k: tuple[Tensor, ...]) -> Tensor:
-        """Of level 0, what the samples before block n add to its outputs: (B, H, S); ``window`` the last two blocks."""
+        """Of level 0, what the samples before block n add to its outputs: (B, H, S).
+
+        ``window`` are those of the last two blocks, or of the last one where the others are old.
+        """
 
     @abstractmethod
     def outputs(
-        self, p: int, rows: tuple[int, int], end: int, window: Tensor, head: Tensor | None, k: tuple[Tensor, ...]
+        self,
+        p: int,
+        rows: tuple[int, int],
+        end: int,
+        window: Tensor,
+        head: Tensor | None,
+        k: tuple[Tensor, ...],
+        origin: Origin,
     ) -> Tensor:
         """Of level p, what the samples before ``end`` add to the outputs before end + 2^p, of a piece's rows.
 
         (B, rows, S_p), or fewer where the first of these are zero; ``window`` and ``head`` are those of a
         :class:`~longconv.streaming.state.Level`.
+        """
+
+    @abstractmethod
+    def whole(self, whole: Tensor, length: int, n: int, k: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        """The last ``length`` outputs (B, H, length) of samples that end at time n, and their tail (B, H, ...).
+
+        ``whole`` (Z, H, ...) are all samples, or as many as the filter reaches before the last ``length``.
         """
 
     @abstractmethod
@@ -86,6 +110,10 @@ class Products(ABC):
     @abstractmethod
     def history(self, c: int, n: int) -> int:
         """How many of n blocks a chunk needs for the levels 0 to c."""
+
+    def newer(self, window: Tensor, end: int, time: int) -> Tensor:
+        """Of samples ``window`` that end at time ``end``, those from ``time`` on."""
+        return window[..., max(window.shape[-1] - max(end - time, 0) * self.block, 0) :]
 
     def head(self, p: int, end: int, window: Tensor) -> Tensor:
         """The head of a piece of level p from its samples ``window`` that end at time ``end``."""
@@ -136,6 +164,9 @@ class Known(Products):
     def fits(self, state: OnlineState) -> bool:
         return len(state.k) >= 2 and state.k[0].shape[1] in (1, state.pending.shape[1])
 
+    def reach(self, n: int) -> int:
+        return n if self.length is None else min(n, -((1 - self.length) // self.block))
+
     def levels(self, n: int) -> int:
         most = int(n).bit_length()
         if self.length is None:
@@ -145,26 +176,31 @@ class Known(Products):
     def grown(self, k: tuple[Tensor, ...], first: int, last: int, whole: Tensor) -> tuple[Tensor, ...]:
         if self.length is not None:
             return k
-        cuts = sorted({self._need(n) for n in range(first - 1, last + 1)})
-        if len(cuts) == 1:
+        have = need = len(k) - 2
+        while self._cut(need) < self._need(last):
+            need += 1
+        if have == need:
             return k
+        cuts = [self._cut(i) for i in range(have, need + 1)]
         new = self._taken(cuts[0], cuts[-1], k[1]).to(k[1])
         return (*k, *new.split([stop - start for start, stop in pairwise(cuts)], -1))
 
     def _need(self, n: int) -> int:
-        """How many taps there are at time n, where the filter goes on for ever: all that the levels use, or more.
+        """How many taps the levels use by time n, or more, where the filter goes on for ever.
 
-        Of ranges 4 S more a block, so that a level's taps are there when it begins; else they double.
+        A piece due at n uses those up to n + 2^p; with ranges the new ones are the same number for every block.
         """
-        if n == 0 or not self.ranges:
-            return 2 * self.block << self.levels(n)
-        return 4 * self.block * n
+        return self.block * (3 * n + 2 if self.ranges else n + 1 + (1 << self.levels(n)))
+
+    def _cut(self, i: int) -> int:
+        """Where part i of the taps ends: parts of ranges are of one size, else they double what there is."""
+        return self.block * (2 + 4 * i) if self.ranges else 2 * self.block << i
 
     def _between(self, k: tuple[Tensor, ...], start: int, stop: int, rows: tuple[int, int]) -> Tensor:
         """The taps in a range of some channels, from the parts in which they came."""
-        first = start // (4 * self.block) if self.ranges else 0
-        at, parts = self._need(first - 1) if first else 0, []
-        for part in k[1 + first :]:
+        skipped = max(0, (start // self.block + 2) // 4) if self.ranges and self.length is None else 0
+        at, parts = self._cut(skipped - 1) if skipped else 0, []
+        for part in k[1 + skipped :]:
             if at >= stop:
                 break
             parts.append(part[..., slice(*rows), max(start - at, 0) : stop - at])
@@ -184,10 +220,43 @@ class Known(Products):
         return fft_conv(F.pad(window, (0, S)), k[1][..., 1 : 2 * S])[..., -S - 1 : -1]
 
     def outputs(
-        self, p: int, rows: tuple[int, int], end: int, window: Tensor, head: Tensor | None, k: tuple[Tensor, ...]
+        self,
+        p: int,
+        rows: tuple[int, int],
+        end: int,
+        window: Tensor,
+        head: Tensor | None,
+        k: tuple[Tensor, ...],
+        origin: Origin,
     ) -> Tensor:
-        S = self.block << p
-        return fft_conv(window, self._between(k, S, 2 * S, rows))[..., -S:]
+        o, until = origin
+        if end >= until:
+            return self._outputs(p, rows, window, k)
+        beyond = (end + (1 << p) - until) * self.block if o + self.reach(2 << p) > until else 0
+        if beyond <= 0:
+            return self._outputs(p, rows, self.newer(window, end, o), k)
+        y = self._outputs(p, rows, window, k)[..., -beyond:]
+        if o + (1 << p) >= until:
+            return y
+        return torch.cat((self._outputs(p, rows, self.newer(window, end, o), k)[..., :-beyond], y), -1)
+
+    def _outputs(self, p: int, rows: tuple[int, int], window: Tensor, k: tuple[Tensor, ...]) -> Tensor:
+        """The same of all samples of the window."""
+        S, size = self.block << p, window.shape[-1]
+        return fft_conv(window, self._between(k, S, S + min(S, size), rows))[..., -S:] if size else window
+
+    def whole(self, whole: Tensor, length: int, n: int, k: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        size = self.reach(n) * self.block
+        taps = self._between(k, 0, max(2 * size, 1), (0, whole.shape[1]))
+        y = fft_conv(whole, taps)[..., -length:]
+        if size == 0:
+            return y, y[..., :0]
+        behind, ahead = taps[..., 1:size].flip(-1), taps[..., size:]
+        if taps.shape[-1] < size:
+            behind = F.pad(behind, (size - taps.shape[-1], 0))
+        if taps.shape[-1] <= size:
+            ahead = torch.zeros_like(taps[..., :1])
+        return y, fft_conv(whole[..., -size:], ahead, k_reverse=behind if size > 1 else None)
 
     def chunk(self, c: int, whole: Tensor, length: int, head: Tensor | None, k: tuple[Tensor, ...]) -> Tensor:
         return fft_conv(whole, self._between(k, 0, 2 * self.block << c, (0, whole.shape[1])))[..., -length:]
@@ -201,6 +270,9 @@ class Streamed(Products):
 
     def fits(self, state: OnlineState) -> bool:
         return not state.k or state.k[0].shape[1] == 2 * state.pending.shape[1]
+
+    def reach(self, n: int) -> int:
+        return n
 
     def levels(self, n: int) -> int:
         return int(n).bit_length()
@@ -242,16 +314,39 @@ class Streamed(Products):
         return _folded(fft_conv(F.pad(self._from(window, n, 0, 2), (0, S)), k[1])[..., -S:])
 
     def outputs(
-        self, p: int, rows: tuple[int, int], end: int, window: Tensor, head: Tensor | None, k: tuple[Tensor, ...]
+        self,
+        p: int,
+        rows: tuple[int, int],
+        end: int,
+        window: Tensor,
+        head: Tensor | None,
+        k: tuple[Tensor, ...],
+        origin: Origin,
     ) -> Tensor:
         S, first = self.block << p, 1 << p
-        if end <= first:
+        old = origin.time if end < origin.until else 0
+        if end <= max(first, old):
             return window[: len(window) // 2, :, :0]
+        if 2 * first <= old:
+            window = self.newer(window, end, old)
         if end < 2 * first:
-            x, taps = _halves(window[..., (first - end) * self.block :])
-            return fft_conv(x, taps)
-        assert head is not None
-        return _folded(fft_conv(self._from(window, end, first, 2 * first), head)[..., -S:])
+            x, taps = _halves(self.newer(window, end, first))
+            y = fft_conv(x, taps)
+        else:
+            assert head is not None
+            window = self._from(window, end, first, 2 * first)
+            y = _folded(fft_conv(window, head)[..., -S:])
+            x, taps = self.newer(_halves(window)[0], end, first), _halves(head)[0]
+        count = x.shape[-1] - (end - old) * self.block
+        if count <= 0 or not first < old < 2 * first:
+            return y
+        x = F.pad(x[..., :count], (0, x.shape[-1] - count))  # of the samples and taps of the level some are old
+        return y - fft_conv(x, taps[..., : (old - first) * self.block])[..., -S:]
+
+    def whole(self, whole: Tensor, length: int, n: int, k: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        x, taps = _halves(whole)
+        tail = fft_conv(x, torch.zeros_like(taps[..., :1]), k_reverse=taps[..., 1:].flip(-1))
+        return fft_conv(x, taps)[..., -length:], tail
 
     def chunk(self, c: int, whole: Tensor, length: int, head: Tensor | None, k: tuple[Tensor, ...]) -> Tensor:
         if head is None:
@@ -263,6 +358,8 @@ class Streamed(Products):
         return n if n <= 4 << c else 2 << c
 
     def first_taps(self, c: int, state: OnlineState) -> Tensor | None:
+        if state.old.shape[-1]:
+            return _swapped(state.old[..., : 2 * self.block << c])
         return torch.cat([state.k[1], *(torch.cat(level.heads, 1) for level in state.levels[:c])], -1)
 
     def head(self, p: int, end: int, window: Tensor) -> Tensor:

@@ -24,6 +24,18 @@ class Level(NamedTuple):
     """Where the filter is a stream: (2 B, rows, S_p), its taps and below them samples in [S_p, 2 S_p), once there."""
 
 
+class Origin(NamedTuple):
+    """The end of a chunk that was taken as a whole, and how long its tail goes on; times are in blocks."""
+
+    time: int
+    """o: samples before it are old."""
+    until: int
+    """The tail has all that old samples (with old taps) add to the outputs before this time."""
+
+
+NOWHERE = Origin(0, 0)
+
+
 class OnlineState(NamedTuple):
     """State of an :class:`OnlineConv`, with r samples of a block taken, 0 <= r <= S."""
 
@@ -40,7 +52,17 @@ class OnlineState(NamedTuple):
     Where the filter is a stream: its taps and below them the samples, of the first block (S, 2 B, H) and of the first
     two (2 B, H, 2 S), once there."""
     clock: Tensor
-    """(n, 0): its shape counts the blocks before this one."""
+    """(n, o, 0): its shape counts the blocks before this one, and those until the end of a chunk taken as a whole."""
+    tail: Tensor
+    """(B, H, ...), what the samples before time o add to the outputs from o on; empty where there's no such chunk."""
+    old: Tensor
+    """(Z, H, ...), the last samples before time o, for pieces of channels that have not been due since."""
+
+    def origin(self, n: int) -> Origin:
+        """The end of the chunk that was taken as a whole, while its tail goes beyond time n."""
+        block, time = self.pending.shape[0] + len(self.samples), self.clock.shape[1]
+        until = time + self.tail.shape[-1] // block
+        return Origin(time, until) if n < until else NOWHERE
 
 
 class StreamConv(Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from torch.utils import _pytree as pytree
 
 from longconv import create_mixer, fft_conv
 from longconv.streaming import OnlineConv, OnlineState, products
-from tests.tolerances import assert_close, assert_same_state
+from tests.tolerances import assert_close
 
 KINDS = ("taps", "taps of each sample", "function", "function for ever", "function of ranges", "stream")
 CHAIN = 1e-12
@@ -68,17 +69,38 @@ def stream(conv: OnlineConv, x: Tensor, sizes: Sequence[int], k: Tensor | None =
     block=st.sampled_from([1, 2, 4]),
 )
 def test_any_cutting_is_the_convolution(kind: str, sizes: list[int], channels: int, taps: int, block: int) -> None:
-    """Outputs, and the state too, which depends on nothing but what has come so far."""
     length = sum(map(abs, sizes))
     conv, k = filters(kind, channels, taps, length, block)
     x, given_k = samples(channels, length), k if kind == "stream" else None
-    y, state = stream(conv, x, sizes, given_k)
+    y, _ = stream(conv, x, sizes, given_k)
     assert y.shape == x.shape
     if length:
         assert_close(y, fft_conv(x, k, backend="reference"), CHAIN)
-        stepped, stepped_state = stream(conv, x, [-1] * length, given_k)
+        stepped, _ = stream(conv, x, [-1] * length, given_k)
         assert_close(stepped, y, CHAIN)
-        assert_same_state(state, stepped_state, CHAIN)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        [9, *[-1] * 40],
+        [16, *[-1] * 70],
+        [33, *[-1] * 110],
+        [40, 3, 9, *[-1] * 30, 5, 64, *[-1] * 20],
+        [3, 20, *[-1] * 5, 8, *[-1] * 60, 100, *[-1] * 9],
+        [12, 12, 12, 12, *[-1] * 70, 30],
+    ],
+    ids=lambda sizes: f"{sizes[0]}-{len(sizes)}",
+)
+@pytest.mark.parametrize(("channels", "taps"), [(5, 300), (8, 20)])
+def test_going_on_after_long_chunks(kind: str, sizes: list[int], channels: int, taps: int) -> None:
+    """Until their tails end and beyond: what was taken as a whole goes over into levels."""
+    length = sum(map(abs, sizes))
+    conv, k = filters(kind, channels, taps, length, 1)
+    x = samples(channels, length)
+    y, _ = stream(conv, x, sizes, k if kind == "stream" else None)
+    assert_close(y, fft_conv(x, k, backend="reference"), CHAIN)
 
 
 @pytest.mark.parametrize("kind", ["taps", "function for ever", "stream"])
@@ -97,19 +119,49 @@ def test_float32_stream_of_16384_samples(kind: str) -> None:
     assert all(leaf.dtype == torch.float32 for leaf in pytree.tree_leaves(state))
 
 
+def count_samples(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A list that grows by the number of samples with every FFT convolution."""
+    sizes: list[int] = []
+
+    def counted(u: Tensor, k: Tensor, *, k_reverse: Tensor | None = None) -> Tensor:
+        sizes.append(u.numel())
+        return fft_conv(u, k, k_reverse=k_reverse)
+
+    monkeypatch.setattr(products, "fft_conv", counted)
+    return sizes
+
+
+@pytest.mark.parametrize("kind", ["taps", "function of ranges", "stream"])
+@pytest.mark.parametrize("length", [4096, 4000, 2100])
+def test_work_of_a_long_chunk(kind: str, length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It goes through two convolutions, and some of single channels; the steps after it have little to do each."""
+    sizes = count_samples(monkeypatch)
+    channels, block = 32, 16
+    conv, k = filters(kind, channels, 4 * length, 2 * length, block)
+    x = samples(channels, 2 * length)
+    whole = channels * 2 * length
+    with torch.no_grad():
+        _, state = conv.prefill(x[..., :length], None, k[..., :length] if kind == "stream" else None)
+        assert sizes[:2] == [2 * channels * (length // block * block)] * 2
+        assert sum(sizes) <= 2.6 * whole
+        assert sum(leaf.numel() for leaf in pytree.tree_leaves(state)) <= 8 * whole
+        work = []
+        for t in range(length, 2 * length):
+            sizes.clear()
+            _, state = conv.step(x[..., t], state, k[..., t] if kind == "stream" else None)
+            work.append(sum(sizes))
+    levels = int(math.log2(2 * length // block))
+    assert max(work) <= 8 * levels * 2 * channels * 2 * block
+    assert sum(work) <= 2.5 * levels * 2 * whole
+
+
 @pytest.mark.parametrize("kind", ["taps", "function of ranges", "stream"])
 def test_work_and_memory(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Samples that steps hand to FFTs: few at worst, of order L log L in all; numbers in the state: of order L.
 
     Taps that are asked for count as well.
     """
-    sizes: list[int] = []
-
-    def counted(u: Tensor, k: Tensor) -> Tensor:
-        sizes.append(u.numel())
-        return fft_conv(u, k)
-
-    monkeypatch.setattr(products, "fft_conv", counted)
+    sizes = count_samples(monkeypatch)
     channels, length, block = 64, 4096, 16
     conv, k = filters(kind, channels, length, length, block)
     if kind == "function of ranges":
@@ -147,6 +199,24 @@ def test_a_filter_for_ever_is_asked_for_few_taps() -> None:
         assert abs(y_t.item() - t - 1) < 1e-3
         assert max(asked) <= max(2 * 4, 4 * t)
     assert asked == sorted(set(asked)) and len(asked) <= 8
+
+
+@pytest.mark.parametrize(
+    "sizes", [[-1] * 1000, [7] * 140, [333, 1, 400, *[-1] * 200], [1000]], ids=lambda s: str(len(s))
+)
+def test_a_function_is_evaluated_at_doubling_lengths(sizes: list[int]) -> None:
+    """However a stream is cut: a number of times of order log L, and of order L taps in all."""
+    asked: list[int] = []
+
+    def taps(length: int) -> Tensor:
+        asked.append(length)
+        return torch.ones(1, length, dtype=torch.float64)
+
+    length, conv = sum(map(abs, sizes)), OnlineConv(taps, block=4)
+    y, _ = stream(conv, torch.ones(1, 1, length, dtype=torch.float64), sizes)
+    assert_close(y[0, 0], torch.arange(1.0, length + 1, dtype=torch.float64))
+    assert all(2 * before <= after for before, after in pairwise(asked))
+    assert max(asked) <= 4 * length
 
 
 @pytest.mark.parametrize("kind", ["taps", "stream"])
