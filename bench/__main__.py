@@ -44,7 +44,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--threads", type=int, nargs="+", help="thread counts (default: those of the case)")
     run.add_argument("--seconds", type=float, default=2.0, help="time for the rounds of a case")
     run.add_argument("--memory", action="store_true", help="measure peak memory too, in processes of their own")
-    run.add_argument("--quick", action="store_true", help="few rounds, one thread, and where no case is named one of every kind")
+    run.add_argument(
+        "--quick", action="store_true", help="few rounds, one thread, and where no case is named one of every kind"
+    )
     run.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     run.add_argument("--output", type=Path, help="JSON file; finished cases are in it even after Ctrl-C")
     show = commands.add_parser("table", help="print a results file as a Markdown table")

@@ -221,7 +221,7 @@ WAYS = ("again", "cached", "online", "distilled")
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(prog="python -m bench.generation", description="time a generated token")
-    parser.add_argument("--mixers", nargs="+", default=["s4", "s4d"], choices=longconv.list_mixers())
+    parser.add_argument("--mixers", nargs="+", default=["s4", "s4d"], choices=longconv.list_mixers(video=False))
     parser.add_argument("--position", type=int, default=4096, help="position of the generated tokens")
     parser.add_argument("--steps", type=int, default=40, help="steps of every side")
     parser.add_argument("--hyena", nargs="*", choices=WAYS, help="ways to generate with Hyena; all if none is named")

@@ -41,7 +41,8 @@ class AtomicCheckpointIO(CheckpointIO):
 class EpochCheckpoints(Checkpoint):
     """After each epoch: one more row of the history, ``best.ckpt`` where the epoch is the best yet, ``last.ckpt``.
 
-    The best epoch has the highest validation accuracy; among equals the lower validation loss, then the earlier epoch.
+    The best epoch has the highest validation accuracy; among equals, and where a task has none, the lower validation
+    loss, then the earlier epoch.
     The history travels inside the checkpoints, so a resumed run continues it. A kill between the two files is
     harmless: the resumed run repeats the epoch from ``last.ckpt`` and writes the same ``best.ckpt`` again.
 
@@ -59,7 +60,7 @@ class EpochCheckpoints(Checkpoint):
     @property
     def best(self) -> dict[str, float] | None:
         """The row of the best epoch, or None before the first."""
-        return max(self.history, key=lambda row: (row["val/accuracy"], -row["val/loss"]), default=None)
+        return max(self.history, key=_merit, default=None)
 
     def state_dict(self) -> dict[str, Any]:
         """The history, for a checkpoint."""
@@ -94,6 +95,12 @@ class EpochCheckpoints(Checkpoint):
         trainer.save_checkpoint(self.folder.last)
         if trainer.is_global_zero:
             write_history(self.folder.history, self.history)
+
+
+def _merit(row: dict[str, float]) -> tuple[float, float]:
+    """What the best epoch has most of."""
+    accuracy = row["val/accuracy"]
+    return (0.0 if math.isnan(accuracy) else accuracy), -row["val/loss"]
 
 
 def write_history(path: Path, history: list[dict[str, float]]) -> None:

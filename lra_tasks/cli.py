@@ -24,6 +24,7 @@ from lra_tasks.report import report
 from lra_tasks.results import Run, RunFolder, read_run
 from lra_tasks.selection import Selection, default_run_dir, select
 from lra_tasks.train import train
+from lra_tasks.video_module import score_table
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -104,8 +105,12 @@ def _evaluate(options: Namespace, console: Console) -> int:
     config, metrics = evaluate(
         Path(options.run), data_dir=options.data_dir, split=options.split, accelerator=options.accelerator
     )
-    accuracy = metrics[f"{options.split}/accuracy"]
     name = "validation" if options.split == "val" else "test"
+    if f"{options.split}/accuracy" not in metrics:
+        console.print(f"{config.mixer} on {config.task}: {name} rollouts", highlight=False)
+        console.print(score_table(metrics, options.split), highlight=False)
+        return 0
+    accuracy = metrics[f"{options.split}/accuracy"]
     console.print(f"{config.mixer} on {config.task}: {name} accuracy {100 * accuracy:.2f} %", highlight=False)
     return 0
 

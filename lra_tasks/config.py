@@ -9,9 +9,10 @@ from typing import Any
 
 import yaml
 
+from lra_tasks.data import VIDEO_TASKS
 from lra_tasks.errors import RunError, UsageError
 from lra_tasks.files import write_text
-from lra_tasks.recipes import ModelSettings, OptimizerSettings, Recipe, TrainerSettings
+from lra_tasks.recipes import ModelSettings, OptimizerSettings, Recipe, TrainerSettings, VideoSettings
 
 RESUME_MAY_CHANGE = (
     "data_dir",
@@ -49,7 +50,7 @@ class RunConfig:
     def to_dict(self) -> dict[str, Any]:
         """Nested dictionaries of plain values, the layout of ``config.yaml``."""
         values = {name: getattr(self, name) for name in _TOP}
-        return {**values, **asdict(self.recipe)}
+        return {**values, **_plain(asdict(self.recipe))}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RunConfig:
@@ -71,7 +72,8 @@ class RunConfig:
             if not isinstance(values[name], kinds):
                 raise UsageError(f"{name} is {values[name]!r}, which is of the wrong type")
         try:
-            sections: dict[str, Any] = {name: kind(**values[name]) for name, kind in _SECTIONS.items()}
+            classes = {**_SECTIONS, **({"model": VideoSettings} if values["task"] in VIDEO_TASKS else {})}
+            sections: dict[str, Any] = {name: kind(**values[name]) for name, kind in classes.items()}
         except (TypeError, ValueError) as error:
             raise UsageError(str(error)) from error
         recipe = Recipe(data=dict(values["data"]), mixer_options=dict(values["mixer_options"]), **sections)
@@ -114,6 +116,13 @@ _TOP: dict[str, tuple[type, ...]] = {
 }
 _OPTIONS = ("data", "mixer_options")
 _SECTIONS: dict[str, type] = {"model": ModelSettings, "optimizer": OptimizerSettings, "trainer": TrainerSettings}
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, which YAML has."""
+    if isinstance(value, Mapping):
+        return {name: _plain(inner) for name, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, tuple | list) else value
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

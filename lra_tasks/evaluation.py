@@ -10,19 +10,20 @@ import torch
 from torch import nn
 
 from longconv.mixers import Mixer
-from longconv.models import LanguageModel, SequenceClassifier
+from longconv.models import LanguageModel, SequenceClassifier, VideoPredictor
 from lra_tasks.config import RunConfig
-from lra_tasks.data import Task, create_task
+from lra_tasks.data import Task, VideoTask, create_task
 from lra_tasks.errors import RunError, UsageError
 from lra_tasks.files import load_checkpoint
-from lra_tasks.module import SequenceModule
+from lra_tasks.module import SequenceModule, TrainingModule
 from lra_tasks.results import RunFolder, read_config
 from lra_tasks.trainer import create_trainer, quiet_lightning
+from lra_tasks.video_module import VideoModule
 
 Split = Literal["val", "test"]
 
 
-def build(config: RunConfig) -> tuple[Task, SequenceModule]:
+def build(config: RunConfig) -> tuple[Task, TrainingModule]:
     """The task and the module with its initial parameters, drawn from the seed.
 
     Raises:
@@ -32,10 +33,21 @@ def build(config: RunConfig) -> tuple[Task, SequenceModule]:
     try:
         task = create_task(config.task, data_dir=config.data_dir, seed=config.seed, **recipe.data)
         torch.manual_seed(config.seed)
+        if isinstance(task, VideoTask):
+            return task, _build_video(task, config)
         model = _build_model(task, config)
     except (ValueError, TypeError) as error:
         raise UsageError(str(error)) from error
     return task, SequenceModule(model, recipe.optimizer, n_classes=task.info.n_classes, seed=config.seed)
+
+
+def _build_video(task: VideoTask, config: RunConfig) -> VideoModule:
+    """The module of a video predictor."""
+    settings: dict[str, Any] = asdict(config.recipe.model)
+    loss = settings.pop("loss")
+    options = dict(config.recipe.mixer_options)
+    model = VideoPredictor(task.channels, mixer=config.mixer, mixer_options=options, **settings)
+    return VideoModule(model, config.recipe.optimizer, loss=loss, task=task, seed=config.seed)
 
 
 def _build_model(task: Task, config: RunConfig) -> nn.Module:
@@ -46,9 +58,10 @@ def _build_model(task: Task, config: RunConfig) -> nn.Module:
     if not info.per_position:
         return SequenceClassifier(info.n_classes, d_input=info.d_input, n_tokens=info.n_tokens, **settings)
     assert info.n_tokens == info.n_classes
-    if settings.pop("pooling") is not None:
+    pooling = settings.pop("pooling")
+    if pooling is not None:
         raise ValueError(
-            f"model.pooling is {config.recipe.model.pooling!r}, expected null: {info.name} has a label at every "
+            f"model.pooling is {pooling!r}, expected null: {info.name} has a label at every "
             "position, so that nothing is pooled"
         )
     model = LanguageModel(info.n_tokens, **settings)
@@ -68,7 +81,7 @@ def _refuse_the_future(model: nn.Module, task: str) -> None:
                 )
 
 
-def restore(config: RunConfig, checkpoint: Path) -> tuple[Task, SequenceModule]:
+def restore(config: RunConfig, checkpoint: Path) -> tuple[Task, TrainingModule]:
     """The task, and the module with the parameters of a checkpoint.
 
     Raises:
@@ -82,8 +95,8 @@ def restore(config: RunConfig, checkpoint: Path) -> tuple[Task, SequenceModule]:
     return task, module
 
 
-def score(config: RunConfig, task: Task, module: SequenceModule, split: Split = "test") -> dict[str, float]:
-    """Loss and accuracy of a module on one device.
+def score(config: RunConfig, task: Task, module: TrainingModule, split: Split = "test") -> dict[str, float]:
+    """Loss and accuracy, or the scores of rollouts, of a module on one device.
 
     Args:
         config: the run's configuration; of its trainer's settings the accelerator and the precision count, and how
@@ -93,7 +106,7 @@ def score(config: RunConfig, task: Task, module: SequenceModule, split: Split = 
         split: which part of the data.
 
     Returns:
-        ``{"test/accuracy": ..., "test/loss": ...}``, or the same with "val".
+        ``{"test/accuracy": ..., "test/loss": ...}``, of video ``{"test/mse@10": ..., ...}``, or the same with "val".
 
     Raises:
         UsageError: this machine lacks the accelerator, or it the precision.

@@ -8,7 +8,8 @@ from rich.table import Table
 
 from longconv._checks import check_choice
 from longconv.mixers import list_mixers
-from lra_tasks.data import TASKS
+from longconv.models import VIDEO_MIXERS
+from lra_tasks.data import TASKS, VIDEO_TASKS, VideoTask
 from lra_tasks.errors import UsageError
 from lra_tasks.recipes import DEFAULT_MIXERS, list_presets
 
@@ -32,22 +33,31 @@ def _show_all(console: Console) -> None:
     for name, task in sorted(TASKS.items()):
         info = task.info
         sizes = "/".join(map(str, info.sizes))
-        chance = f"{100 * info.chance:.1f}"
-        table.add_row(name, str(info.length), str(info.n_classes), chance, sizes, " ".join(list_presets(name)))
+        classes, chance = str(info.n_classes), f"{100 * info.chance:.1f}"
+        if name in VIDEO_TASKS:
+            classes, chance = "", ""
+        table.add_row(name, str(info.length), classes, chance, sizes, " ".join(list_presets(name)))
     console.print(table)
     for name, task in sorted(TASKS.items()):
         console.print(f"{name}: {task.info.title}; default mixer {DEFAULT_MIXERS[name]}", highlight=False)
     console.print(f"mixers: {' '.join(list_mixers(video=False))}", highlight=False)
+    console.print(f"mixers of video: {' '.join(VIDEO_MIXERS)}", highlight=False)
 
 
 def _show_one(name: str, console: Console) -> None:
     info = TASKS[name].info
+    task = TASKS[name]
     values = f"{info.d_input} channel{'s' * (info.d_input > 1)}" if info.d_input else f"vocabulary {info.n_tokens}"
+    read = f"length {info.length}, {values}"
+    classes = f"{info.n_classes}; {info.metric} of guessing {100 * info.chance:.1f} %"
+    if issubclass(task, VideoTask):
+        read = f"videos, {task.channels} channel{'s' * (task.channels > 1)}"
+        classes = "none: the next frames are predicted"
     rows = {
         "task": f"{name}: {info.title}",
         "source": info.source,
-        "input": f"length {info.length}, {values}",
-        "classes": f"{info.n_classes}; {info.metric} of guessing {100 * info.chance:.1f} %",
+        "input": read,
+        "classes": classes,
         "sizes": "/".join(map(str, info.sizes)) + " for train/val/test",
         "split": info.split,
         "protocol": info.protocol,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC
 from typing import Any, Literal
 
 import numpy as np
@@ -33,66 +34,38 @@ def learning_rate_factor(step: int, n_steps: int, warmup: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - n_warmup) / max(1, n_steps - n_warmup))))
 
 
-class SequenceModule(LightningModule):
-    """Cross-entropy training of a classifier of sequences or of their positions.
+class TrainingModule(LightningModule, ABC):
+    """A model with its optimiser and schedule.
 
     The random state is set from (seed, epoch) at the first batch of an epoch, so that a resumed run draws the dropout
     masks that an uninterrupted one draws.
 
     Args:
-        model: maps inputs (B, L, ...) and lengths (B,) or None to logits (B, n_classes), or (B, L, n_classes) where
-            every position has a label.
+        model: any model.
         optimizer: settings of the optimiser and its schedule.
-        n_classes: number of classes.
         seed: seed of the run.
     """
 
-    def __init__(self, model: nn.Module, optimizer: OptimizerSettings, *, n_classes: int, seed: int) -> None:
+    def __init__(self, model: nn.Module, optimizer: OptimizerSettings, *, seed: int) -> None:
         super().__init__()
         self.model = model
         self.settings = optimizer
         self.seed = seed
-        self.train_accuracy = MulticlassAccuracy(n_classes, average="micro", ignore_index=IGNORED)
-        self.val_accuracy = MulticlassAccuracy(n_classes, average="micro", ignore_index=IGNORED)
-        self.test_accuracy = MulticlassAccuracy(n_classes, average="micro", ignore_index=IGNORED)
 
-    def forward(self, batch: Batch) -> Tensor:
-        """Logits (B, n_classes) or (B, L, n_classes) of a batch."""
-        return self.model(batch["inputs"], lengths=batch.get("lengths"))
-
-    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Loss and accuracy of a batch; a loss that is not finite ends the run before it can reach the parameters."""
+    def seed_epoch(self, batch_idx: int) -> None:
+        """Set the random state, at the first batch of an epoch."""
         if batch_idx == 0:
             words = np.random.SeedSequence([self.seed, self.current_epoch, self.global_rank]).generate_state(1)
             torch.manual_seed(int(words[0]))
-        return self._step(batch, "train")
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Add a batch to the validation metrics."""
-        self._step(batch, "val")
-
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Add a batch to the test metrics."""
-        self._step(batch, "test")
-
-    def _step(self, batch: Batch, stage: Stage) -> dict[str, Tensor]:
-        labels = batch["labels"].flatten()
-        logits = self(batch).flatten(0, -2)
-        loss = F.cross_entropy(logits.float(), labels, ignore_index=IGNORED)
+    def refuse_infinite(self, loss: Tensor, stage: Stage) -> None:
+        """Raise a RunError for a loss of training or validation that is not finite."""
         if stage != "test" and not torch.isfinite(loss):
             raise RunError(
                 f"the {stage} loss is {loss.item()} at step {self.global_step} (epoch {self.current_epoch + 1}); "
                 "the checkpoints of earlier epochs are kept: try a lower --optimizer.lr, a longer --optimizer.warmup "
                 "or --trainer.gradient_clip_val 1"
             )
-        accuracy: MulticlassAccuracy = getattr(self, f"{stage}_accuracy")
-        batch_accuracy = accuracy(logits, labels)
-        n_samples = len(batch["labels"])
-        self.log(f"{stage}/accuracy", accuracy, on_step=False, on_epoch=True, batch_size=n_samples)
-        self.log(f"{stage}/loss", loss, on_step=False, on_epoch=True, batch_size=n_samples, sync_dist=True)
-        if stage == "train":
-            self.log("train/loss_step", loss, on_step=True, on_epoch=False)
-        return {"loss": loss, "accuracy": batch_accuracy}
 
     def configure_optimizers(self) -> Any:
         """AdamW over the parameter groups of the model, and the schedule, a step a batch."""
@@ -109,3 +82,52 @@ class SequenceModule(LightningModule):
             optimizer, lambda step: learning_rate_factor(step, n_steps, warmup)
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+class SequenceModule(TrainingModule):
+    """Cross-entropy training of a classifier of sequences or of their positions.
+
+    Args:
+        model: maps inputs (B, L, ...) and lengths (B,) or None to logits (B, n_classes), or (B, L, n_classes) where
+            every position has a label.
+        optimizer: settings of the optimiser and its schedule.
+        n_classes: number of classes.
+        seed: seed of the run.
+    """
+
+    def __init__(self, model: nn.Module, optimizer: OptimizerSettings, *, n_classes: int, seed: int) -> None:
+        super().__init__(model, optimizer, seed=seed)
+        self.train_accuracy = MulticlassAccuracy(n_classes, average="micro", ignore_index=IGNORED)
+        self.val_accuracy = MulticlassAccuracy(n_classes, average="micro", ignore_index=IGNORED)
+        self.test_accuracy = MulticlassAccuracy(n_classes, average="micro", ignore_index=IGNORED)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits (B, n_classes) or (B, L, n_classes) of a batch."""
+        return self.model(batch["inputs"], lengths=batch.get("lengths"))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Loss and accuracy of a batch; a loss that is not finite ends the run before it can reach the parameters."""
+        self.seed_epoch(batch_idx)
+        return self._step(batch, "train")
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Add a batch to the validation metrics."""
+        self._step(batch, "val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Add a batch to the test metrics."""
+        self._step(batch, "test")
+
+    def _step(self, batch: Batch, stage: Stage) -> dict[str, Tensor]:
+        labels = batch["labels"].flatten()
+        logits = self(batch).flatten(0, -2)
+        loss = F.cross_entropy(logits.float(), labels, ignore_index=IGNORED)
+        self.refuse_infinite(loss, stage)
+        accuracy: MulticlassAccuracy = getattr(self, f"{stage}_accuracy")
+        batch_accuracy = accuracy(logits, labels)
+        n_samples = len(batch["labels"])
+        self.log(f"{stage}/accuracy", accuracy, on_step=False, on_epoch=True, batch_size=n_samples)
+        self.log(f"{stage}/loss", loss, on_step=False, on_epoch=True, batch_size=n_samples, sync_dist=True)
+        if stage == "train":
+            self.log("train/loss_step", loss, on_step=True, on_epoch=False)
+        return {"loss": loss, "accuracy": batch_accuracy}

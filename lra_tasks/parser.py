@@ -12,11 +12,11 @@ from jsonargparse import ArgumentParser
 
 import longconv
 from longconv._checks import nearest
-from longconv.mixers import MIXERS, mixer_defaults
 from lra_tasks.config import RunConfig, flatten
-from lra_tasks.data import TASKS
+from lra_tasks.data import TASKS, VIDEO_TASKS
 from lra_tasks.errors import UsageError
-from lra_tasks.recipes import DEFAULT_PRESET, ModelSettings, OptimizerSettings, TrainerSettings
+from lra_tasks.mixers import class_of, defaults_of
+from lra_tasks.recipes import DEFAULT_PRESET, ModelSettings, OptimizerSettings, TrainerSettings, VideoSettings
 from lra_tasks.report import Format
 
 COMMANDS = {
@@ -124,16 +124,16 @@ def _train(config: RunConfig | None) -> Parser:
     parser.add_argument("--data-dir", type=str | None, help="folder of prepared data")
     parser.add_argument("--seed", type=int, default=0, help="seed of parameters, data order and dropout")
     parser.add_argument("--resume", action="store_true", help="continue the run, or begin it where there is none")
-    parser.add_class(ModelSettings, "model")
+    parser.add_class(VideoSettings if config and config.task in VIDEO_TASKS else ModelSettings, "model")
     parser.add_class(OptimizerSettings, "optimizer")
     parser.add_class(TrainerSettings, "trainer")
     if config is not None:
         _add_data(parser, config)
-        parser.add_class(MIXERS[config.mixer], "mixer_options", skip={"d_model"})
+        parser.add_class(class_of(config.mixer), "mixer_options", skip={"d_model"})
         recipe = config.recipe
         values = {name: getattr(config, name) for name in ("task", "mixer", "preset", "seed", "data_dir")}
         sections = {name: asdict(getattr(recipe, name)) for name in ("model", "optimizer", "trainer")}
-        options = {**mixer_defaults(config.mixer), **recipe.mixer_options}
+        options = {**defaults_of(config.mixer), **recipe.mixer_options}
         parser.set_defaults({**values, **flatten(sections), **flatten({"mixer_options": options})})
     return parser
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
@@ -60,12 +61,17 @@ class RunProgress(Callback):
         if self._bar is None or self._bar.disable:
             return
         for name in ("loss", "accuracy"):
-            value = float(outputs[name])
-            self._shown[name] = _SMOOTHING * self._shown.get(name, value) + (1 - _SMOOTHING) * value
-        status = f"loss {self._shown['loss']:.3f}  accuracy {100 * self._shown['accuracy']:.1f} %"
+            if name in outputs:
+                value = float(outputs[name])
+                self._shown[name] = _SMOOTHING * self._shown.get(name, value) + (1 - _SMOOTHING) * value
+        status = f"loss {self._shown['loss']:.4f}"
         best = self.checkpoints.best
+        if "accuracy" in self._shown:
+            status += f"  accuracy {100 * self._shown['accuracy']:.1f} %"
         if best is not None:
-            status += f"  best validation {100 * best['val/accuracy']:.1f} %"
+            has_accuracy = not math.isnan(best["val/accuracy"])
+            shown = f"{100 * best['val/accuracy']:.1f} %" if has_accuracy else f"loss {best['val/loss']:.4f}"
+            status += f"  best validation {shown}"
         epoch = f"{trainer.current_epoch + 1}/{trainer.max_epochs}"
         self._bar.update(self._task, advance=1, epoch=epoch, status=status)
 
@@ -87,9 +93,11 @@ class RunProgress(Callback):
         for row in history[self._printed :] if trainer.is_global_zero else []:
             mark = "  best" if row is self.checkpoints.best else ""
             train, val = (100 * row[f"{stage}/accuracy"] for stage in ("train", "val"))
+            shown = f"accuracy {train:.2f} %  validation {val:.2f} %"
+            if math.isnan(val):
+                shown = f"validation {row['val/loss']:.4f}"
             self.console.print(
-                f"epoch {row['epoch']:>3.0f}  loss {row['train/loss']:.4f}  accuracy {train:.2f} %  "
-                f"validation {val:.2f} %  {row['seconds']:.1f} s{mark}",
+                f"epoch {row['epoch']:>3.0f}  loss {row['train/loss']:.4f}  {shown}  {row['seconds']:.1f} s{mark}",
                 highlight=False,
             )
         self._printed = len(history)

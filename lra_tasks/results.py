@@ -62,6 +62,16 @@ class RunFolder:
         return self.path / "filters.png"
 
     @property
+    def rollouts(self) -> Path:
+        """Predicted videos beside the true ones, moving."""
+        return self.path / "rollouts.gif"
+
+    @property
+    def contact_sheet(self) -> Path:
+        """The same, frame by frame."""
+        return self.path / "rollouts.png"
+
+    @property
     def logs(self) -> Path:
         """TensorBoard events."""
         return self.path / "logs"
@@ -100,8 +110,8 @@ class Run:
     metrics: dict[str, Any]
 
 
-_NUMBERS = ("test/accuracy", "parameters", "wall_time_s", "epochs")
-"""What every ``metrics.json`` holds, and a report needs."""
+_NUMBERS = ("parameters", "wall_time_s", "epochs")
+"""What every ``metrics.json`` holds, and a report needs, beside the accuracy or the scores of rollouts."""
 
 
 def read_config(folder: RunFolder) -> RunConfig:
@@ -133,7 +143,8 @@ def _read_metrics(path: Path) -> dict[str, Any]:
         raise RunError(f"{path} is damaged: {error}") from error
     if not isinstance(metrics, dict):
         raise RunError(f"{path} is damaged: it holds no mapping")
-    for name in _NUMBERS:
+    scores = [name for name in metrics if name.startswith("test/mse@")]
+    for name in (*_NUMBERS, *(scores or ["test/accuracy"])):
         value = metrics.get(name)
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise RunError(f"{path} is damaged: {name} is {value!r}, expected a number")

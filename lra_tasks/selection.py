@@ -16,10 +16,10 @@ from typing import Any, NoReturn
 import yaml
 
 from longconv._checks import check_choice
-from longconv.mixers import list_mixers
 from lra_tasks.config import RunConfig
 from lra_tasks.data import TASKS
 from lra_tasks.errors import UsageError
+from lra_tasks.mixers import list_mixers_of
 from lra_tasks.recipes import DEFAULT_MIXERS, DEFAULT_PRESET, create_recipe
 from lra_tasks.results import RunFolder
 
@@ -144,7 +144,7 @@ def _find_saved(chosen: dict[str, Any], run_dir: Path | None) -> tuple[RunConfig
 def _from_recipe(chosen: dict[str, Any], data: dict[str, Any] | None = None) -> RunConfig:
     try:
         task = check_choice("TASK", chosen["task"], sorted(TASKS))
-        mixer = check_choice("--mixer", chosen["mixer"] or DEFAULT_MIXERS[task], list_mixers(video=False))
+        mixer = check_choice("--mixer", chosen["mixer"] or DEFAULT_MIXERS[task], list_mixers_of(task))
         preset = chosen["preset"] or DEFAULT_PRESET
         recipe = create_recipe(task, mixer, preset, data)
         seed = _read_seed(chosen["seed"])

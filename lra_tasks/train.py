@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from dataclasses import dataclass
@@ -16,11 +17,13 @@ from lra_tasks.config import RESUME_MAY_CHANGE, RunConfig, differences
 from lra_tasks.errors import RunError, UsageError
 from lra_tasks.evaluation import build, restore, score
 from lra_tasks.files import load_checkpoint
-from lra_tasks.module import SequenceModule
+from lra_tasks.module import TrainingModule
 from lra_tasks.plots import plot_filters, plot_learning_curve
 from lra_tasks.progress import RunProgress
 from lra_tasks.results import RunFolder, versions, write_metrics
+from lra_tasks.rollouts import save_contact_sheet, save_gif
 from lra_tasks.trainer import RunLogger, create_trainer, leave_process_group, quiet_lightning
+from lra_tasks.video_module import VideoModule, score_table
 
 
 def train(config: RunConfig, folder: RunFolder, *, resume: bool, console: Console) -> dict[str, Any]:
@@ -91,7 +94,7 @@ def _check_resumable(config: RunConfig, folder: RunFolder) -> None:
         raise UsageError(f"trainer.max_epochs is {n_epochs}, but {n_done} epochs of {folder.path} are done")
 
 
-def _headline(config: RunConfig, module: SequenceModule, folder: RunFolder) -> str:
+def _headline(config: RunConfig, module: TrainingModule, folder: RunFolder) -> str:
     verb = "resuming" if folder.last.is_file() else "training"
     return (
         f"{verb} {config.mixer} on {config.task} (preset {config.preset}, seed {config.seed}, "
@@ -127,7 +130,7 @@ def _finish(run: _Trained, console: Console) -> dict[str, Any]:
         "preset": config.preset,
         "seed": config.seed,
         **score(config, task, module),
-        "val/accuracy": best["val/accuracy"],
+        **({} if math.isnan(best["val/accuracy"]) else {"val/accuracy": best["val/accuracy"]}),
         "val/loss": best["val/loss"],
         "best_epoch": int(best["epoch"]),
         "epochs": len(history),
@@ -140,14 +143,24 @@ def _finish(run: _Trained, console: Console) -> dict[str, Any]:
         "versions": versions(),
     }
     write_metrics(folder, metrics)
-    console.print(
-        f"test accuracy {100 * metrics['test/accuracy']:.2f} % (best checkpoint, epoch {metrics['best_epoch']})",
-        highlight=False,
-    )
+    _print_result(metrics, console)
     title = f"{config.mixer} on {config.task}"
     try:
         plot_learning_curve(history, folder.learning_curve, title=title, chance=task.info.chance)
-        plot_filters(module.model, task.length, folder.filters, title=f"filters of {title}, best checkpoint")
+        if isinstance(module, VideoModule):
+            save_gif(module.rollouts, module.context, folder.rollouts)
+            save_contact_sheet(module.rollouts, module.context, folder.contact_sheet)
+        else:
+            plot_filters(module.model, task.length, folder.filters, title=f"filters of {title}, best checkpoint")
     except RunError as error:
         console.print(f"warning: the result stands, but a plot of it is missing: {error}", markup=False, soft_wrap=True)
     return metrics
+
+
+def _print_result(metrics: dict[str, Any], console: Console) -> None:
+    """The accuracy, or the scores of rollouts."""
+    which = f"(best checkpoint, epoch {metrics['best_epoch']})"
+    if "test/accuracy" in metrics:
+        console.print(f"test accuracy {100 * metrics['test/accuracy']:.2f} % {which}", highlight=False)
+    else:
+        console.print(f"test rollouts {which}\n{score_table(metrics)}", highlight=False, soft_wrap=True)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from longconv import create_mixer, mixers
 from longconv.mixers import ConvS5, FilterMixer, Mixer, VideoMixer
+from longconv.models import ConvLSTM, FrameAttention
 
 D_MODEL = 5
 
@@ -244,6 +245,8 @@ VIDEO_MIXERS: dict[str, tuple[Callable[..., VideoMixer], Mapping[str, Mapping[st
             "plain-blocks": {"d_state": 8, "output": None, "blocks": 2, "c_kernel": 1, "init": "legt", "clip": False},
         },
     ),
+    "conv_lstm": (ConvLSTM, {"default": {}}),
+    "frame_attention": (FrameAttention, {"default": {"heads": 1, "expansion": 2}}),
 }
 """By the mixer's name: what makes it, and its variants."""
 

@@ -186,11 +186,14 @@ class ConvS5(VideoMixer):
         d_model: C, features of a frame.
         d_state: N, size of the real state of a pixel.
         blocks: number of HiPPO matrices that the state starts from.
-        b_kernel, c_kernel, d_kernel: sizes of the kernels of input, output and the network behind them, odd.
+        b_kernel: size of the kernel of the input, odd.
+        c_kernel: size of the kernel of the output, odd.
+        d_kernel: size of the kernels of the network behind them, odd.
         init: measure of the HiPPO matrices.
-        discretization: "zoh" (published) or "bilinear".
+        discretization: how the system becomes discrete, "zoh" (published) or "bilinear".
         clip: keep Re Lambda <= -1e-4.
-        dt_min, dt_max: the step of a mode starts log-uniform in [dt_min, dt_max].
+        dt_min: least step of a mode at the start; steps are log-uniform.
+        dt_max: greatest step of a mode at the start.
         output: the network on every frame: "resnet" (published for video): act(y + h), with h two times norm,
             activation and convolution; "standard": act(norm(y + D * u)); "half_glu": h sigmoid(W h), h = act(norm(y));
             or None.

@@ -1,6 +1,7 @@
 """Whole networks over any mixer: backbone, heads, generation, optimiser groups, saving and loading."""
 
 from longconv.models.backbone import Backbone, BackboneOptions
+from longconv.models.baselines import BASELINES, ConvLSTM, FrameAttention
 from longconv.models.blocks import Block, Residual
 from longconv.models.drop import DropPath, TiedDropout
 from longconv.models.feed_forward import FeedForward
@@ -9,22 +10,30 @@ from longconv.models.heads import LanguageModel, SequenceClassifier, SequenceReg
 from longconv.models.norms import BatchNorm
 from longconv.models.optim import optimizer_groups
 from longconv.models.pooling import pool
+from longconv.models.quantizer import VectorQuantizer
 from longconv.models.trunk import Embedding, Trunk
+from longconv.models.video import VIDEO_MIXERS, VideoPredictor
 
 __all__ = [
+    "BASELINES",
+    "VIDEO_MIXERS",
     "Backbone",
     "BackboneOptions",
     "BatchNorm",
     "Block",
+    "ConvLSTM",
     "DropPath",
     "Embedding",
     "FeedForward",
+    "FrameAttention",
     "LanguageModel",
     "Residual",
     "SequenceClassifier",
     "SequenceRegressor",
     "TiedDropout",
     "Trunk",
+    "VectorQuantizer",
+    "VideoPredictor",
     "generate",
     "optimizer_groups",
     "pool",

@@ -2,6 +2,8 @@
 
 >>> "listops" in TASKS, TASKS["listops"].info.n_classes
 (True, 10)
+>>> sorted(VIDEO_TASKS)
+['dmlab', 'habitat', 'minecraft', 'moving_mnist']
 """
 
 from __future__ import annotations
@@ -16,13 +18,19 @@ from lra_tasks.data.errors import DataError
 from lra_tasks.data.fashion import Fashion
 from lra_tasks.data.listops.task import ListOps
 from lra_tasks.data.mnist import PermutedMNIST, SequentialMNIST
+from lra_tasks.data.moving_mnist import MovingMNIST
+from lra_tasks.data.official_video import DMLab, Habitat, Minecraft
 from lra_tasks.data.pathfinder.task import Pathfinder32
 from lra_tasks.data.recall import AssociativeRecall
+from lra_tasks.data.video import VideoTask
 
-_ALL: tuple[type[Task], ...] = (
+_SEQUENCES: tuple[type[Task], ...] = (
     SequentialMNIST, PermutedMNIST, Fashion, ColourCIFAR, GrayCIFAR, ListOps, Pathfinder32, AssociativeRecall
 )  # fmt: skip
-TASKS: dict[str, type[Task]] = {task.info.name: task for task in _ALL}
+_VIDEOS: tuple[type[VideoTask], ...] = (MovingMNIST, DMLab, Minecraft, Habitat)
+VIDEO_TASKS: dict[str, type[VideoTask]] = {task.info.name: task for task in _VIDEOS}
+"""The tasks whose models predict video."""
+TASKS: dict[str, type[Task]] = {**{task.info.name: task for task in _SEQUENCES}, **VIDEO_TASKS}
 """Every task by name; a new one enters here."""
 
 
@@ -45,4 +53,4 @@ def create_task(name: str, **options: Any) -> Task:
     return task(**options)
 
 
-__all__ = ["TASKS", "Batch", "DataError", "Task", "TaskInfo", "create_task"]
+__all__ = ["TASKS", "VIDEO_TASKS", "Batch", "DataError", "Task", "TaskInfo", "VideoTask", "create_task"]

@@ -11,11 +11,11 @@ from dataclasses import replace
 from typing import Any
 
 from longconv._checks import check_choice
-from longconv.mixers import mixer_options
 from lra_tasks.data import TASKS, create_task
+from lra_tasks.mixers import defaults_of
 from lra_tasks.recipes.paper import PAPER
 from lra_tasks.recipes.quick import QUICK
-from lra_tasks.recipes.settings import ModelSettings, OptimizerSettings, Preset, Recipe, TrainerSettings
+from lra_tasks.recipes.settings import ModelSettings, OptimizerSettings, Preset, Recipe, TrainerSettings, VideoSettings
 
 __all__ = [
     "DEFAULT_MIXERS",
@@ -25,6 +25,7 @@ __all__ = [
     "Preset",
     "Recipe",
     "TrainerSettings",
+    "VideoSettings",
     "create_recipe",
     "list_presets",
 ]
@@ -39,6 +40,10 @@ DEFAULT_MIXERS = {
     "listops": "s4d",
     "pathfinder32": "s4d",
     "associative_recall": "hyena",
+    "moving_mnist": "conv_s5",
+    "dmlab": "conv_s5",
+    "minecraft": "conv_s5",
+    "habitat": "conv_s5",
 }
 _PRESETS = {"quick": QUICK, "paper": PAPER}
 
@@ -68,7 +73,7 @@ def create_recipe(task: str, mixer: str, preset: str = DEFAULT_PRESET, data: Map
     entry = _PRESETS[preset][task]
     if entry.only_named:
         check_choice(f"mixer (preset {preset!r} of {task})", mixer, list(entry.mixers))
-    recipe, known = entry.recipe(mixer), mixer_options(mixer)
+    recipe, known = entry.recipe(mixer), defaults_of(mixer)
     options = dict(recipe.mixer_options)
     if "bidirectional" in options and "bidirectional" not in known:
         options["causal"] = not options.pop("bidirectional")

@@ -17,6 +17,7 @@ weight decay.
 from __future__ import annotations
 
 from lra_tasks.recipes.settings import ModelSettings, OptimizerSettings, Overrides, Preset, Recipe, TrainerSettings
+from lra_tasks.recipes.video import PAPER_MOVING_MNIST
 
 LISTOPS = Recipe(
     data={"batch_size": 32},
@@ -60,4 +61,5 @@ PATHFINDER_MIXERS: dict[str, Overrides] = {
 PAPER: dict[str, Preset] = {
     "listops": Preset(LISTOPS, LISTOPS_MIXERS, only_named=True),
     "pathfinder32": Preset(PATHFINDER, PATHFINDER_MIXERS, only_named=True),
+    "moving_mnist": PAPER_MOVING_MNIST,
 }

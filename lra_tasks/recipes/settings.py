@@ -42,6 +42,34 @@ class ModelSettings:
 
 
 @dataclass(frozen=True)
+class VideoSettings:
+    """The video predictor, apart from its mixer.
+
+    Args:
+        d_model: features D of a latent frame.
+        n_layers: number of residual layers.
+        norm: normalisation of a layer over the features of a pixel, layer or rms.
+        prenorm: normalise the input of a layer instead of its output.
+        dropout: probability of dropping a feature of a pixel.
+        depths: features after each halving of the frame by the encoder.
+        codebook: number of words that latent pixels are made of; null leaves them continuous.
+        loss: error that training minimises, mse, l1, their mean mse_l1, or bce for gray levels as probabilities.
+    """
+
+    d_model: int = 32
+    n_layers: int = 3
+    norm: Literal["layer", "rms"] = "layer"
+    prenorm: bool = False
+    dropout: float = 0.0
+    depths: tuple[int, ...] = (16, 32)
+    codebook: int | None = None
+    loss: Literal["mse", "l1", "mse_l1", "bce"] = "bce"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "depths", tuple(self.depths))
+
+
+@dataclass(frozen=True)
 class OptimizerSettings:
     """AdamW with linear warm-up, then a cosine to zero.
 
@@ -120,14 +148,14 @@ class Recipe:
 
     Args:
         data: options of the task, ``batch_size`` among them.
-        model: the classifier.
+        model: the classifier, or the video predictor.
         mixer_options: options of the mixer.
         optimizer: optimiser and schedule.
         trainer: what goes to Lightning's Trainer.
     """
 
     data: Mapping[str, Any] = field(default_factory=dict)
-    model: ModelSettings = field(default_factory=ModelSettings)
+    model: ModelSettings | VideoSettings = field(default_factory=ModelSettings)
     mixer_options: Mapping[str, Any] = field(default_factory=dict)
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     trainer: TrainerSettings = field(default_factory=TrainerSettings)

@@ -12,7 +12,7 @@ import longconv
 from longconv.mixers import list_mixers
 from lra_tasks.cli import main
 from lra_tasks.config import RunConfig
-from lra_tasks.data import TASKS
+from lra_tasks.data import TASKS, VIDEO_TASKS
 from lra_tasks.parser import COMMANDS, create_parser
 from lra_tasks.recipes import create_recipe
 from tests.lra_tasks.running import run, tiny
@@ -38,7 +38,7 @@ def test_list_shows_the_facts_of_a_task(task: str, capsys: pytest.CaptureFixture
 def test_list_names_every_task_and_mixer(capsys: pytest.CaptureFixture[str]) -> None:
     run(["list"])
     printed = capsys.readouterr().out
-    assert all(name in printed for name in (*TASKS, *list_mixers(video=False), "quick", "paper"))
+    assert all(name in printed for name in (*TASKS, *list_mixers(), "quick", "paper"))
 
 
 def test_prepare_builds_the_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -174,8 +174,11 @@ def test_the_configuration_of_a_run_repeats_it(tmp_path: Path, finished: Path) -
     assert (tmp_path / "again" / "history.csv").read_text().splitlines()[0].startswith("epoch,step")
 
 
-@pytest.mark.parametrize("task", sorted(TASKS))
-@pytest.mark.parametrize("mixer", ["s4d", "sgconv", "long_conv"])
+@pytest.mark.parametrize(
+    ("task", "mixer"),
+    [(task, mixer) for task in sorted(set(TASKS) - set(VIDEO_TASKS)) for mixer in ("s4d", "sgconv", "long_conv")]
+    + [(task, "conv_s5") for task in sorted(VIDEO_TASKS)],
+)
 def test_every_option_is_explained_in_plain_words(task: str, mixer: str) -> None:
     config = RunConfig(task, mixer, "quick", 0, None, create_recipe(task, mixer))
     parser = create_parser("train", config).active

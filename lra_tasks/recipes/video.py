@@ -1,0 +1,37 @@
+"""Presets of video: small models for a 2-core machine, and the published settings of ConvS5.
+
+References:
+    Convolutional State Space Models for Long-Range Spatiotemporal Modeling (Smith, De Mello, Kautz, Linderman, Byeon),
+    arXiv:2310.19694.
+
+The paper's gradient steps are given as epochs of as many videos.
+"""
+
+from __future__ import annotations
+
+from lra_tasks.recipes.settings import OptimizerSettings, Preset, Recipe, TrainerSettings, VideoSettings
+
+# Ten frames given, ten predicted, and rollouts of 40: about 13 minutes on two cores.
+QUICK_VIDEO = Preset(
+    base=Recipe(
+        data={"batch_size": 8, "frames": 20, "context": 10},
+        model=VideoSettings(d_model=32, n_layers=3, depths=(16, 32), loss="bce"),
+        optimizer=OptimizerSettings(lr=0.003, weight_decay=1e-4, filter_lr=0.003, warmup=0.03),
+        trainer=TrainerSettings(max_epochs=8, gradient_clip_val=1.0),
+    ),
+    mixers={"conv_s5": {"mixer_options": {"d_state": 32}}},
+)
+
+_PUBLISHED_S5 = {"d_state": 256, "blocks": 1, "clip": True, "output": "resnet"}
+
+# 300,000 steps of 8 videos of 300 frames.
+PAPER_MOVING_MNIST = Preset(
+    base=Recipe(
+        data={"batch_size": 8, "frames": 300, "context": 100, "horizons": [10, 40, 100, 400, 1100], "n_train": 8000},
+        model=VideoSettings(d_model=256, n_layers=8, depths=(64, 128), loss="mse_l1"),
+        optimizer=OptimizerSettings(lr=1e-3, weight_decay=1e-5, filter_lr=1e-3, warmup=1 / 60),
+        trainer=TrainerSettings(max_epochs=300),
+    ),
+    mixers={"conv_s5": {"mixer_options": _PUBLISHED_S5}},
+    only_named=True,
+)
