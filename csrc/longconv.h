@@ -191,6 +191,20 @@ struct LongconvCauchy {
 // With work_bytes not NULL only the memory of a worker is told.
 LONGCONV_API int32_t longconv_cpu_cauchy(const struct LongconvCauchy* call, int64_t* work_bytes);
 
+// y[set, row, l] = C[set, row] A[set]^l B[set] for l < length, a matrix of states x states each. Backward: y holds the
+// cotangents, and dA, dB and dC are written. All are contiguous: A, dA (sets, states, states), B, dB (sets, states),
+// C, dC (sets, rows, states), y (sets, rows, length).
+struct LongconvDenseTaps {
+    const double *A, *B, *C;
+    double *y, *dA, *dB, *dC;
+    void* work;  // of `threads` workers, aligned to 64 bytes
+    int64_t sets, rows, states, length;
+    int32_t backward, threads;
+};
+
+// With work_bytes not NULL only the memory of a worker is told.
+LONGCONV_API int32_t longconv_cpu_dense_taps(const struct LongconvDenseTaps* call, int64_t* work_bytes);
+
 // ---- liblongconv_cuda: each call queues its work on a stream (a cudaStream_t) of a device and returns at once
 
 LONGCONV_API int32_t longconv_cuda_abi(void);

@@ -51,6 +51,7 @@ _SIGNATURES: dict[str, dict[str, tuple[Sequence[type], type | None]]] = {
         "transpose": (_TRANSPOSE, _I32),
         "cauchy": ([_POINTER, _POINTER], _I32),
         "vandermonde": ([_POINTER, _POINTER], _I32),
+        "dense_taps": ([_POINTER, _POINTER], _I32),
         "linear_scan": ([*[_POINTER] * 4, *[_I64] * 3, *[_STRIDES] * 3, *[_I32] * 3], _I32),
     },
     "cuda": {"transpose": ([*_TRANSPOSE, _I32, _POINTER], _I32)},

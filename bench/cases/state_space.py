@@ -1,4 +1,4 @@
-"""The kernels of state space filters: Vandermonde and Cauchy products, and the scan."""
+"""The kernels of state space filters: Vandermonde and Cauchy products, dense systems, and the scan."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bench.case import OURS, Case, Problem, Solve, Work, both
 from bench.peers import installed
-from longconv.ops import cauchy, linear_scan, vandermonde
+from longconv.ops import cauchy, dense_taps, linear_scan, vandermonde
 
 H, N = 256, 32
 LENGTHS = (1024, 16384, 65536)
@@ -99,6 +99,24 @@ def scan_problem(shape: tuple[int, int, int], dtype: torch.dtype, varying: bool)
     return Problem(inputs(shape[0]), sides, exact, inputs(1), work=work)
 
 
+def dense_problem(states: int, length: int, backward: bool, channels: int = H // 4) -> Problem:
+    """The taps of a rotation with decay; torch squares the matrix log2 L times."""
+
+    def inputs(count: int) -> tuple[Tensor, Tensor, Tensor]:
+        A = 0.999 * torch.linalg.qr(torch.randn(count, states, states, dtype=torch.float64))[0]
+        return A, torch.randn(count, states, dtype=torch.float64), torch.randn(count, 1, states, dtype=torch.float64)
+
+    sides: dict[str, Solve] = {
+        OURS: lambda A, B, C: dense_taps(A, B, C, length),
+        "torch bmm": lambda A, B, C: dense_taps(A, B, C, length, backend="torch"),
+    }
+    exact = functools.partial(dense_taps, length=length, backend="reference")
+    # Squarings, rows and columns of about sqrt(L) powers each, and their products; every product has two gradients.
+    products = states**3 * math.log2(length) + 2 * states**2 * length**0.5 + states * length
+    work = Work(2.0 * channels * products * (3 if backward else 1), channels, length)
+    return Problem(inputs(channels), sides, exact, inputs(2), backward, tolerance=1e-12, work=work)
+
+
 def cases() -> list[Case]:
     """Taps of many lengths."""
     found = []
@@ -106,6 +124,8 @@ def cases() -> list[Case]:
         found += both(f"vandermonde/{H}x{N}x{length}", functools.partial(vandermonde_problem, length))
     for length in (1024, 4096):
         found += both(f"cauchy/{H}x{N}x{length}", functools.partial(cauchy_problem, length))
+    for states, length in ((32, 1024), (64, 1024), (64, 16384)):
+        found += both(f"dense_taps/{H // 4}x{states}x{length}", functools.partial(dense_problem, states, length))
     shape = (4, 4096, 256)
     for dtype in (torch.float32, torch.complex64):
         for kind, varying in (("", True), ("-constant", False)):

@@ -152,6 +152,12 @@ int32_t longconv_cpu_cauchy(const LongconvCauchy* call, int64_t* work_bytes) {
     return chosen->kernels->cauchy(*call, work_bytes);
 }
 
+int32_t longconv_cpu_dense_taps(const LongconvDenseTaps* call, int64_t* work_bytes) {
+    if (!chosen) return LONGCONV_UNKNOWN_ISA;
+    if (call->sets < 0 || call->rows < 1 || call->states < 1 || call->length < 1) return LONGCONV_BAD_SIZE;
+    return chosen->kernels->dense_taps(*call, work_bytes);
+}
+
 int32_t longconv_cpu_fft_plan(void* tables, int64_t length, int32_t element, LongconvFftSize* size) {
     if (!chosen) return LONGCONV_UNKNOWN_ISA;
     if (length < 1) return LONGCONV_BAD_SIZE;

@@ -34,6 +34,7 @@ struct StateSpaceStep {
 
 struct Kernels {
     int32_t (*cauchy)(const LongconvCauchy& problem, int64_t* work_bytes);
+    int32_t (*dense_taps)(const LongconvDenseTaps& problem, int64_t* work_bytes);
     int32_t (*fft_conv)(const LongconvFftConv& problem);
     int32_t (*fft_plan)(void* tables, int64_t length, int32_t element, LongconvFftSize* size);
     int32_t (*linear_scan)(const Scan& problem, int32_t element);

@@ -27,6 +27,7 @@ from longconv._checks import (
 )
 from longconv.filters import hippo
 from longconv.filters.base import SampledFilter, initial_log_dt, parameter_dtype
+from longconv.ops.dense_taps import dense_taps
 
 REALS = (torch.float64, torch.float32)
 ON_THE_CIRCLE = 1e-6
@@ -42,9 +43,8 @@ def dense_filter(A: Tensor, B: Tensor, C: Tensor, dt: Tensor, length: int, alpha
         K[h, m, l] = C[h, m] A_bar[h]^l B_bar[h]
         A_bar[h] = (I - alpha dt[h] A)^-1 (I + (1 - alpha) dt[h] A),    B_bar[h] = (I - alpha dt[h] A)^-1 dt[h] B
 
-    alpha = 0 is the forward Euler rule, 1/2 the bilinear one, 1 the backward Euler rule. The powers come from about
-    log2 L squarings of A_bar: with l = q T + r and T about the square root of L, K is the product of the rows
-    C A_bar^(qT) with the columns A_bar^r B_bar. All of it is done in double precision.
+    alpha = 0 is the forward Euler rule, 1/2 the bilinear one, 1 the backward Euler rule. The powers come from repeated
+    squaring of A_bar, see :func:`longconv.ops.dense_taps`; all of it is done in double precision.
 
     Args:
         A: (N, N) real; 1 / time.
@@ -72,7 +72,7 @@ def dense_filter(A: Tensor, B: Tensor, C: Tensor, dt: Tensor, length: int, alpha
     check_int("length", length, least=0)
     _check_system(A, B, C, dt)
     A_bar, B_bar = discretise(A, B, dt, alpha)
-    k = krylov(A_bar, B_bar, C.double(), length)
+    k = dense_taps(A_bar, B_bar, C.double(), length)
     check_values("the filter", k, because="A_bar is unstable: lower dt, or raise alpha to 0.5 or more")
     return k.to(C.dtype)
 
@@ -103,55 +103,6 @@ def discretise(A: Tensor, B: Tensor, dt: Tensor, alpha: float) -> tuple[Tensor, 
         check_values("A_bar", torch.where(info == 0, 0.0, torch.inf), because=cause)
     A_bar, B_bar = solution.split([A.shape[0], 1], -1)
     return A_bar, B_bar[..., 0]
-
-
-# --- powers by repeated squaring --------------------------------------------------------------------------------------
-
-
-def squares(A_bar: Tensor, count: int) -> list[Tensor]:
-    """A_bar^1, A_bar^2, A_bar^4, ...: ``count`` of them, each (H, N, N)."""
-    powers = [A_bar]
-    for _ in range(count - 1):
-        powers.append(powers[-1] @ powers[-1])
-    return powers[:count]
-
-
-def columns(B_bar: Tensor, powers: list[Tensor]) -> Tensor:
-    """A_bar^r B_bar for r < 2^len(powers), (H, N, 2^len), from A_bar^1, A_bar^2, A_bar^4, ...."""
-    x = B_bar[..., None]
-    for power in powers:
-        x = torch.cat([x, power @ x], -1)
-    return x
-
-
-def rows(C: Tensor, powers: list[Tensor]) -> Tensor:
-    """C A^q for q < 2^len(powers), (H, 2^len M, N) with q slowest, from A^1, A^2, A^4, ...."""
-    for power in powers:
-        C = torch.cat([C, C @ power], -2)
-    return C
-
-
-def halves(length: int) -> tuple[int, int]:
-    """The least a >= b >= a - 1 with 2^(a + b) >= length."""
-    doublings = 0
-    while 1 << doublings < length:
-        doublings += 1
-    return doublings - doublings // 2, doublings // 2
-
-
-def krylov(A_bar: Tensor, B_bar: Tensor, C: Tensor, length: int) -> Tensor:
-    """C[h, m] A_bar[h]^l B_bar[h] for l < length, (H, M, length), in the precision of the arguments.
-
-    Args:
-        A_bar: (H, N, N).
-        B_bar: (H, N).
-        C: (H, M, N).
-        length: L >= 0.
-    """
-    fine, coarse = halves(length)
-    powers = squares(A_bar, fine + coarse)
-    k = rows(C, powers[fine:]) @ columns(B_bar, powers[:fine])  # (H, Q M, T)
-    return k.unflatten(1, (1 << coarse, -1)).transpose(1, 2).flatten(2)[..., :length]
 
 
 # --- the module -------------------------------------------------------------------------------------------------------

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from longconv._checks import check_bool, check_choice, check_int, check_values, has_values
 from longconv.filters import hippo
 from longconv.filters.base import SampledFilter, initial_log_dt, parameter_dtype
-from longconv.filters.dense import halves
 from longconv.filters.diagonal import discretise
+from longconv.ops._library import square_blocks
 
 DISCRETIZATIONS = ("zoh", "bilinear")
 CLIP = -1e-4
@@ -127,7 +127,7 @@ class S5Filter(SampledFilter):
         With l = q T + r it is that of the rows C Lambda_bar^(qT) (H Q, 2P) with the columns Lambda_bar^r B_bar
         (2P, T H), T about the square root of the length: no more than the taps themselves are held.
         """
-        size = 1 << halves(length)[0]
+        size = square_blocks(length)[0]
         count, dtype = -(-length // size), self.log_dt.dtype
 
         def powers(step: int, count: int) -> Tensor:

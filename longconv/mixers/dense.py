@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from longconv.filters.dense import columns, halves, rows, squares
+from longconv.ops.dense_taps.torch_blocks import columns, halves, rows, squares
 from longconv.ops.fft_conv import fft_conv
 
 

@@ -6,6 +6,7 @@ short_conv        causal convolution with a few taps a channel, with bias and ac
 linear_scan       states of h[t] = a[t] h[t-1] + b[t]
 cauchy            sum_n v[n] / (z[l] - w[n]): generating functions of state spaces
 vandermonde       sum_n v[n] x[n]^l: filters of diagonal state spaces; vandermonde_log takes the logs of x
+dense_taps        impulse response of a state space with a dense matrix: filters of LSSL
 state_space_taps  impulse response of a state space whose matrix is diagonal plus low rank: filters of S4
 state_space_step  one sample through a state space whose matrix is diagonal plus low rank
 transpose         (..., R, C) to (..., C, R), contiguous
@@ -13,6 +14,7 @@ transpose         (..., R, C) to (..., C, R), contiguous
 """
 
 from longconv.ops.cauchy import cauchy
+from longconv.ops.dense_taps import dense_taps
 from longconv.ops.fft_conv import fft_conv
 from longconv.ops.linear_scan import linear_scan
 from longconv.ops.short_conv import short_conv
@@ -23,6 +25,7 @@ from longconv.ops.vandermonde import vandermonde, vandermonde_log
 
 __all__ = [
     "cauchy",
+    "dense_taps",
     "fft_conv",
     "linear_scan",
     "short_conv",

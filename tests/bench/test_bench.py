@@ -280,6 +280,7 @@ SMALLEST = [
     "short_conv/8x256x4096/K4-bias-silu/both",
     "vandermonde/256x32x1024/both",
     "cauchy/256x32x1024/both",
+    "dense_taps/64x32x1024/both",
     "linear_scan/4x4096x256/complex64",
     "linear_scan/4x4096x256/float32-constant",
     "calls/fft_conv/plainx100",

@@ -166,11 +166,16 @@ def _cauchy(batch: int, channels: int, length: int) -> Call:
     return {"v": _complex(batch, channels, 6), "z": points, "w": _nodes(channels, 6)}
 
 
+def _dense(batch: int, channels: int, length: int) -> Call:
+    return {"A": _real(channels, 9, 9) / 18, "B": _real(channels, 9), "C": _real(channels, batch, 9)}
+
+
 _EACH, _SHARED = (0, 1), (None, 0)
 _SEQUENCES: dict[str, Axes] = dict.fromkeys(("u", "pre_gate", "post_gate"), _EACH)
 _FILTERS: dict[str, Axes] = dict.fromkeys(("k", "k_reverse", "skip"), _SHARED)
 _SCAN: dict[str, Axes] = {"a": (None, 1), "b": (0, 2), "initial": _EACH}
 _SYSTEM: dict[str, Axes] = {**dict.fromkeys("AB", _SHARED), **dict.fromkeys(("C", "left", "right"), (None, 1))}
+_DENSE: dict[str, Axes] = {"A": _SHARED, "B": _SHARED, "C": (1, 0)}
 _SUM: dict[str, Axes] = {"v": _EACH, "z": (None, None), **dict.fromkeys(("x", "log_x", "w"), _SHARED)}
 
 ROWS: dict[str, Row] = {
@@ -192,6 +197,7 @@ ROWS: dict[str, Row] = {
     "state_space_step": Row(
         "state_space_step", _step, {"x": _EACH, "u": _EACH, **_SYSTEM}, (_EACH, (0, 2)), linear_in=("x", "u")
     ),
+    "dense_taps": Row("dense_taps", _dense, _DENSE, ((1, 0),), takes_length=True, linear_in=("B",)),
     "transpose": Row("transpose", lambda b, h, n: {"x": _real(b, h, n)}, {"x": _EACH}, ((0, 2),), linear_in=("x",)),
     "vandermonde": Row("vandermonde", _vandermonde, _SUM, takes_length=True, linear_in=()),
     "vandermonde_log": Row(

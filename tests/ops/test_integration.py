@@ -14,6 +14,7 @@ from torch.func import grad, jacrev, vmap
 
 from longconv.ops import (
     cauchy,
+    dense_taps,
     fft_conv,
     linear_scan,
     short_conv,
@@ -44,12 +45,19 @@ def dplr() -> list[Tensor]:
     return [(0.5 * nodes(H, N).detach()).requires_grad_(), nodes(H, N), nodes(2, H, N), nodes(2, H, N), nodes(2, H, N)]
 
 
+def dense() -> list[Tensor]:
+    """A, B and C of a dense state space with 2 outputs."""
+    return [(0.3 * real(H, N, N).detach()).requires_grad_(), real(H, N), real(H, 2, N)]
+
+
 def operator_calls() -> dict[str, tuple[Any, tuple[Any, ...]]]:
     ops, lengths = torch.ops.longconv, torch.tensor([L, 7])
     full = (real(H, K), real(H, 5), real(H), real(B, H, L), real(B, H, L), lengths)
     bare = (real(B, H, K), None, None, None, None, None)
     v, log_x = nodes(2, H, N), nodes(H, N)
     return {
+        "dense_taps": (ops.dense_taps, (*dense(), L, "auto")),
+        "dense_taps_backward": (ops.dense_taps_backward, (real(H, 2, L), *dense(), "auto")),
         "fft_conv-full": (ops.fft_conv, (real(B, H, L), *full, "causal", "auto")),
         "fft_conv-bare": (ops.fft_conv, (real(B, H, L), *bare, "circular", "auto")),
         "fft_conv_backward-full": (
@@ -97,6 +105,7 @@ def functions() -> dict[str, tuple[Callable[..., Tensor], list[Tensor]]]:
     return {
         "fft_conv": (convolve, [real(B, H, L), real(H, K), real(H, 5), real(H), real(B, H, L), real(B, H, L)]),
         "cauchy": (lambda v, z, w: cauchy(v, z, w).real, [nodes(2, H, N), points(L), nodes(H, N)]),
+        "dense_taps": (lambda a, b, c: dense_taps(a, b, c, L), dense()),
         "linear_scan": (lambda a, b, h: linear_scan(a, b, h).real, [nodes(H), nodes(B, L, H), nodes(B, H)]),
         "linear_scan-reverse": (
             lambda a, b: linear_scan(a, b, dim=-1, reverse=True),
@@ -132,6 +141,7 @@ def dplr_of(k: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
 
 LENGTHS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "cauchy": lambda u, k: cauchy(k[:, :4], 3 + u[0, 0].square(), -k[:, 4:8].square()),
+    "dense_taps": lambda u, k: dense_taps(k[:, None, :4] * k[:, :4, None] / 9, k[:, :4], k[:, None, 4:8], u.shape[-1]),
     "fft_conv": fft_conv,
     "linear_scan": lambda u, k: linear_scan(torch.tanh(k), u, u[..., 0], dim=-1),
     "short_conv": lambda u, k: short_conv(u, k[:, :4], k[:, 0], activation="gelu", initial=u[..., :3]),
