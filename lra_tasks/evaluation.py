@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from longconv.mixers import Mixer
-from longconv.models import LanguageModel, SequenceClassifier, VideoPredictor
+from longconv.models import LanguageModel, PairClassifier, SequenceClassifier, VideoPredictor
 from lra_tasks.config import RunConfig
 from lra_tasks.data import Task, VideoTask, create_task
 from lra_tasks.errors import RunError, UsageError
@@ -51,12 +51,13 @@ def _build_video(task: VideoTask, config: RunConfig) -> VideoModule:
 
 
 def _build_model(task: Task, config: RunConfig) -> nn.Module:
-    """The classifier of whole sequences, or of every position where the task has a label there."""
+    """The classifier of whole sequences or pairs of them, or of every position where the task has a label there."""
     settings: dict[str, Any] = asdict(config.recipe.model)
     settings |= {"mixer": config.mixer, "mixer_options": dict(config.recipe.mixer_options)}
     info = task.info
     if not info.per_position:
-        return SequenceClassifier(info.n_classes, d_input=info.d_input, n_tokens=info.n_tokens, **settings)
+        classifier = PairClassifier if info.pair else SequenceClassifier
+        return classifier(info.n_classes, d_input=info.d_input, n_tokens=info.n_tokens, **settings)
     assert info.n_tokens == info.n_classes
     pooling = settings.pop("pooling")
     if pooling is not None:

@@ -48,7 +48,7 @@ def _show_one(name: str, console: Console) -> None:
     info = TASKS[name].info
     task = TASKS[name]
     values = f"{info.d_input} channel{'s' * (info.d_input > 1)}" if info.d_input else f"vocabulary {info.n_tokens}"
-    read = f"length {info.length}, {values}"
+    read = f"{'two sequences of ' * info.pair}length {info.length}, {values}"
     classes = f"{info.n_classes}; {info.metric} of guessing {100 * info.chance:.1f} %"
     if issubclass(task, VideoTask):
         read = f"videos, {task.channels} channel{'s' * (task.channels > 1)}"

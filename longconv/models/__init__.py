@@ -9,6 +9,7 @@ from longconv.models.generation import generate
 from longconv.models.heads import LanguageModel, SequenceClassifier, SequenceRegressor
 from longconv.models.norms import BatchNorm
 from longconv.models.optim import optimizer_groups
+from longconv.models.pairs import PairClassifier
 from longconv.models.pooling import pool
 from longconv.models.quantizer import VectorQuantizer
 from longconv.models.trunk import Embedding, Trunk
@@ -27,6 +28,7 @@ __all__ = [
     "FeedForward",
     "FrameAttention",
     "LanguageModel",
+    "PairClassifier",
     "Residual",
     "SequenceClassifier",
     "SequenceRegressor",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, TypedDict
+from typing import Any, ClassVar, NotRequired, TypedDict
 
 import torch
 from lightning import LightningDataModule
@@ -20,15 +20,19 @@ from lra_tasks.data.errors import DataError
 
 Batch = dict[str, Tensor]
 """inputs float32 (B, L, d_input) or int64 (B, L); labels int64 (B,), or (B, L) where every position has its own;
-lengths int64 (B,) where lengths differ."""
+lengths int64 (B,) where lengths differ. Pairs of token sequences: inputs (B, 2, L), lengths (B, 2)."""
 IGNORED = -100
 """The label of a position that does not count."""
 
 
 class Sample(TypedDict):
-    """One sample of a data set: inputs float32 (L, d_input) or int64 (L,), and its class, or int64 (L,) classes."""
+    """One sample of a data set: inputs float32 (L, d_input) or int64 (L,), and its class, or int64 (L,) classes.
+
+    Where a sample is a pair, ``second`` is its other sequence.
+    """
 
     inputs: Tensor
+    second: NotRequired[Tensor]
     label: int | Tensor
 
 
@@ -50,6 +54,7 @@ class TaskInfo:
         chance: its value for a guess that ignores the input.
         protocol: which published protocol is followed.
         per_position: whether every position has a class, in place of the whole sequence.
+        pair: whether a sample is two sequences.
     """
 
     name: str
@@ -65,6 +70,7 @@ class TaskInfo:
     protocol: str
     metric: str = "accuracy"
     per_position: bool = False
+    pair: bool = False
 
 
 def check_counts(**counts: int) -> dict[str, int]:
@@ -182,11 +188,16 @@ class Task(LightningDataModule, ABC):
         """In fixed order."""
         return DataLoader(self.dataset("test"), shuffle=False, **self._options())
 
+    def _collate(self) -> Callable[[Sequence[Sample]], Batch]:
+        if self.info.pair:
+            return collate_pairs
+        return collate_padded if self.variable_length else collate
+
     def _options(self) -> dict[str, Any]:
         return {
             "batch_size": self.batch_size,
             "num_workers": self.num_workers,
-            "collate_fn": collate_padded if self.variable_length else collate,
+            "collate_fn": self._collate(),
             "persistent_workers": self.num_workers > 0,
             "pin_memory": torch.cuda.is_available(),
         }
@@ -244,6 +255,19 @@ def collate_padded(samples: Sequence[Sample]) -> Batch:
     inputs = torch.nn.utils.rnn.pad_sequence([sample["inputs"] for sample in samples], batch_first=True)
     lengths = torch.tensor([len(sample["inputs"]) for sample in samples])
     return {"inputs": inputs, "labels": torch.tensor([sample["label"] for sample in samples]), "lengths": lengths}
+
+
+def collate_pairs(samples: Sequence[Sample]) -> Batch:
+    """Pad with zeros to the longest of all: {"inputs": (B, 2, L), "labels": (B,), "lengths": (B, 2)}.
+
+    >>> batch = collate_pairs([{"inputs": torch.tensor([5, 6]), "second": torch.tensor([7]), "label": 1}])
+    >>> batch["inputs"].tolist(), batch["lengths"].tolist()
+    ([[[5, 6], [7, 0]]], [[2, 1]])
+    """
+    both = ((sample["inputs"], sample["second"]) for sample in samples)
+    padded = collate_padded([{"inputs": sequence, "label": 0} for pair in both for sequence in pair])
+    pairs = {name: padded[name].unflatten(0, (len(samples), 2)) for name in ("inputs", "lengths")}
+    return {**pairs, "labels": torch.tensor([sample["label"] for sample in samples])}
 
 
 def fractions(n: int, *parts: float) -> tuple[int, ...]:

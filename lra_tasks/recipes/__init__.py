@@ -38,6 +38,8 @@ DEFAULT_MIXERS = {
     "image": "s4d",
     "scifar": "s4d",
     "listops": "s4d",
+    "text": "s4d",
+    "retrieval": "s4d",
     "pathfinder32": "s4d",
     "associative_recall": "hyena",
     "moving_mnist": "conv_s5",

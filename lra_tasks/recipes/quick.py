@@ -60,6 +60,19 @@ LISTOPS = Preset(
     mixers=STATE_SPACES,
 )
 
+# A quarter of each document.
+TEXT = Preset(
+    base=Recipe(
+        data={"batch_size": 50, "l_max": 1024},
+        model=ModelSettings(d_model=64, n_layers=3, norm="batch", prenorm=True, dropout=0.1),
+        mixer_options={"bidirectional": True},
+        optimizer=OptimizerSettings(lr=0.01, weight_decay=0.05, filter_lr=0.001),
+        trainer=TrainerSettings(max_epochs=4),
+    ),
+    mixers=STATE_SPACES,
+)
+RETRIEVAL = Preset(base=TEXT.base.override({"trainer": {"max_epochs": 1}}), mixers=TEXT.mixers)
+
 # 10,000 pictures show that everything runs; to leave chance, Pathfinder wants the paper preset and a GPU.
 PATHFINDER = Preset(
     base=Recipe(
@@ -90,6 +103,8 @@ QUICK: dict[str, Preset] = {
     "image": PICTURES,
     "scifar": PICTURES,
     "listops": LISTOPS,
+    "text": TEXT,
+    "retrieval": RETRIEVAL,
     "pathfinder32": PATHFINDER,
     "associative_recall": RECALL,
     "moving_mnist": QUICK_VIDEO,

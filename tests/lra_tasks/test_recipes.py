@@ -39,7 +39,7 @@ def test_a_recipe_builds_a_model_of_the_task(task: str, mixer: str, preset: str)
     _, module = build(config)
     length = 32
     if info.n_tokens is not None:
-        inputs = torch.randint(info.n_tokens, (2, length))
+        inputs = torch.randint(info.n_tokens, (2, 2, length) if info.pair else (2, length))
     else:
         inputs = torch.randn(2, length, info.d_input or 0)
     positions = (length,) if info.per_position else ()

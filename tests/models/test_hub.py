@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from longconv.models import LanguageModel, SequenceClassifier, SequenceRegressor
+from longconv.models import LanguageModel, PairClassifier, SequenceClassifier, SequenceRegressor
 
 pytest.importorskip("safetensors", reason="the extra export is not installed")
 hub = pytest.importorskip("huggingface_hub", reason="the extra export is not installed")
@@ -33,6 +33,7 @@ MODELS: dict[str, tuple[Any, dict[str, Any], Tensor]] = {
         torch.linspace(-1, 1, 60).reshape(2, 15, 2),
     ),
     "regressor": (SequenceRegressor, {"n_outputs": 2, "n_tokens": 9, **BACKBONE}, torch.arange(18).reshape(2, 9) % 9),
+    "pairs": (PairClassifier, {"n_classes": 2, "n_tokens": 9, **BACKBONE}, torch.arange(36).reshape(2, 2, 9) % 9),
     "lm": (LanguageModel, {"n_tokens": 9, **BACKBONE}, torch.arange(18).reshape(2, 9) % 9),
     "tied lm": (
         LanguageModel,

@@ -62,5 +62,52 @@ def cifar(folder: Path, rows: int = 16, binary: bool = False, archive: bool = Fa
     return folder
 
 
-LAYOUTS: dict[str, Callable[[Path], Path]] = {"fashion": fashion, "image": cifar, "scifar": cifar}
+WORDS = ("a", "good", "bad", "film", "<br />", "wasn't", "Café", "\n")
+
+
+def random_text(seed: int, n_words: int = 12) -> str:
+    return " ".join(np.random.default_rng(seed).choice(WORDS, n_words))
+
+
+def reviews(part: str, n: int = 40) -> list[tuple[str, str, str]]:
+    """Class, file name and text of the reviews of a part, in the order in which they are read."""
+    first = 0 if part == "train" else 1000
+    names = {"neg": lambda i: f"{i}_{1 + i % 4}.txt", "pos": lambda i: f"{i}_{7 + i % 4}.txt"}
+    listed = [(kind, name(i), random_text(first + 2 * i + (kind == "pos"))) for kind, name in names.items()
+              for i in range(n // 2)]  # fmt: skip
+    return sorted(listed)
+
+
+def imdb(folder: Path, n: int = 40, archive: bool = False) -> Path:
+    for part in ("train", "test"):
+        for kind, name, text in reviews(part, n):
+            path = folder / "aclImdb" / part / kind / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(text.encode())
+    if archive:
+        with tarfile.open(folder / "aclImdb_v1.tar.gz", "w:gz") as packed:
+            packed.add(folder / "aclImdb", "aclImdb")
+        (folder / "aclImdb").rename(folder.with_name(folder.name + "-unpacked"))
+    return folder
+
+
+def papers(split: str, n: int) -> list[tuple[int, str, str]]:
+    """Label and both texts of the pairs of a split."""
+    first = {"train": 0, "eval": 5000, "test": 9000}[split]
+    text = [random_text(first + i).replace("\n", "n") for i in range(2 * n)]
+    return [(i % 2, text[2 * i], text[2 * i + 1]) for i in range(n)]
+
+
+def aan(folder: Path, n_train: int = 40, n_other: int = 16) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for split, n in (("train", n_train), ("eval", n_other), ("test", n_other)):
+        lines = [f"{label:.1f}\t{7 * i}\t{7 * i + 1}\t{one}\t{two}\n"
+                 for i, (label, one, two) in enumerate(papers(split, n))]  # fmt: skip
+        (folder / f"new_aan_pairs.{split}.tsv").write_text("".join(lines), encoding="utf-8")
+    return folder
+
+
+LAYOUTS: dict[str, Callable[[Path], Path]] = {
+    "fashion": fashion, "image": cifar, "scifar": cifar, "text": imdb, "retrieval": aan
+}  # fmt: skip
 """How to write the data of a task that can only be read."""

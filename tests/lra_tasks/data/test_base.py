@@ -20,6 +20,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "image": {},
     "scifar": {},
     "listops": {"n_train": 60, "n_val": 20, "n_test": 20, "min_length": 5, "max_length": 60, "processes": 1},
+    "text": {"l_max": 40, "min_freq": 1},
+    "retrieval": {"l_max": 40},
     "pathfinder32": {"n_samples": 100, "processes": 1},
     "associative_recall": {"n_train": 60, "n_val": 20, "n_test": 20, "seq_len": 12},
 }
@@ -75,12 +77,13 @@ def test_batches(name: str, root: Path) -> None:
                 assert inputs.shape == (len(labels), info.length, info.d_input) and inputs.dtype == torch.float32
                 assert inputs.std() > 0.1 and inputs.abs().max() <= 3
             else:
-                assert inputs.ndim == 2 and inputs.dtype == torch.int64 and inputs.max() < (info.n_tokens or 0)
+                assert inputs.shape[1:-1] == (2,) * info.pair
+                assert inputs.dtype == torch.int64 and inputs.max() < (info.n_tokens or 0)
             assert ("lengths" in batch) == task.variable_length
             if task.variable_length:
                 lengths = batch["lengths"]
-                valid = torch.arange(inputs.shape[1]) < lengths[:, None]
-                assert lengths.max() == inputs.shape[1]
+                valid = torch.arange(inputs.shape[-1]) < lengths[..., None]
+                assert lengths.shape == inputs.shape[:-1] and lengths.max() == inputs.shape[-1]
                 assert (inputs[valid] > 0).all() and (inputs[~valid] == 0).all()
         assert seen == size
 

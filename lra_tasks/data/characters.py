@@ -1,0 +1,239 @@
+"""Documents as sequences of characters or bytes: vocabulary, preparation in two passes, and what loads them.
+
+Tokens are 0 padding, 1 unknown, 2 ``<eos>``, then the symbols: at level "char" the characters that the training
+documents have at least ``min_freq`` times, most frequent first, at most 253 of them; at level "byte" the 256 bytes of
+the text as UTF-8. A document is cut to ``l_max`` tokens, ``<eos>`` among them, before anything is counted.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from longconv._checks import check_bool, check_choice, check_int
+from lra_tasks.data.base import Sample
+from lra_tasks.data.cache import ArrayWriter, save_array
+from lra_tasks.data.errors import DataError
+from lra_tasks.data.official import OfficialTask, held_out
+from lra_tasks.data.parallel import progress_bar
+
+log = logging.getLogger(__name__)
+
+PAD, UNKNOWN, EOS, FIRST = 0, 1, 2, 3
+"""Numbers of the special tokens and of the first symbol."""
+N_TOKENS = FIRST + 256
+"""Size of the vocabulary at both levels, so that it does not depend on the data."""
+_MOST_CHARACTERS = 256 - FIRST
+_CODE_POINTS = 0x110000
+_DOCUMENTS_AT_ONCE = 256
+
+Row = tuple[tuple[str, ...], int]
+"""The documents of a sample, one or two, and its label."""
+
+
+class Documents(Dataset[Sample]):
+    """Rows of a split: document i lies in the memory-mapped ``tokens.npy`` from offsets[i] to offsets[i + 1].
+
+    Args:
+        folder: of the prepared files.
+        split: which of them.
+        chosen: numbers of the rows, in order; None for all.
+        pair: whether a row has two documents, 2 i and 2 i + 1.
+        level: "char" or "byte", of which the files hold the bare bytes.
+        append_eos: whether every document ends with ``<eos>``.
+    """
+
+    def __init__(
+        self, folder: Path, split: str, chosen: np.ndarray | None, *, pair: bool, level: str, append_eos: bool
+    ) -> None:
+        self.path = folder / f"{split}_tokens.npy"
+        self.offsets = np.load(folder / f"{split}_offsets.npy")
+        labels = np.load(folder / f"{split}_labels.npy")
+        self.chosen = np.arange(len(labels)) if chosen is None else chosen
+        self.labels = labels[self.chosen]
+        self.per_row, self.append_eos = 1 + pair, append_eos
+        self.first = FIRST if level == "byte" else 0
+        self._tokens: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def __getitem__(self, index: int) -> Sample:
+        first = self.per_row * int(self.chosen[index])
+        sample: Sample = {"inputs": self._document(first), "label": int(self.labels[index])}
+        if self.per_row == 2:
+            sample["second"] = self._document(first + 1)
+        return sample
+
+    def _document(self, number: int) -> torch.Tensor:
+        if self._tokens is None:
+            self._tokens = np.load(self.path, mmap_mode="r")
+        start, stop = self.offsets[number : number + 2]
+        tokens = torch.from_numpy(self._tokens[start:stop].astype(np.int64)) + self.first
+        return torch.cat([tokens, tokens.new_tensor([EOS])]) if self.append_eos else tokens
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_tokens": None}
+
+
+class CharacterTask(OfficialTask):
+    """A task on documents; a subclass says how their files are read (``rows``) and which there are (``parts``).
+
+    Args:
+        data_dir: where prepared data is kept; None for $LONGCONV_DATA or ~/.cache/longconv.
+        batch_size: samples a batch.
+        num_workers: processes that load batches; 0 loads them in the training process.
+        seed: of the training order; not of the data.
+        official_dir: folder of the published files; None looks in data_dir.
+        l_max: length to which longer documents are cut, the end token included.
+        level: what a token is, "char" or "byte".
+        min_freq: how often the training documents must have a character for it to be known.
+        append_eos: whether every document ends with an end token.
+    """
+
+    variable_length = True
+    parts: ClassVar[tuple[str, ...]]
+
+    def __init__(
+        self,
+        data_dir: str | Path | None = None,
+        batch_size: int = 50,
+        num_workers: int = 0,
+        seed: int = 0,
+        *,
+        official_dir: str | Path | None = None,
+        l_max: int,
+        level: str = "char",
+        min_freq: int,
+        append_eos: bool = True,
+    ) -> None:
+        super().__init__(data_dir, batch_size, num_workers, seed, official_dir=official_dir)
+        self.l_max = check_int("l_max", l_max, least=2)
+        self.level = check_choice("level", level, ("char", "byte"))
+        self.min_freq = check_int("min_freq", min_freq)
+        self.append_eos = check_bool("append_eos", append_eos)
+
+    @property
+    def length(self) -> int:
+        """Where documents are cut."""
+        return self.l_max
+
+    @abstractmethod
+    def rows(self, part: str) -> Iterator[Row]:
+        """The samples of a part of the published files, in a fixed order.
+
+        Raises:
+            DataError: a file is missing, corrupt, or holds something else; names the file and the place.
+        """
+
+    def shaping(self) -> dict[str, Any]:
+        """Where documents are cut, and the vocabulary."""
+        frequency = {"min_freq": self.min_freq} if self.level == "char" else {}
+        return {"level": self.level, "kept": self.l_max - self.append_eos, **frequency}
+
+    def build(self, folder: Path) -> None:
+        """Count the characters of the training documents, then write tokens, offsets and labels of every part."""
+        kept = self.l_max - self.append_eos
+        self.files()
+        numbers = self._count(kept, folder) if self.level == "char" else None
+
+        def encode(text: str) -> np.ndarray:
+            if numbers is None:
+                return np.frombuffer(text[:kept].encode("utf-8", "surrogatepass")[:kept], np.uint8)
+            return numbers[code_points(text[:kept])]
+
+        for part in self.parts:
+            lengths, labels = [0], []
+            with (
+                ArrayWriter(folder / f"{part}_tokens.npy", (), np.uint8) as tokens,
+                progress_bar(f"{self.info.name}: encoding {part}", self._expected(part)) as advance,
+            ):
+                for documents, label in self.rows(part):
+                    for document in documents:
+                        encoded = encode(document)
+                        tokens.append(encoded)
+                        lengths.append(len(encoded))
+                    labels.append(label)
+                    advance(1)
+            if not labels:
+                raise DataError(f"the part {part!r} of {self.info.name} in {self.read_from} has no sample")
+            if len(labels) != self._expected(part):
+                log.warning("the part %r has %d samples, the official %d", part, len(labels), self._expected(part))
+            save_array(folder / f"{part}_offsets.npy", np.cumsum(lengths, dtype=np.int64))
+            save_array(folder / f"{part}_labels.npy", np.array(labels, np.uint8))
+
+    def _count(self, kept: int, folder: Path) -> np.ndarray:
+        """The token of every code point; the characters of the vocabulary are written beside the data, in order."""
+        with progress_bar(f"{self.info.name}: counting", self._expected(self.parts[0])) as advance:
+
+            def texts() -> Iterator[str]:
+                for documents, _ in self.rows(self.parts[0]):
+                    yield from (document[:kept] for document in documents)
+                    advance(1)
+
+            counts = count_characters(texts())
+        known = choose_characters(counts, self.min_freq)
+        (folder / "characters.json").write_text(json.dumps([chr(point) for point in known], indent=0) + "\n")
+        numbers = np.full(_CODE_POINTS, UNKNOWN, np.uint8)
+        numbers[known] = np.arange(FIRST, FIRST + len(known))
+        return numbers
+
+    def _expected(self, part: str) -> int:
+        """How many samples the published part has."""
+        return self.info.sizes[("train", "val", "test").index(part)]
+
+    def open_part(self, folder: Path, part: str, chosen: np.ndarray | None = None) -> Documents:
+        """Some rows of a prepared part, or all."""
+        kind: dict[str, Any] = {"pair": self.info.pair, "level": self.level, "append_eos": self.append_eos}
+        return Documents(folder, part, chosen, **kind)
+
+
+def split_train(folder: Path, share: float) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of the part "train" to train and to validate on, a share of them held out."""
+    n = len(np.load(folder / "train_labels.npy", mmap_mode="r"))
+    return held_out(n, int(n * share + 1e-9))
+
+
+def code_points(text: str) -> np.ndarray:
+    """The characters of a text as numbers.
+
+    >>> code_points("aé").tolist()
+    [97, 233]
+    """
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
+
+
+def count_characters(texts: Iterable[str]) -> np.ndarray:
+    """How often each code point occurs, int64 (0x110000,).
+
+    >>> counts = count_characters(["abba", "b"])
+    >>> counts[ord("a")], counts[ord("b")], counts.sum()
+    (np.int64(2), np.int64(3), np.int64(5))
+    """
+    counts = np.zeros(_CODE_POINTS, np.int64)
+    remaining = iter(texts)
+    while group := list(islice(remaining, _DOCUMENTS_AT_ONCE)):
+        counts += np.bincount(code_points("".join(group)), minlength=_CODE_POINTS)
+    return counts
+
+
+def choose_characters(counts: np.ndarray, min_freq: int) -> np.ndarray:
+    """The code points of the vocabulary: those at least as frequent, most frequent first, ties by number.
+
+    >>> choose_characters(count_characters(["abba", "bc"]), 2).tolist()
+    [98, 97]
+    """
+    candidates = np.flatnonzero(counts >= min_freq)
+    ordered = candidates[np.argsort(-counts[candidates], kind="stable")]
+    if len(ordered) > _MOST_CHARACTERS:
+        log.warning("%d characters are frequent; the rarest %d become unknown", len(ordered), len(ordered) - 253)
+    return ordered[:_MOST_CHARACTERS]
