@@ -29,7 +29,7 @@ def frame_metrics() -> dict[str, Metric]:
 
 
 class VideoModule(TrainingModule):
-    """Teacher-forced training of a video predictor, scored by its rollouts.
+    """Training of a video predictor, scored by its rollouts.
 
     The scores are ``mse@10``, ``psnr@10`` and ``ssim@10``, of the tenth frame after the context alone, and so on for
     all horizons of the task; ``copy_mse@10`` and the like are those of the context's last frame.
@@ -37,7 +37,8 @@ class VideoModule(TrainingModule):
     Args:
         model: the predictor.
         optimizer: settings of the optimiser and its schedule.
-        loss: see :meth:`~longconv.models.VideoPredictor.loss`.
+        loss: the error that training minimises, see :meth:`~longconv.models.VideoPredictor.loss`.
+        feedback: passes that feed predictions back, see there.
         task: whose context and horizons count.
         seed: seed of the run.
     """
@@ -45,10 +46,17 @@ class VideoModule(TrainingModule):
     model: VideoPredictor
 
     def __init__(
-        self, model: VideoPredictor, optimizer: OptimizerSettings, *, loss: str, task: VideoTask, seed: int
+        self,
+        model: VideoPredictor,
+        optimizer: OptimizerSettings,
+        *,
+        loss: str,
+        feedback: int,
+        task: VideoTask,
+        seed: int,
     ) -> None:
         super().__init__(model, optimizer, seed=seed)
-        self.loss, self.context, self.horizons = loss, task.context, task.horizons
+        self.loss, self.feedback, self.context, self.horizons = loss, feedback, task.context, task.horizons
         self.scores = nn.ModuleDict(
             {
                 f"{stage}_{guess}_{name}_{horizon}": metric
@@ -84,7 +92,7 @@ class VideoModule(TrainingModule):
         self._score(batch, "test")
 
     def _loss(self, batch: Batch, stage: Literal["train", "val", "test"]) -> Tensor:
-        loss = self.model.loss(batch["inputs"], self.loss)
+        loss = self.model.loss(batch["inputs"], self.loss, feedback=self.feedback)
         self.refuse_infinite(loss, stage)
         self.log(f"{stage}/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch["inputs"]), sync_dist=True)
         if stage == "train":

@@ -201,23 +201,32 @@ class VideoPredictor(HubModel):
         """The same before the sigmoid."""
         return self._logits(frames)[0]
 
-    def loss(self, frames: Tensor, kind: str = "mse") -> Tensor:
-        """What teacher-forced training minimises: predictions from all frames but the last against all but the first.
+    def loss(self, frames: Tensor, kind: str = "mse", *, feedback: int = 0) -> Tensor:
+        """What training minimises: predictions from all frames but the last against all but the first.
+
+        With ``feedback`` the model learns from its own predictions, as a rollout has them, too: from a random place on,
+        another one in every sample, inputs are predictions of the pass before, ``feedback`` passes without gradients.
+        So they are those of a rollout as far as that many frames, each pass over all frames at once.
 
         Args:
             frames: (B, T, C, H, W) in [0, 1], T >= 2.
             kind: "mse", "l1", their mean "mse_l1" (published), or "bce", the cross-entropy of gray levels as
                 probabilities, which like "mse" is least for the expected frame, and whose gradient doesn't vanish
                 where a prediction is far off.
+            feedback: the number of such passes; 0 is teacher forcing.
 
         Returns:
             The mean over all pixels, and with a codebook the quantiser's loss.
+
+        References:
+            Parallel Scheduled Sampling (Duckworth, Neelakantan, Goodrich, Kaiser, Bengio), arXiv:1906.04331.
         """
         check_choice("kind", kind, LOSSES)
         self._check(frames)
         if frames.shape[1] < 2:
             raise ValueError(f"frames has shape {tuple(frames.shape)}, expected T >= 2 to have a next frame")
-        (logits, quantised), wanted = self._logits(frames[:, :-1]), frames[:, 1:]
+        given = self._fed_back(frames[:, :-1], check_int("feedback", feedback, least=0))
+        (logits, quantised), wanted = self._logits(given), frames[:, 1:]
         if kind == "bce":
             value = F.binary_cross_entropy_with_logits(logits.float(), wanted.float())
         else:
@@ -225,6 +234,19 @@ class VideoPredictor(HubModel):
             parts = {"mse": error.square().mean(), "l1": error.abs().mean()}
             value = parts[kind] if kind in parts else 0.5 * (parts["mse"] + parts["l1"])
         return value if quantised is None else value + quantised.loss
+
+    @torch.no_grad()
+    def _fed_back(self, frames: Tensor, times: int) -> Tensor:
+        """The frames, from a random place on in every sample those predicted in as many passes."""
+        if not times:
+            return frames
+        batch, length = frames.shape[:2]
+        start = torch.randint(1, max(length, 2), (batch, 1), device=frames.device)
+        later = (torch.arange(length, device=frames.device) >= start)[..., None, None, None]
+        given = frames
+        for _ in range(times):
+            given = torch.where(later, torch.cat([frames[:, :1], self(given)[:, :-1]], 1), frames)
+        return given
 
     def _logits(self, frames: Tensor) -> tuple[Tensor, Quantized | None]:
         self._check(frames)

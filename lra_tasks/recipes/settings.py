@@ -54,6 +54,7 @@ class VideoSettings:
         depths: features after each halving of the frame by the encoder.
         codebook: number of words that latent pixels are made of; null leaves them continuous.
         loss: error that training minimises, mse, l1, their mean mse_l1, or bce for gray levels as probabilities.
+        feedback: passes in which predictions become inputs of the training, as in a rollout; 0 is teacher forcing.
     """
 
     d_model: int = 32
@@ -64,9 +65,11 @@ class VideoSettings:
     depths: tuple[int, ...] = (16, 32)
     codebook: int | None = None
     loss: Literal["mse", "l1", "mse_l1", "bce"] = "bce"
+    feedback: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "depths", tuple(self.depths))
+        check_int("model.feedback", self.feedback, least=0)
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,29 @@ def test_losses_compare_predictions_with_the_next_frames() -> None:
         model.loss(x[:, :1])
 
 
+@every_mixer
+def test_feedback_makes_the_inputs_of_a_rollout(mixer: str) -> None:
+    """As many passes as frames: from the random place on they are those of the rollout from there, exactly."""
+    model, x = predictor(mixer), video(4, 6)
+    torch.manual_seed(3)
+    starts = torch.randint(1, 6, (4, 1))[:, 0].tolist()
+    torch.manual_seed(3)
+    given = model._fed_back(x, 6)
+    assert not given.requires_grad
+    for sample, start in enumerate(starts):
+        one = x[sample : sample + 1]
+        want = torch.cat([one[:, :start], model.eval().rollout(one[:, :start], 6 - start)], 1)
+        assert_close(given[sample : sample + 1], want, 1e-11)
+    torch.manual_seed(3)
+    fed = model._fed_back(x[:, :-1], 2)
+    torch.manual_seed(3)
+    expected = (model(fed) - x[:, 1:]).square().mean()
+    assert model.loss(x, feedback=2).item() == pytest.approx(expected.item(), rel=1e-5)
+    assert model.loss(x[:, :2], feedback=1).isfinite()
+    with pytest.raises(ValueError, match="feedback is -1"):
+        model.loss(x, feedback=-1)
+
+
 @pytest.mark.parametrize(("codebook", "share"), [(None, 0.2), (16, 0.7)])
 def test_it_learns(codebook: int | None, share: float) -> None:
     """A bar that moves a pixel a frame: a small model predicts it far better than the last frame does."""
