@@ -92,7 +92,7 @@ def generation(features: int, size: int, lengths: list[int], rounds: int) -> Non
     for frames in lengths:
         t = medians({name: next_frame(name, features, size, frames) for name in VIDEO_MIXERS}, rounds)
         cells = "".join(f"{1e3 * t[name]:10.3f}" for name in VIDEO_MIXERS)
-        print(f"{frames:>6}{cells} {t['frame_attention'] / t['conv_s5']:7.1f}", flush=True)
+        print(f"{frames:>6}{cells} {t['frame_attention'] / t['conv_s5']:7.2f}", flush=True)
 
 
 def main() -> None:

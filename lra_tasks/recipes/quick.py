@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lra_tasks.recipes.settings import ModelSettings, OptimizerSettings, Overrides, Preset, Recipe, TrainerSettings
-from lra_tasks.recipes.video import QUICK_VIDEO
+from lra_tasks.recipes.video import QUICK_MOVING_MNIST, QUICK_VIDEO
 
 # State sizes that leave a step of training no slower than S4D's, and the gate that S4D has.
 STATE_SPACES: dict[str, Overrides] = {
@@ -107,7 +107,7 @@ QUICK: dict[str, Preset] = {
     "retrieval": RETRIEVAL,
     "pathfinder32": PATHFINDER,
     "associative_recall": RECALL,
-    "moving_mnist": QUICK_VIDEO,
+    "moving_mnist": QUICK_MOVING_MNIST,
     "dmlab": QUICK_VIDEO,
     "minecraft": QUICK_VIDEO,
     "habitat": QUICK_VIDEO,
