@@ -16,7 +16,7 @@ from torch import Tensor
 
 import longconv
 from longconv import ops
-from longconv.ops import _registry, _triton, cauchy, linear_scan, short_conv
+from longconv.ops import _registry, _triton, cauchy, fft_conv, linear_scan, short_conv
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted(path.name for path in Path(__file__).parent.glob("test_triton_*.py"))
@@ -165,10 +165,19 @@ def _cauchy(dtype: torch.dtype) -> None:
         ).abs().sum().backward()
 
 
+def _fft_conv(dtype: torch.dtype) -> None:
+    """Of the smallest tile, as large ones take a minute to compile: they differ in two constants."""
+    u, gate = (torch.randn(2, 3, 200, dtype=dtype, requires_grad=True) for _ in range(2))
+    k, skip = torch.randn(3, 100, requires_grad=True), torch.randn(3, requires_grad=True)
+    fft_conv(u, k, k_reverse=k, skip=skip, pre_gate=gate, post_gate=gate, backend="triton").sum().backward()
+    fft_conv(u, k, mode="circular", lengths=torch.tensor([200, 7]), backend="triton")
+
+
 WIDE, ALL = (torch.float32, torch.float64), tuple(POINTERS)[:4]
 CALLS: dict[str, tuple[Callable[[torch.dtype], None], set[str], Sequence[torch.dtype]]] = {
     "short_conv": (_short_conv, {"convolve", "correlate", "sums"}, ALL),
     "linear_scan": (_linear_scan, {"summaries", "states"}, ALL),
+    "fft_conv": (_fft_conv, {"spectrum", "convolve", "correlate", "taps"}, (torch.float32, torch.bfloat16)),
     "vandermonde": (functools.partial(_vandermonde, "vandermonde", True), {"forward", "backward"}, WIDE[:1]),
     "vandermonde_log": (functools.partial(_vandermonde, "vandermonde_log", False), {"forward", "backward"}, WIDE[:1]),
     "cauchy": (_cauchy, {"forward", "points", "poles"}, WIDE),

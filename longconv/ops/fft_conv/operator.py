@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from longconv._checks import check_lengths
+from longconv.ops import _triton
 from longconv.ops._library import define, gradients_of
 from longconv.ops._registry import Backend, Backends
-from longconv.ops.fft_conv import cpu, plain
+from longconv.ops.fft_conv import cpu, plain, triton
 from longconv.ops.fft_conv.reference import MatrixConvolution
 from longconv.ops.fft_conv.torch_fft import SpectralConvolution
 
@@ -30,6 +31,7 @@ BACKENDS = Backends(
     "fft_conv",
     [
         Backend("cpu", cpu.forward, cpu.backward, available=cpu.available, supports=cpu.supports),
+        Backend("triton", triton.forward, triton.backward, _triton.available, triton.supports),
         _plain("torch", SpectralConvolution),
         _plain("reference", MatrixConvolution, auto=False),
     ],
