@@ -119,19 +119,20 @@ class Hyena(ProjectionMixer):
         """Mix a whole sequence; see :meth:`Mixer.forward`."""
         self._check_input(u, lengths)
         u = zero_beyond(u, lengths)
-        x_0, *gates, v = (self._short(i, self._projection(i, u)) for i in range(self.order + 1))
         filters = self.filter(max(u.shape[1], 1)).unbind()
         last = self.order - 2
-        for i, gate in enumerate(reversed(gates)):
-            v = fft_conv(
-                self.dropout(v),
-                filters[i],
-                k_reverse=filters[i + self.order - 1] if self.bidirectional else None,
-                skip=self.D[i],
-                pre_gate=gate,
-                post_gate=x_0 if i == last else None,
-                lengths=lengths,
-            )
+        with self._keeping_inputs() as short:
+            x_0, *gates, v = (short(i, self._projection(i, u)) for i in range(self.order + 1))
+            for i, gate in enumerate(reversed(gates)):
+                v = fft_conv(
+                    self.dropout(v),
+                    filters[i],
+                    k_reverse=filters[i + self.order - 1] if self.bidirectional else None,
+                    skip=self.D[i],
+                    pre_gate=gate,
+                    post_gate=x_0 if i == last else None,
+                    lengths=lengths,
+                )
         return zero_beyond(from_channels(self.activation(v), self.output.weight, self.output.bias), lengths)
 
     # --- streaming ----------------------------------------------------------------------------------------------------

@@ -140,10 +140,11 @@ class Orchid(ProjectionMixer):
         u = zero_beyond(u, lengths)
         p = self._projection(2, u)
         h = self.conditioning(p if lengths is None else mask_beyond(p, lengths), lengths)
-        x = self._short(2, p)
-        del p  # without gradients its memory serves the next one
-        gates = self._short(1, self._projection(1, u)), self._short(0, self._projection(0, u))
-        y = self._convolve(self.dropout(x), self.taps, self.skip, lengths, h, gates)
+        with self._keeping_inputs() as short:
+            x = short(2, p)
+            del p  # without gradients its memory serves the next one
+            gates = short(1, self._projection(1, u)), short(0, self._projection(0, u))
+            y = self._convolve(self.dropout(x), self.taps, self.skip, lengths, h, gates)
         if self.residual_taps is not None and self.residual_skip is not None:
             y = y + self._convolve(transpose(u), self.residual_taps, self.residual_skip, lengths).to(y.dtype)
         return zero_beyond(from_channels(y, self.output.weight, self.output.bias), lengths)

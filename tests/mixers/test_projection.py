@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+import torch.utils.checkpoint
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn import functional as F
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from longconv import create_mixer
 from longconv.mixers.projection import from_channels, to_channels
 from tests.tolerances import assert_close
 
@@ -21,17 +25,26 @@ MAPS = {
 }
 
 
-class Largest(TorchDispatchMode):
-    """The numbers in the largest tensor that any operation returns."""
+class Watch(TorchDispatchMode):
+    """What operations return: the numbers in the largest tensor, and the memory that is still in use."""
 
-    numbers = 0
+    def __init__(self) -> None:
+        super().__init__()
+        self.largest = 0
+        self.memory: dict[int, tuple[StorageWeakRef, int]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         for leaf in pytree.tree_leaves(result):
             if isinstance(leaf, Tensor):
-                self.numbers = max(self.numbers, leaf.untyped_storage().nbytes() // leaf.element_size())
+                storage = leaf.untyped_storage()
+                self.largest = max(self.largest, storage.nbytes() // leaf.element_size())
+                self.memory[storage._cdata] = StorageWeakRef(storage), storage.nbytes()
         return result
+
+    def kept(self, least: int) -> int:
+        """The bytes of all memory in use in pieces of at least some."""
+        return sum(size for reference, size in self.memory.values() if size >= least and not reference.expired())
 
 
 def arguments(name: str, batch: int, length: int, inputs: int, outputs: int) -> list[Tensor]:
@@ -62,9 +75,9 @@ def test_values_and_gradients(name: str, sizes: tuple[int, int, int, int]) -> No
 def test_short_sequences_have_no_weight_gradient_for_each_sample(function: Callable[..., Tensor]) -> None:
     name, batch, length, width = "to" if function is to_channels else "from", 16, 4, 32
     given = arguments(name, batch, length, width, width)
-    with Largest() as largest:
+    with Watch() as watch:
         function(*given).square().sum().backward()
-    assert largest.numbers <= max(batch * length * width, width * width) < batch * width * width
+    assert watch.largest <= max(batch * length * width, width * width) < batch * width * width
 
 
 @pytest.mark.parametrize("name", MAPS)
@@ -75,3 +88,87 @@ def test_nothing_at_all(name: str, sizes: tuple[int, int, int, int]) -> None:
     y = ours(*given)
     assert y.shape == want(*given).shape
     assert all((gradient == 0).all() for gradient in torch.autograd.grad(y.sum(), given))
+
+
+# --- short convolutions -----------------------------------------------------------------------------------------------
+
+MIXERS: list[tuple[str, dict[str, Any]]] = [
+    ("hyena", {}),
+    ("hyena", {"order": 3, "bidirectional": True}),
+    ("orchid", {}),
+    ("orchid", {"causal": False, "conditioning": "correlation"}),
+    ("orchid", {"causal": False, "transform": "dct", "residual": False}),
+]
+every_mixer = pytest.mark.parametrize(("name", "options"), MIXERS, ids=str)
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small projections count as large."""
+    monkeypatch.setattr("longconv.mixers.projection.LARGE", 0)
+
+
+def plain() -> torch.autograd.graph.saved_tensors_hooks:
+    """Hooks of somebody else's, which leave everything as it is."""
+    return torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor)
+
+
+@every_mixer
+def test_gradients_keep_the_projections_once(name: str, options: dict[str, Any]) -> None:
+    """Before their short convolutions; without hooks of ours they are kept behind them too."""
+    mixer, u = create_mixer(name, 32, l_max=64, width=1, **options), torch.randn(8, 4096, 32)
+    sequence, kept = u.numel() * u.element_size(), []
+    for hooks in (contextlib.nullcontext(), plain()):
+        with Watch() as watch, hooks:
+            y = mixer(u)
+        kept.append(watch.kept(sequence))
+        assert watch.largest < 3 * u.numel(), "all projections in one tensor"
+        y.sum().backward()
+    count = len(mixer.get_parameter("short_weight")) // 32
+    assert kept[1] - kept[0] == count * sequence
+    if name == "hyena":
+        assert kept[0] == (1 + count + (count - 2) + 1) * sequence, "u, p_i, the results of long convolutions, y"
+
+
+@every_mixer
+@pytest.mark.usefixtures("small")
+def test_gradients_and_their_gradients(name: str, options: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    mixer, u = create_mixer(name, 4, l_max=8, width=4, **options).double(), torch.randn(2, 9, 4).double()
+    given = [u.requires_grad_(), *mixer.parameters()]
+    found: list[list[Tensor]] = []
+    for hooks in (contextlib.nullcontext(), plain()):
+        with hooks:
+            y = mixer(u)
+        first = torch.autograd.grad(y.square().sum(), given, create_graph=True)
+        second = torch.autograd.grad(torch.stack([g.square().sum() for g in first]).sum(), given)
+        found.append([*first, *second])
+    for got, want in zip(*found, strict=True):
+        assert_close(got, want, 1e-11)
+
+
+@every_mixer
+@pytest.mark.usefixtures("small")
+def test_gradients_under_autocast(name: str, options: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    mixer, u = create_mixer(name, 8, l_max=8, width=4, **options), torch.randn(2, 33, 8)
+    found: list[list[Tensor]] = []
+    for hooks in (contextlib.nullcontext(), plain()):
+        with hooks, torch.autocast("cpu", torch.bfloat16):
+            y = mixer(u)
+        found.append(list(torch.autograd.grad(y.float().square().sum(), list(mixer.parameters()))))
+    for got, want in zip(*found, strict=True):
+        assert_close(got, want, 1e-6)
+
+
+@pytest.mark.usefixtures("small")
+def test_checkpoints_and_torch_func_decide_for_themselves() -> None:
+    mixer, u = create_mixer("hyena", 4, l_max=8, width=4).double(), torch.randn(2, 9, 4).double()
+    parameters = dict(mixer.named_parameters())
+    want = torch.autograd.grad(mixer(u).square().sum(), list(parameters.values()))
+    y = torch.utils.checkpoint.checkpoint(mixer, u, use_reentrant=False)
+    for got, gradient in zip(torch.autograd.grad(y.square().sum(), list(parameters.values())), want, strict=True):
+        assert_close(got, gradient)
+    found = torch.func.grad(lambda given: torch.func.functional_call(mixer, given, u).square().sum())(parameters)
+    for name, gradient in zip(parameters, want, strict=True):
+        assert_close(found[name], gradient)
