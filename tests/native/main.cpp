@@ -27,6 +27,7 @@ int32_t three_threads(int64_t begin, int64_t end, int64_t, LongconvTask task, vo
 
 uint64_t run_all() {
     start_random();
+    cauchy();
     dense_taps();
     fft_conv();
     linear_scan();

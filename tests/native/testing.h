@@ -15,6 +15,7 @@
 namespace testing {
 
 // The tests of one op in the chosen instruction set.
+void cauchy();
 void dense_taps();
 void fft_conv();
 void linear_scan();
