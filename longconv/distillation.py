@@ -175,6 +175,8 @@ def _module(filter: Filter | Mixer) -> Filter:
         raise TypeError(f"filter is {describe(filter)}, expected a mixer with one filter a feature, or Hyena")
     if filter.bidirectional:
         raise ValueError(f"filter is a bidirectional {type(filter).__name__}, expected a causal one: only those stream")
+    if reason := filter.streaming_refusal():
+        raise ValueError(f"filter is a {type(filter).__name__}, expected one that streams: {reason}")
     return filter.taps
 
 

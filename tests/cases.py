@@ -101,6 +101,8 @@ MIXERS: dict[str, Row] = {
         {
             "smooth": {"smoothing": "time", "smooth_window": 3, "channels": 2},
             "frequency": {"smoothing": "frequency", "output": None},
+            "butterfly": {"transform": "butterfly"},
+            "butterfly-bidirectional": {"transform": "butterfly", "bidirectional": True, "channels": 2},
             **BOTH_WAYS,
         },
         streams=True,
@@ -162,6 +164,11 @@ class Case:
         return _looks_ahead(self.options)
 
     @property
+    def learned(self) -> bool:
+        """Whether the mixer's convolution goes through a transform that is trained to something else."""
+        return _is_learned(self.options)
+
+    @property
     def time_invariant(self) -> bool:
         """Whether the mixer has a filter that doesn't depend on the input."""
         return mixers.MIXERS[self.mixer].filter is not Mixer.filter
@@ -170,16 +177,25 @@ class Case:
         """A new mixer with parameters that depend on the seed alone."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return create_mixer(self.mixer, d_model, **self.options).to(dtype)
+            mixer = create_mixer(self.mixer, d_model, **self.options)
+            if self.learned:
+                assert isinstance(mixer, mixers.LongConv) and mixer.butterfly is not None
+                for parameter in mixer.butterfly.parameters():  # as training leaves them
+                    parameter.data += 0.1 * torch.randn_like(parameter)
+            return mixer.to(dtype)
 
 
 def _looks_ahead(options: Mapping[str, Any]) -> bool:
     return bool(options.get("bidirectional", False)) or not options.get("causal", True)
 
 
+def _is_learned(options: Mapping[str, Any]) -> bool:
+    return options.get("transform") == "butterfly"
+
+
 def _cases() -> list[Case]:
     return [
-        Case(mixer, variant, options, row.streams and not _looks_ahead(options))
+        Case(mixer, variant, options, row.streams and not _looks_ahead(options) and not _is_learned(options))
         for mixer, row in MIXERS.items()
         for variant, more in {"default": {}, **row.variants}.items()
         for options in [{**row.options, **more}]

@@ -6,11 +6,10 @@ import fnmatch
 from collections.abc import Iterable, Sequence
 
 from bench.case import Case
-from bench.cases import calls, fft_conv, mixers, scaling, short_conv, state_space
+from bench.cases import butterfly, calls, fft_conv, mixers, scaling, short_conv, state_space
 
-CASES: dict[str, Case] = {
-    case.name: case for module in (fft_conv, short_conv, state_space, calls, mixers, scaling) for case in module.cases()
-}
+MODULES = (fft_conv, short_conv, state_space, butterfly, calls, mixers, scaling)
+CASES: dict[str, Case] = {case.name: case for module in MODULES for case in module.cases()}
 
 
 def quick() -> list[Case]:

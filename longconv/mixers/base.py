@@ -325,14 +325,22 @@ class ConvolutionMixer(FilterMixer):
         samples a unit of time by ``rate=2``. A filter of free taps has no dt, and refuses any rate but 1.
         """
         self._check_input(u, lengths)
-        return self._convolve(u, self.filter(max(u.shape[1], 1), rate=rate), lengths)
+        return self._convolve(u, self.filter(self._taps_for(u.shape[1]), rate=rate), lengths)
+
+    def _taps_for(self, length: int) -> int:
+        """How many taps a sequence of a length takes."""
+        return max(length, 1)
 
     def _convolve(self, u: Tensor, k: Tensor, lengths: Tensor | None) -> Tensor:
         """(B, L, D) and the taps of :meth:`filter` -> the mixer's output (B, L, D)."""
         k = k.flatten(0, 1)
         k, k_reverse = k.chunk(2) if self.bidirectional else (k, None)
-        y = fft_conv(self._features(u), k, k_reverse=k_reverse, skip=self.D.flatten(), lengths=lengths)
+        y = self._product(self._features(u), k, k_reverse, lengths)
         return zero_beyond(self._mix_features(transpose(y)), lengths)
+
+    def _product(self, x: Tensor, k: Tensor, k_reverse: Tensor | None, lengths: Tensor | None) -> Tensor:
+        """Convolution and skip of (B, C H, L)."""
+        return fft_conv(x, k, k_reverse=k_reverse, skip=self.D.flatten(), lengths=lengths)
 
     def _features(self, u: Tensor) -> Tensor:
         """(B, L, H) -> (B, C H, L), the input of every filter."""

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import torch
+from torch import Tensor
+
+from longconv._checks import check_choice, check_lengths
 from longconv.filters import FreeFilter
 from longconv.mixers.base import ConvolutionMixer, filter_count
+from longconv.mixers.butterfly import ButterflyConvolution
+
+TRANSFORMS = ("fft", "butterfly")
 
 
 class LongConv(ConvolutionMixer):
     """Mixer with one free parameter a tap, smoothed and squashed, then GELU, Linear and GLU.
+
+    With ``transform="butterfly"`` the convolution goes through a transform that is trained together with the taps,
+    :class:`~longconv.mixers.butterfly.ButterflyConvolution`, of a size N >= l_max. The mixer starts as the causal (or
+    bidirectional) convolution, up to rounding, and keeps to it no longer than its matrices stay as they are: once
+    trained, an output may depend on all inputs of its block of N and of the next to it, on later ones too. So it can't
+    stream, nor be distilled. ``filter`` gives the taps.
 
     Args:
         d_model: D.
@@ -19,6 +32,7 @@ class LongConv(ConvolutionMixer):
         smoothing: where the filter is smoothed: None, "time" or "frequency".
         smooth_window: taps or bins of the smoothing, odd.
         filter_dropout: probability that a tap is dropped in training.
+        transform: "fft" (the convolution) or "butterfly" (a trained transform that starts as it).
         activation: what follows the convolution: "gelu", "relu", "silu", "tanh" or None.
         output: what joins the features: "glu" (Linear and GLU), "linear" or None (of one channel alone).
         dropout: probability that an activation is dropped in training.
@@ -28,10 +42,16 @@ class LongConv(ConvolutionMixer):
         Simple Hardware-Efficient Long Convolutions for Sequence Modeling (Fu, Epstein, Nguyen, Thomas, Zhang, Dao,
         Rudra, Ré, arXiv 2302.06646)
 
-    >>> import torch
     >>> LongConv(4, l_max=64)(torch.randn(2, 100, 4)).shape
     torch.Size([2, 100, 4])
+    >>> plain, learned = LongConv(4), LongConv(4, transform="butterfly")
+    >>> left_out = learned.load_state_dict(plain.state_dict(), strict=False)
+    >>> u = torch.randn(2, 100, 4)
+    >>> torch.allclose(plain(u), learned(u), atol=1e-5)
+    True
     """
+
+    butterfly: ButterflyConvolution | None
 
     def __init__(
         self,
@@ -45,6 +65,7 @@ class LongConv(ConvolutionMixer):
         smoothing: str | None = None,
         smooth_window: int = 7,
         filter_dropout: float = 0.0,
+        transform: str = "fft",
         activation: str | None = "gelu",
         output: str | None = "glu",
         dropout: float = 0.0,
@@ -70,3 +91,24 @@ class LongConv(ConvolutionMixer):
             output=output,
             dropout=dropout,
         )
+        self.l_max, self.butterfly = l_max, None
+        if check_choice("transform", transform, TRANSFORMS) == "butterfly":
+            self.butterfly = ButterflyConvolution(l_max + self.bidirectional, filter_lr=filter_lr)
+
+    def _taps_for(self, length: int) -> int:
+        return super()._taps_for(length) if self.butterfly is None else self.l_max  # a spectrum takes all of them
+
+    def _product(self, x: Tensor, k: Tensor, k_reverse: Tensor | None, lengths: Tensor | None) -> Tensor:
+        """Convolution, or what it has been trained to, and skip of (B, C H, L)."""
+        if self.butterfly is None:
+            return super()._product(x, k, k_reverse, lengths)
+        check_lengths(lengths, x.shape[-1])
+        if lengths is not None:
+            x = x.masked_fill((torch.arange(x.shape[-1], device=x.device) >= lengths[:, None])[:, None], 0)
+        return self.butterfly(x, k, k_reverse) + (self.D.flatten()[:, None] * x).to(x.dtype)
+
+    def streaming_refusal(self) -> str | None:
+        """Neither bidirectional mixers nor those with a trained transform can stream."""
+        if self.butterfly is None:
+            return super().streaming_refusal()
+        return "its transform is trained, so that an output may depend on inputs still to come"

@@ -283,6 +283,8 @@ SMALLEST = [
     "dense_taps/64x32x1024/both",
     "linear_scan/4x4096x256/complex64",
     "linear_scan/4x4096x256/float32-constant",
+    "butterfly/8x256x1024/both",
+    "butterfly_trained/8x256x1024/both",
     "calls/fft_conv/plainx100",
     "calls/cauchy/recordingx100",
     "mixers/s4d/both",
