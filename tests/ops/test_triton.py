@@ -16,7 +16,7 @@ from torch import Tensor
 
 import longconv
 from longconv import ops
-from longconv.ops import _registry, _triton, cauchy, fft_conv, linear_scan, short_conv
+from longconv.ops import _registry, _triton, cauchy, fft_conv, linear_scan, short_conv, vandermonde, vandermonde_log
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted(path.name for path in Path(__file__).parent.glob("test_triton_*.py"))
@@ -96,29 +96,35 @@ class Compiler:
         names = [parameter.name for parameter in kernel.params]
         given = {**dict(zip(names, args, strict=False)), **options}
         signature: dict[str, Any] = {}
-        constants: dict[tuple[int, ...], Any] = {}
+        self.constants: dict[tuple[int, ...], Any] = {}
+        self.attributes: dict[tuple[int, ...], Any] = {}
         for place, parameter in enumerate(kernel.params):
             value = given[parameter.name]
             if parameter.is_constexpr:
-                signature[parameter.name], constants[place,] = "constexpr", value
+                signature[parameter.name], self.constants[place,] = "constexpr", value
             else:
-                signature[parameter.name] = self._type(value, (place,), constants)
-        source = ASTSource(kernel, signature, constants)
+                signature[parameter.name] = self._type(value, (place,))
+        source = ASTSource(kernel, signature, self.constants, self.attributes)
         rest = {name: value for name, value in options.items() if name not in names}
         result: Any = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=rest)
         assert ".entry" in result.asm["ptx"]
         self.compiled[kernel.__name__] = result
 
-    def _type(self, value: Any, path: tuple[int, ...], constants: dict[tuple[int, ...], Any]) -> Any:
-        if value is None:
-            constants[path] = None
+    def _type(self, value: Any, path: tuple[int, ...]) -> Any:
+        """The type of an argument; that it is 1 or a multiple of 16, which a launch sees, is kept by its place."""
+        if value is None or (type(value) is int and value == 1):
+            self.constants[path] = value
             return "constexpr"
+        if isinstance(value, tuple):
+            return tuple(self._type(v, (*path, i)) for i, v in enumerate(value))
+        if type(value) is float:
+            return "fp32"
+        if (value.data_ptr() if isinstance(value, Tensor) else value) % 16 == 0:
+            self.attributes[path] = [["tt.divisibility", 16]]
         if isinstance(value, Tensor):
             return POINTERS[value.dtype]
-        if isinstance(value, tuple):
-            return tuple(self._type(v, (*path, i), constants) for i, v in enumerate(value))
-        assert type(value) in (int, float), value
-        return "i32" if isinstance(value, int) else "fp32"
+        assert type(value) is int, value
+        return "i32" if -(2**31) <= value < 2**31 else "i64"
 
 
 @pytest.fixture
@@ -196,3 +202,28 @@ def test_kernels_compile_with_no_gpu(op: str, dtype: torch.dtype, compiler: Comp
     call, kernels, _ = CALLS[op]
     call(dtype)
     assert set(compiler.compiled) == kernels
+
+
+def _ones(*shape: int, is_complex: bool = False) -> Tensor:
+    return torch.ones(shape, dtype=torch.complex64 if is_complex else torch.float32, requires_grad=True)
+
+
+@needs_triton
+@pytest.mark.slow
+@pytest.mark.parametrize("op", CALLS)
+def test_kernels_compile_for_sizes_of_one(op: str, compiler: Compiler) -> None:
+    """Sizes and strides of 1 are constants of a kernel, of another type than numbers that it is given."""
+    one, row = _ones(1, 1, 1), _ones(1, 1, is_complex=True)
+    calls: dict[str, Callable[[], Tensor]] = {
+        "short_conv": lambda: short_conv(one, _ones(1, 1), _ones(1), activation="silu", backend="triton"),
+        "linear_scan": lambda: linear_scan(one, one, _ones(1, 1), backend="triton"),
+        "fft_conv": lambda: (
+            fft_conv(one, _ones(1, 1), k_reverse=_ones(1, 1), skip=_ones(1), post_gate=one, backend="triton")
+            + fft_conv(one, one, mode="circular", lengths=torch.ones(1, dtype=torch.int64), backend="triton")
+        ),
+        "vandermonde": lambda: vandermonde(row, row, 1, backend="triton").abs(),
+        "vandermonde_log": lambda: vandermonde_log(row, row, 1, real=True, backend="triton"),
+        "cauchy": lambda: cauchy(row, row[0], row, backend="triton").abs(),
+    }
+    calls[op]().sum().backward()
+    assert set(compiler.compiled) >= CALLS[op][1] - {"summaries"}

@@ -33,6 +33,11 @@ def test_taps(taps: int) -> None:
     compare("short_conv", arguments(2, 2, 20, taps), {}, torch.float32)
 
 
+def test_more_taps_than_a_program_sums_up() -> None:
+    call = arguments(1, 40, 20, 70)
+    compare("short_conv", {**call, "u": channels_last(call["u"])}, {}, torch.float32)
+
+
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
 @pytest.mark.parametrize("last", [False, True], ids=["contiguous", "channels-last"])
 @pytest.mark.parametrize("length", sizes([1, 133], [2048, 65537]))

@@ -14,6 +14,9 @@ from longconv.ops._triton import blocks, launch, power_of_two
 _TILE = 1024
 """Numbers of a tile; a program's four warps hold eight of them a thread."""
 
+_TAPS = 64
+"""Most taps whose gradients a program sums up."""
+
 _SPLITS = 512
 """Most parts that a channel's sums over samples and times are taken in."""
 
@@ -120,14 +123,14 @@ def _sums(dz: Tensor, u: Tensor, w: Tensor, initial: Tensor | None) -> tuple[Ten
     from longconv.ops.short_conv import triton_kernels
 
     (batch, channels, length), taps = u.shape, w.shape[1]
-    width = power_of_two(taps)
+    width = min(power_of_two(taps), _TAPS)
     tile = _Tile.of(u, length, max(16, _TILE * 4 // width))
     splits = min(batch * blocks(length, tile.BT), _SPLITS)
     working = torch.promote_types(u.dtype, torch.float32)
     dw, dbias = (u.new_empty((splits, channels, size), dtype=working) for size in (taps, 1))
     launch(
         triton_kernels.sums,
-        splits * blocks(channels, tile.BH),
+        splits * blocks(channels, tile.BH) * blocks(taps, width),
         dw,
         dbias,
         *_strided(dz, u, initial),

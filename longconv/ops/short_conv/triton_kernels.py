@@ -178,9 +178,10 @@ def sums(
 ) -> None:
     """Partial sums of dz x, (splits, H, K), and of dz, (splits, H): each takes every SPLITS-th tile of times."""
     pid = tl.program_id(0).to(tl.int64)
-    split, tiles = pid % SPLITS, tl.cdiv(L, BT)
-    h = (pid // SPLITS * BH + tl.arange(0, BH))[:, None]
-    k = tl.arange(0, BK).to(tl.int64)
+    split, tiles, tiles_k = pid % SPLITS, tl.cdiv(L, BT), tl.cdiv(K, BK)
+    h = (pid // (SPLITS * tiles_k) * BH + tl.arange(0, BH))[:, None]
+    first = pid // SPLITS % tiles_k * BK
+    k = first + tl.arange(0, BK)
     rows, taps = h < H, k[None, :] < K
     dw_sum, dbias_sum = tl.zeros((BH, BK), W), tl.zeros((BH,), W)
     for i in range(split, B * tiles, SPLITS):
@@ -192,4 +193,4 @@ def sums(
         x = _sample(u, u_strides, past, past_strides, b, h[:, None, :], s, valid, K, W)
         dw_sum += tl.sum(g[:, None, :] * x, 2)
     tl.store(dw + (split * H + h) * K + k[None, :], dw_sum, mask=rows & taps)
-    tl.store(dbias + split * H + h, dbias_sum[:, None], mask=rows)
+    tl.store(dbias + split * H + h, dbias_sum[:, None], mask=h < tl.where(first == 0, H, 0))
