@@ -6,6 +6,7 @@ Symbols: B batch, T frames, C channels of a frame, H height, W width; D features
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -13,7 +14,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from longconv._checks import FLOATS, check_bool, check_choice, check_int, check_options, check_shape, check_tensor
+from longconv._checks import (
+    FLOATS,
+    check_bool,
+    check_choice,
+    check_int,
+    check_options,
+    check_real,
+    check_shape,
+    check_tensor,
+)
 from longconv.mixers import MIXERS, VideoMixer, list_mixers
 from longconv.mixers.frames import FrameNorm, group_count
 from longconv.models.baselines import BASELINES
@@ -82,15 +92,19 @@ class FrameDecoder(nn.Sequential):
         channels: C.
         depths: features of the encoder's halvings.
         d_model: D.
+        bias: what the logits start from.
     """
 
-    def __init__(self, channels: int, depths: Sequence[int], d_model: int) -> None:
+    def __init__(self, channels: int, depths: Sequence[int], d_model: int, bias: float = 0.0) -> None:
         parts: list[nn.Module] = []
         for depth, after in zip(reversed(depths), [*reversed(depths[:-1]), channels], strict=True):
             parts += [nn.Conv2d(d_model, depth, 3, padding=1), FrameNorm(group_count(depth, None), depth)]
             parts += [nn.GELU("tanh"), nn.ConvTranspose2d(depth, after, 4, stride=2, padding=1)]
             d_model = after
         super().__init__(*parts)
+        last = self[-1].bias
+        assert isinstance(last, Tensor)
+        nn.init.constant_(last, bias)
 
 
 class VideoPredictor(HubModel):
@@ -116,6 +130,7 @@ class VideoPredictor(HubModel):
         prenorm: whether the norm comes before its mixer or (published) after the sum.
         dropout: probability of the dropout on each branch.
         codebook: number of words; None: continuous latents.
+        mean: gray level in (0, 1) that predictions start from, best the mean of the data.
 
     Raises:
         TypeError: an option of the wrong type, or one that the mixer hasn't (named, with the nearest).
@@ -144,6 +159,7 @@ class VideoPredictor(HubModel):
         prenorm: bool = False,
         dropout: float = 0.0,
         codebook: int | None = None,
+        mean: float = 0.5,
     ) -> None:
         super().__init__()
         options = dict(mixer_options or {})
@@ -158,6 +174,7 @@ class VideoPredictor(HubModel):
             "prenorm": prenorm,
             "dropout": dropout,
             "codebook": codebook,
+            "mean": mean,
         }
         self.channels, self.d_model = check_int("channels", channels), check_int("d_model", d_model)
         if not depths:
@@ -182,7 +199,7 @@ class VideoPredictor(HubModel):
             )
             for _ in range(check_int("n_layers", n_layers))
         )
-        self.decoder = FrameDecoder(channels, depths, d_model)
+        self.decoder = FrameDecoder(channels, depths, d_model, _logit(mean))
 
     # --- whole videos -------------------------------------------------------------------------------------------------
 
@@ -343,6 +360,14 @@ class VideoPredictor(HubModel):
         least, (height, width) = 2**self.halvings, frames.shape[-2:]
         if height % least or width % least or not height or not width:
             raise ValueError(f"{name} has frames of {height} x {width}, expected multiples of {least} (2^len(depths))")
+
+
+def _logit(mean: float) -> float:
+    """The logit of a gray level in (0, 1)."""
+    level = check_real("mean", mean, least=0.0, most=1.0, open_least=True)
+    if level == 1.0:
+        raise ValueError("mean is 1, expected a gray level in (0, 1)")
+    return math.log(level / (1 - level))
 
 
 def _parameters(kind: type[VideoMixer]) -> list[str]:

@@ -53,6 +53,7 @@ class VideoSettings:
         dropout: probability of dropping a feature of a pixel.
         depths: features after each halving of the frame by the encoder.
         codebook: number of words that latent pixels are made of; null leaves them continuous.
+        mean: gray level that predictions start from, best the mean of the data.
         loss: error that training minimises, mse, l1, their mean mse_l1, or bce for gray levels as probabilities.
         feedback: passes in which predictions become inputs of the training, as in a rollout; 0 is teacher forcing.
     """
@@ -64,6 +65,7 @@ class VideoSettings:
     dropout: float = 0.0
     depths: tuple[int, ...] = (16, 32)
     codebook: int | None = None
+    mean: float = 0.5
     loss: Literal["mse", "l1", "mse_l1", "bce"] = "bce"
     feedback: int = 0
 

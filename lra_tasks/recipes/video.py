@@ -29,7 +29,9 @@ QUICK_VIDEO = Preset(
 )
 
 # Ten frames given and rollouts of 40: about 13 minutes on two cores.
-QUICK_MOVING_MNIST = Preset(QUICK_VIDEO.base.override({"data": {"n_train": 1600}}), QUICK_MIXERS)
+QUICK_MOVING_MNIST = Preset(
+    QUICK_VIDEO.base.override({"data": {"n_train": 1600}, "model": {"mean": 0.05}}), QUICK_MIXERS
+)
 
 _PUBLISHED_S5 = {"d_state": 256, "blocks": 1, "clip": True, "output": "resnet"}
 
@@ -37,7 +39,7 @@ _PUBLISHED_S5 = {"d_state": 256, "blocks": 1, "clip": True, "output": "resnet"}
 PAPER_MOVING_MNIST = Preset(
     base=Recipe(
         data={"batch_size": 8, "frames": 300, "context": 100, "horizons": [10, 40, 100, 400, 1100], "n_train": 8000},
-        model=VideoSettings(d_model=256, n_layers=8, depths=(64, 128), loss="mse_l1"),
+        model=VideoSettings(d_model=256, n_layers=8, depths=(64, 128), mean=0.05, loss="mse_l1"),
         optimizer=OptimizerSettings(lr=1e-3, weight_decay=1e-5, filter_lr=1e-3, warmup=1 / 60),
         trainer=TrainerSettings(max_epochs=300),
     ),

@@ -45,9 +45,8 @@ def step_through(mixer: Mixer, u: Tensor) -> tuple[Tensor, Any]:
 
 
 def test_every_mixer_has_a_row() -> None:
-    assert sorted({*MIXERS, *VIDEO_MIXERS} & {*list_mixers()}) == sorted(list_mixers()), (
-        "add a row to tests/cases.py for every registered mixer"
-    )
+    assert {*list_mixers()} <= {*MIXERS, *VIDEO_MIXERS}, "add a row to tests/cases.py for every registered mixer"
+    assert {*MIXERS} == {*list_mixers(video=False)}
 
 
 def test_unknown_mixer_and_option() -> None:
@@ -65,16 +64,6 @@ def test_every_mixer_refuses_unknown_options_and_sizes(name: str) -> None:
         create_mixer(name, 0)
     with pytest.raises(TypeError, match=r"d_model is 4\.0"):
         create_mixer(name, 4.0)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("name", list_mixers())
-def test_every_option_has_its_default(name: str) -> None:
-    defaults = mixer_defaults(name)
-    torch.manual_seed(0)
-    given = create_mixer(name, 4, **defaults)
-    torch.manual_seed(0)
-    for key, value in create_mixer(name, 4).state_dict().items():
-        assert torch.equal(value, given.state_dict()[key])
 
 
 @pytest.mark.parametrize("name", list_mixers())

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from longconv import create_mixer
+from longconv import create_mixer, list_mixers
 from longconv.filters import Filter
-from longconv.mixers import Mixer
+from longconv.mixers import Mixer, mixer_defaults
 from tests.cases import (
     CHAIN,
     D_MODEL,
@@ -214,6 +214,16 @@ def test_filter_parameters_are_declared(case: Case) -> None:
     assert all(hasattr(taps, name) for name in taps.filter_parameters)
 
 
+@pytest.mark.parametrize("name", list_mixers())
+def test_every_option_has_its_default(name: str) -> None:
+    defaults = mixer_defaults(name)
+    torch.manual_seed(0)
+    given = create_mixer(name, 4, **defaults)
+    torch.manual_seed(0)
+    for key, value in create_mixer(name, 4).state_dict().items():
+        assert torch.equal(value, given.state_dict()[key])
+
+
 @pytest.mark.parametrize("name", ["s4", "lssl"])
 def test_options_of_the_measure(name: str) -> None:
     """They reach the filter: another beta is another filter, from the same draws."""
@@ -232,7 +242,7 @@ def test_options_of_the_measure(name: str) -> None:
 
 MEMORY = """
 import resource, sys, torch
-from longconv import create_mixer
+from longconv import create_mixer, list_mixers
 
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 

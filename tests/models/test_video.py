@@ -73,6 +73,14 @@ def test_a_prediction_depends_on_the_past_alone() -> None:
     assert (size[:5] > 0).all() and (size[5:] == 0).all()
 
 
+def test_predictions_start_from_the_mean_of_the_data() -> None:
+    """The mean over random models of the logits of their predictions."""
+    torch.manual_seed(0)
+    models = [VideoPredictor(1, d_model=8, n_layers=1, mixer_options={"d_state": 8}, mean=0.05) for _ in range(8)]
+    logits = torch.stack([model.logits(torch.rand(1, 3, 1, 16, 16)) for model in models])
+    assert logits.mean().item() == pytest.approx(-2.944, abs=0.3)
+
+
 def test_losses_compare_predictions_with_the_next_frames() -> None:
     model, x = predictor(), video()
     got, want = model(x[:, :-1]), x[:, 1:]
@@ -182,6 +190,8 @@ def test_words_are_the_nearest_ones() -> None:
         ({"codebook": 0}, ValueError, "n_codes is 0"),
         ({"prenorm": 1}, TypeError, "prenorm is 1"),
         ({"dropout": 2.0}, ValueError, "dropout is 2"),
+        ({"mean": 0.0}, ValueError, "mean is 0"),
+        ({"mean": 1.0}, ValueError, "mean is 1"),
     ],
     ids=str,
 )
