@@ -20,15 +20,24 @@ from lra_tasks.data.listops.task import ListOps
 from lra_tasks.data.mnist import PermutedMNIST, SequentialMNIST
 from lra_tasks.data.moving_mnist import MovingMNIST
 from lra_tasks.data.official_video import DMLab, Habitat, Minecraft
-from lra_tasks.data.pathfinder.task import Pathfinder32
+from lra_tasks.data.pathfinder.task import Path256, Path512, Pathfinder32, Pathfinder64, PathX
 from lra_tasks.data.recall import AssociativeRecall
 from lra_tasks.data.retrieval import Retrieval
+from lra_tasks.data.speech.task import (
+    SpeechCommands10,
+    SpeechCommands10Half,
+    SpeechCommands10MFCC,
+    SpeechCommands35,
+    SpeechCommands35Half,
+)
 from lra_tasks.data.text import Text
 from lra_tasks.data.video import VideoTask
 
 _SEQUENCES: tuple[type[Task], ...] = (
-    SequentialMNIST, PermutedMNIST, Fashion, ColourCIFAR, GrayCIFAR, ListOps, Text, Retrieval, Pathfinder32,
-    AssociativeRecall,
+    SequentialMNIST, PermutedMNIST, Fashion, ColourCIFAR, GrayCIFAR,
+    ListOps, Text, Retrieval, AssociativeRecall,
+    Pathfinder32, Pathfinder64, PathX, Path256, Path512,
+    SpeechCommands10, SpeechCommands10Half, SpeechCommands10MFCC, SpeechCommands35, SpeechCommands35Half,
 )  # fmt: skip
 _VIDEOS: tuple[type[VideoTask], ...] = (MovingMNIST, DMLab, Minecraft, Habitat)
 VIDEO_TASKS: dict[str, type[VideoTask]] = {task.info.name: task for task in _VIDEOS}

@@ -113,15 +113,7 @@ class ColourCIFAR(OfficialTask):
 
 
 class GrayCIFAR(ColourCIFAR):
-    """CIFAR-10 in gray, the Image task of the Long Range Arena: L = 1024, one channel, 10 classes.
-
-    Args:
-        data_dir: where prepared data is kept; None for $LONGCONV_DATA or ~/.cache/longconv.
-        batch_size: samples a batch.
-        num_workers: processes that load batches; 0 loads them in the training process.
-        seed: of the training order; not of the data.
-        official_dir: folder that holds the batches, their folder or their archive; None looks in data_dir.
-    """
+    """CIFAR-10 in gray, the Image task of the Long Range Arena: L = 1024, one channel, 10 classes."""
 
     gray = True
     mean = (122.6 / 255,)

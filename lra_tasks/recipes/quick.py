@@ -73,6 +73,19 @@ TEXT = Preset(
 )
 RETRIEVAL = Preset(base=TEXT.base.override({"trainer": {"max_epochs": 1}}), mixers=TEXT.mixers)
 
+# A small model that reads whole clips; on two cores an epoch of raw samples takes hours, of coefficients minutes.
+SPEECH = Preset(
+    base=Recipe(
+        data={"batch_size": 16},
+        model=ModelSettings(d_model=64, n_layers=4, norm="batch", prenorm=True),
+        mixer_options={"bidirectional": True},
+        optimizer=OptimizerSettings(lr=0.01, weight_decay=0.05, filter_lr=0.001),
+        trainer=TrainerSettings(max_epochs=2),
+    ),
+    mixers=STATE_SPACES,
+)
+COEFFICIENTS = Preset(base=SPEECH.base.override({"trainer": {"max_epochs": 10}}), mixers=STATE_SPACES)
+
 # 10,000 pictures show that everything runs; to leave chance, Pathfinder wants the paper preset and a GPU.
 PATHFINDER = Preset(
     base=Recipe(
@@ -84,6 +97,13 @@ PATHFINDER = Preset(
     ),
     mixers=STATE_SPACES,
 )
+
+
+def _larger(n_samples: int, batch_size: int) -> Preset:
+    """The preset of Pathfinder with fewer and smaller batches, for larger pictures."""
+    data = {"batch_size": batch_size, "n_samples": n_samples}
+    return Preset(base=PATHFINDER.base.override({"data": data}), mixers=STATE_SPACES)
+
 
 # Two layers are the fewest that recall: one brings a key beside its value, the other finds the key again.
 RECALL = Preset(
@@ -106,6 +126,15 @@ QUICK: dict[str, Preset] = {
     "text": TEXT,
     "retrieval": RETRIEVAL,
     "pathfinder32": PATHFINDER,
+    "pathfinder64": _larger(5000, 16),
+    "pathx": _larger(2000, 4),
+    "path256": _larger(500, 1),
+    "path512": _larger(100, 1),
+    "sc10": SPEECH,
+    "sc10-half": SPEECH,
+    "sc10-mfcc": COEFFICIENTS,
+    "sc35": SPEECH,
+    "sc35-8k": SPEECH,
     "associative_recall": RECALL,
     "moving_mnist": QUICK_MOVING_MNIST,
     "dmlab": QUICK_VIDEO,

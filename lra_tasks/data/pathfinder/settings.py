@@ -1,4 +1,4 @@
-"""The published settings of every Pathfinder size, as data: a new size is a row."""
+"""The published settings of every Pathfinder size, as data: a new size is a row. 512 is 256 scaled by two."""
 
 from __future__ import annotations
 
@@ -50,6 +50,8 @@ SETTINGS = {
         Settings(64, (1,), 12, 2.5, 1.0, 1.8, 22 // 4, 0.8, 0.8),
         Settings(128, (2, 3), 20, 3.0, 1.5, 1.8, 35 // 4, 0.9, 0.9),
         Settings(256, (3,), 27, 5.0, 2.0, 1.8, 30 // 4, 1.0, 1.0, padding=22),
+        # Not published: every length of 256, twice.
+        Settings(512, (6,), 54, 10.0, 4.0, 1.8, 30 // 4, 1.0, 1.0, paddle_length=10, padding=44),
     )
 }
 """Settings by size. Quotients are whole numbers: the published code ran where ``/`` divides integers so."""

@@ -6,10 +6,13 @@ import gzip
 import pickle
 import struct
 import tarfile
+import wave
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+
+from lra_tasks.data.speech.task import TEN, THIRTY_FIVE
 
 
 def random_bytes(*shape: int, seed: int = 0) -> np.ndarray:
@@ -107,7 +110,38 @@ def aan(folder: Path, n_train: int = 40, n_other: int = 16) -> Path:
     return folder
 
 
+def clip(word: str, number: int) -> np.ndarray:
+    """Noise of int16, as long as a clip is; every fifth is shorter."""
+    generator = np.random.default_rng([number, *word.encode()])
+    return generator.integers(-9000, 9000, 12000 + 700 * number if number % 5 == 3 else 16000).astype("<i2")
+
+
+def write_wav(path: Path, samples: np.ndarray, rate: int = 16000, channels: int = 1) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(channels)
+        file.setsampwidth(samples.dtype.itemsize)
+        file.setframerate(rate)
+        file.writeframes(samples.tobytes())
+
+
+def speech(folder: Path, words: tuple[str, ...] = TEN, n: int = 7) -> Path:
+    """Clips 0 to n - 1 of every word; clip 1 is to validate on and clip 2 to test on."""
+    for word in words:
+        for number in range(n):
+            write_wav(folder / word / f"{number:08x}_nohash_0.wav", clip(word, number))
+    for number, name in ((1, "validation_list.txt"), (2, "testing_list.txt")):
+        (folder / name).write_text("".join(f"{word}/{number:08x}_nohash_0.wav\n" for word in words))
+    (folder / "_background_noise_").mkdir(exist_ok=True)
+    return folder
+
+
+def all_words(folder: Path) -> Path:
+    return speech(folder, THIRTY_FIVE, 4)
+
+
 LAYOUTS: dict[str, Callable[[Path], Path]] = {
-    "fashion": fashion, "image": cifar, "scifar": cifar, "text": imdb, "retrieval": aan
+    "fashion": fashion, "image": cifar, "scifar": cifar, "text": imdb, "retrieval": aan,
+    "sc10": speech, "sc10-half": speech, "sc10-mfcc": speech, "sc35": all_words, "sc35-8k": all_words,
 }  # fmt: skip
 """How to write the data of a task that can only be read."""

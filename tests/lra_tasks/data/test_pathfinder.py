@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pickle
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from lra_tasks.data.pathfinder.paddles import N_SEEDS, Paddles, paddles
 from lra_tasks.data.pathfinder.settings import SETTINGS
 from lra_tasks.data.pathfinder.snakes import Scenes, grow_scenes
 
-N = {32: 400, 64: 12, 128: 24, 256: 24}
+N = {32: 400, 64: 12, 128: 24, 256: 24, 512: 4}
 SIZES = sorted(N)
 
 
@@ -196,11 +197,11 @@ def test_splits_and_pixels(tmp_path: Path) -> None:
     assert len(copy) < 5000, "a worker gets the path, not the pictures"
 
 
-def release(folder: Path, n: int = 20) -> Path:
+def release(folder: Path, n: int = 20, size: int = 32) -> Path:
     """A small release: two metadata files, in an order that only numbers sort well."""
-    level = folder / "pathfinder32" / "curv_contour_length_14"
+    level = folder / f"pathfinder{size}" / "curv_contour_length_14"
     (level / "metadata").mkdir(parents=True)
-    images, labels = draw_chunk(32, n, 0, 0)
+    images, labels = draw_chunk(size, n, 0, 0)
     for batch, rows in ((2, range(n // 2)), (10, range(n // 2, n))):
         (level / "imgs" / str(batch)).mkdir(parents=True)
         lines = []
@@ -312,3 +313,23 @@ def test_read_picture_makes_colours_gray(tmp_path: Path) -> None:
 def test_bad_options(options: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(options))):
         create_task("pathfinder32", **options)
+
+
+def test_512_is_256_with_every_length_doubled() -> None:
+    lengths = ("size", "seed_distance", "marker_radius", "thickness", "paddle_length", "padding")
+    small, large = SETTINGS[256], SETTINGS[512]
+    doubled = {name: 2 * getattr(small, name) for name in lengths}
+    margins = tuple(2 * margin for margin in small.margins)
+    assert large == dataclasses.replace(small, margins=margins, **doubled)
+
+
+@pytest.mark.parametrize(("name", "size"), [("pathfinder64", 64), ("pathx", 128), ("path256", 256)])
+def test_reads_the_official_folders_of_larger_sizes(tmp_path: Path, name: str, size: int) -> None:
+    release(tmp_path, size=size)
+    images, labels = draw_chunk(size, 20, 0, 0)
+    task = create_task(name, data_dir=tmp_path / "data", official_dir=tmp_path, split="first")
+    task.prepare_data()
+    assert np.array_equal(np.load(task.folder / "images.npy"), images)
+    sample = task.dataset("test")[1]
+    assert sample["inputs"].shape == (size * size, 1) and sample["label"] == labels[19]
+    assert torch.allclose(sample["inputs"][:, 0], torch.from_numpy(images[19].ravel()) / 127.5 - 1)

@@ -1,0 +1,1 @@
+"""Speech Commands: one spoken word a clip of a second, as samples or as cepstral coefficients."""

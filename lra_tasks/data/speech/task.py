@@ -1,0 +1,336 @@
+"""Speech Commands: ten words (``sc10``, ``sc10-half``, ``sc10-mfcc``) and all thirty-five (``sc35``, ``sc35-8k``).
+
+========= =============================================================================================================
+source    Speech Commands 0.02 (CC BY 4.0), unpacked, in ``official_dir`` or data_dir (layout: ``official``), from
+          http://download.tensorflow.org/data/speech_commands_v0.02.tar.gz
+length    16000 samples; sc10-half and sc35-8k every second one, 8000, with no low-pass; sc10-mfcc 161 frames
+input     1 channel in [-1, 1], or sc10-mfcc 20 cepstral coefficients (``cepstrum``), standardised with the means and
+          deviations of the training clips: those of every time step, as S4's code does, or of all samples
+          (``standardise="global"``); the coefficients each by its own
+classes   10 (chance about 10.5 %, the share of the commonest word) or 35 (3.8 %); metric: accuracy
+sizes     ten words 24,482 / 5,246 / 5,247; thirty-five 84,843 / 9,981 / 11,005
+split     ten words: of the clips of exactly 16000 samples 70 / 15 / 15 %, stratified, in a seeded order (the official
+          lists are not used, so that speakers are shared); thirty-five: the official lists, shorter clips zero-padded
+protocol  S4's (arXiv:2111.00396). Which clips are in which part of its ten words depends on the order in which its
+          machine listed them, so that test sets differ. Published figures at half the rate are those of a model
+          trained on every sample and tested on every second one with its step sizes doubled (a mixer's ``rate=2``)
+========= =============================================================================================================
+
+References:
+    Warden, Speech Commands: A Dataset for Limited-Vocabulary Speech Recognition, arXiv:1804.03209.
+    Romero et al., CKConv: Continuous Kernel Convolution For Sequential Data, arXiv:2102.02611 (ten words).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from longconv._checks import check_choice
+from lra_tasks.data.base import Sample, TaskInfo, marks
+from lra_tasks.data.cache import ArrayWriter, save_array
+from lra_tasks.data.errors import DataError
+from lra_tasks.data.official import SPLIT_SEED, OfficialTask
+from lra_tasks.data.parallel import progress_bar
+from lra_tasks.data.speech.cepstrum import cepstrum
+from lra_tasks.data.speech.official import (
+    LISTS,
+    RATE,
+    count_samples,
+    find_clips,
+    list_clips,
+    read_clip,
+    read_lists,
+)
+
+TEN = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go")
+THIRTY_FIVE = (
+    "bed", "cat", "down", "five", "forward", "go", "house", "left", "marvin", "no", "on", "right", "sheila", "tree",
+    "up", "visual", "yes", "backward", "bird", "dog", "eight", "follow", "four", "happy", "learn", "nine", "off", "one",
+    "seven", "six", "stop", "three", "two", "wow", "zero",
+)  # fmt: skip
+"""The words in the order of their labels, which is S4's."""
+SPLITS = ("train", "val", "test")
+_FULL_SCALE = 32768.0
+_LEAST_DEVIATION = 1e-5
+"""Added to deviations, for time steps at which every training clip is silent."""
+_AT_ONCE = 256
+"""Clips that are read, transformed and written together."""
+
+
+class Clips(Dataset[Sample]):
+    """Clips of a split, memory-mapped: int16 (n, L) samples or float32 (n, T, 20) coefficients.
+
+    Args:
+        path: the ``.npy`` file.
+        labels: class of every clip.
+        mean: what is taken off, (L, 1) or (1, 20).
+        deviation: what the rest is divided by, of the same shape.
+        every: one in so many samples is taken.
+    """
+
+    def __init__(self, path: Path, labels: np.ndarray, mean: Tensor, deviation: Tensor, every: int = 1) -> None:
+        self.path, self.labels, self.every = path, labels, every
+        self.mean, self.deviation = mean, deviation + _LEAST_DEVIATION
+        self._clips: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> Sample:
+        if self._clips is None:
+            self._clips = np.load(self.path, mmap_mode="r")
+        clip = self._clips[index, :: self.every]
+        values = torch.from_numpy(clip.astype(np.float32))
+        if clip.ndim == 1:
+            values = (values / _FULL_SCALE)[:, None]
+        return {"inputs": (values - self.mean) / self.deviation, "label": int(self.labels[index])}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_clips": None}
+
+
+class SpeechCommands35(OfficialTask):
+    """Thirty-five spoken words, raw: L = 16000, one channel, 35 classes, 84,843 / 9,981 / 11,005 by the official lists.
+
+    Args:
+        data_dir: where prepared data is kept; None for $LONGCONV_DATA or ~/.cache/longconv.
+        batch_size: samples a batch.
+        num_workers: processes that load batches; 0 loads them in the training process.
+        seed: of the training order; not of the data.
+        official_dir: folder of the unpacked archive; None looks in data_dir.
+        standardise: whether samples are standardised by the mean and deviation of their time step ("step") or of all
+            samples ("global") of the training clips.
+    """
+
+    cache_name = "speech_commands"
+    words: ClassVar[tuple[str, ...]] = THIRTY_FIVE
+    every: ClassVar[int] = 1
+    coefficients: ClassVar[bool] = False
+    info: ClassVar[TaskInfo] = TaskInfo(
+        name="sc35",
+        title="Speech Commands, 35 words, raw samples",
+        source="Speech Commands 0.02 (CC BY 4.0), download.tensorflow.org/data/speech_commands_v0.02.tar.gz",
+        length=16000,
+        n_classes=35,
+        d_input=1,
+        n_tokens=None,
+        sizes=(84843, 9981, 11005),
+        split="the official validation_list.txt and testing_list.txt, no speaker in two parts",
+        chance=0.038,
+        protocol="S4 (arXiv:2111.00396): 16000 samples, shorter clips zero-padded, every time step standardised",
+    )
+
+    def __init__(
+        self,
+        data_dir: str | Path | None = None,
+        batch_size: int = 16,
+        num_workers: int = 0,
+        seed: int = 0,
+        *,
+        official_dir: str | Path | None = None,
+        standardise: str = "step",
+    ) -> None:
+        super().__init__(data_dir, batch_size, num_workers, seed, official_dir=official_dir)
+        self.standardise = check_choice("standardise", standardise, ("step", "global"))
+
+    def files(self) -> list[Path]:
+        """The lists and the folders of the words."""
+        folder = find_clips(self.read_from, self.words)
+        return [folder / name for name in (*LISTS.values(), *self.words)]
+
+    def source(self) -> Any:
+        """Names, sizes and times of the lists and the folders."""
+        with suppress(DataError):
+            return marks(self.files())
+
+    def shaping(self) -> dict[str, Any]:
+        """How many words, and whether as coefficients."""
+        return {"words": len(self.words), "coefficients": self.coefficients}
+
+    def split(self, folder: Path, clips: Sequence[str]) -> dict[str, list[str]]:
+        """The clips of every split, in order: those of the lists, all others to train on."""
+        lists = read_lists(folder, self.words)
+        chosen = {split: [clip for clip in clips if clip in lists[split]] for split in LISTS}
+        return {"train": [clip for clip in clips if not any(clip in listed for listed in lists.values())], **chosen}
+
+    def build(self, folder: Path) -> None:
+        """Write samples or coefficients and labels of every split, and mean and deviation of the training clips."""
+        source = find_clips(self.read_from, self.words)
+        splits = self.split(source, list_clips(source, self.words))
+        moments = _Moments()
+        with ExitStack() as stack:
+            advance = stack.enter_context(
+                progress_bar(f"{self.info.name}: reading", sum(len(clips) for clips in splits.values()))
+            )
+            for split, clips in splits.items():
+                if not clips:
+                    raise DataError(f"no clip of {source} is left for {split}: unpack the archive again")
+                row = (1 + RATE // 100, 20) if self.coefficients else (RATE,)
+                kind = np.float32 if self.coefficients else np.int16
+                with ArrayWriter(folder / f"{split}_clips.npy", row, kind) as writer:
+                    for start in range(0, len(clips), _AT_ONCE):
+                        values = self._read(source, clips[start : start + _AT_ONCE])
+                        writer.append(values)
+                        if split == "train":
+                            moments.add(values if self.coefficients else values[..., None])
+                        advance(len(values))
+                labels = [self.words.index(clip.split("/")[0]) for clip in clips]
+                save_array(folder / f"{split}_labels.npy", np.array(labels, np.uint8))
+        mean, deviation = moments.finish(over_time=self.coefficients)
+        scale = 1.0 if self.coefficients else _FULL_SCALE
+        save_array(folder / "moments.npy", np.stack([mean, deviation]) / scale)
+
+    def load(self, folder: Path) -> Mapping[str, Dataset[Sample]]:
+        """The three splits of the memory-mapped clips."""
+        mean, deviation = torch.from_numpy(np.load(folder / "moments.npy"))
+        if not self.coefficients and self.standardise == "global":
+            square = (deviation.square() + mean.square()).mean()
+            mean, deviation = mean.mean()[None, None], (square - mean.mean().square()).sqrt()[None, None]
+        elif not self.coefficients:
+            mean, deviation = mean[:: self.every], deviation[:: self.every]
+        return {
+            split: Clips(
+                folder / f"{split}_clips.npy",
+                np.load(folder / f"{split}_labels.npy"),
+                mean.float(),
+                deviation.float(),
+                self.every,
+            )
+            for split in SPLITS
+        }
+
+    def _read(self, source: Path, clips: Sequence[str]) -> np.ndarray:
+        samples = np.stack([read_clip(source / clip) for clip in clips])
+        return cepstrum(torch.from_numpy(samples / np.float32(_FULL_SCALE))).numpy() if self.coefficients else samples
+
+
+class SpeechCommands35Half(SpeechCommands35):
+    """Thirty-five spoken words, every second sample: L = 8000."""
+
+    every = 2
+    info: ClassVar[TaskInfo] = replace(
+        SpeechCommands35.info,
+        name="sc35-8k",
+        title="Speech Commands, 35 words, every second sample",
+        length=8000,
+        protocol="S4 (arXiv:2111.00396): x[::2] with no low-pass; published for models trained at 16 kHz",
+    )
+
+
+class SpeechCommands10(SpeechCommands35):
+    """Ten spoken words, raw: L = 16000, one channel, 10 classes, 24,482 / 5,246 / 5,247."""
+
+    words = TEN
+    info: ClassVar[TaskInfo] = replace(
+        SpeechCommands35.info,
+        name="sc10",
+        title="Speech Commands, 10 words, raw samples",
+        n_classes=10,
+        sizes=(24482, 5246, 5247),
+        split="70 / 15 / 15 % of the clips of 16000 samples, stratified, seeded; speakers are shared",
+        chance=0.105,
+        protocol="S4 (arXiv:2111.00396), after CKConv (arXiv:2102.02611); every time step standardised",
+    )
+
+    def split(self, folder: Path, clips: Sequence[str]) -> dict[str, list[str]]:
+        """The clips of every split: whole clips alone, stratified by word."""
+        whole = [clip for clip in clips if count_samples(folder / clip) == RATE]
+        labels = np.array([self.words.index(clip.split("/")[0]) for clip in whole])
+        return {split: [whole[number] for number in chosen] for split, chosen in stratified(labels).items()}
+
+
+class SpeechCommands10Half(SpeechCommands10):
+    """Ten spoken words, every second sample: L = 8000."""
+
+    every = 2
+    info: ClassVar[TaskInfo] = replace(
+        SpeechCommands10.info,
+        name="sc10-half",
+        title="Speech Commands, 10 words, every second sample",
+        length=8000,
+        protocol="S4 (arXiv:2111.00396): x[::2] with no low-pass; published for models trained on all samples",
+    )
+
+
+class SpeechCommands10MFCC(SpeechCommands10):
+    """Ten spoken words as cepstral coefficients: L = 161, 20 channels."""
+
+    coefficients = True
+    info: ClassVar[TaskInfo] = replace(
+        SpeechCommands10.info,
+        name="sc10-mfcc",
+        title="Speech Commands, 10 words, cepstral coefficients",
+        length=161,
+        d_input=20,
+        protocol="S4 (arXiv:2111.00396), after CKConv (arXiv:2102.02611); every coefficient standardised",
+    )
+
+    def __init__(
+        self,
+        data_dir: str | Path | None = None,
+        batch_size: int = 16,
+        num_workers: int = 0,
+        seed: int = 0,
+        *,
+        official_dir: str | Path | None = None,
+    ) -> None:
+        super().__init__(data_dir, batch_size, num_workers, seed, official_dir=official_dir)
+
+
+def stratified(labels: np.ndarray) -> dict[str, np.ndarray]:
+    """Numbers of the clips of every split: 70 % rounded down, half of the rest, and what is left, spread over classes.
+
+    >>> labels = np.repeat(np.arange(3), 20)
+    >>> [np.bincount(labels[chosen]).tolist() for chosen in stratified(labels).values()]
+    [[14, 14, 14], [3, 3, 3], [3, 3, 3]]
+    """
+    generator = np.random.default_rng(SPLIT_SEED)
+    shuffled = generator.permutation(len(labels))
+    grouped = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    rest, train = _every(grouped, 7, 10)
+    test, val = _every(rest, 1, 2)
+    return {
+        "train": generator.permutation(train),
+        "val": generator.permutation(val),
+        "test": generator.permutation(test),
+    }
+
+
+def _every(items: np.ndarray, part: int, of: int) -> tuple[np.ndarray, np.ndarray]:
+    """Evenly spread over ``items``, ``part`` of ``of`` taken out: what is left, and what was taken."""
+    steps = np.arange(len(items) + 1) * part // of
+    taken = np.diff(steps) > 0
+    return items[~taken], items[taken]
+
+
+class _Moments:
+    """Mean and deviation over clips, gathered a few clips at a time."""
+
+    def __init__(self) -> None:
+        self.n = 0
+        self.total: Any = 0.0
+        self.square: Any = 0.0
+
+    def add(self, values: np.ndarray) -> None:
+        """Clips (n, L, channels)."""
+        wide = values.astype(np.float64)
+        self.n += len(wide)
+        self.total = self.total + wide.sum(axis=0)
+        self.square = self.square + np.square(wide).sum(axis=0)
+
+    def finish(self, over_time: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and deviation (L, channels) of every time step, or (1, channels) over all of them."""
+        n, total, square = self.n, self.total, self.square
+        if over_time:
+            n, total, square = n * len(total), total.sum(axis=0)[None], square.sum(axis=0)[None]
+        mean = total / n
+        return mean, np.sqrt(np.maximum(square / n - np.square(mean), 0.0))
