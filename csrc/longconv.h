@@ -10,7 +10,7 @@
 
 // Raised when something in this file changes or goes; _native.py refuses a library of another number. A function that
 // is new and that an older library lacks is only missing there.
-#define LONGCONV_ABI 1
+#define LONGCONV_ABI 2
 
 #ifdef __cplusplus
 extern "C" {
@@ -94,17 +94,11 @@ LONGCONV_API int32_t longconv_cpu_state_space_step(void* next, void* y, const vo
                                                    const double* right, int64_t batch, int64_t features, int64_t modes,
                                                    int64_t channels, int64_t rank, int32_t element_size);
 
-// What a transform for sequences of one length takes; all in numbers (of 4 or 8 bytes).
-struct LongconvFftSize {
-    int64_t size;      // of the transform, >= length
-    int64_t tables;    // the tables of longconv_cpu_fft_plan
-    int64_t forward;   // memory of one worker of longconv_cpu_fft_conv, forward
-    int64_t backward;  // and backward
-};
-
-// The transform for sequences of a length >= 1 in the chosen instruction set (the tables fit no other one): its sizes,
-// and with tables not NULL (aligned to 64 bytes, as all memory below) its tables. element is a real LongconvElement.
-LONGCONV_API int32_t longconv_cpu_fft_plan(void* tables, int64_t length, int32_t element, struct LongconvFftSize* size);
+// The tables of a transform for sequences of a length >= 1 in the chosen instruction set (they fit no other one), and
+// their bytes; either may be NULL. Tables are aligned to 64 bytes, as all memory below. periodic: for sequences that
+// all have this length for their period. element is a real LongconvElement.
+LONGCONV_API int32_t longconv_cpu_fft_plan(void* tables, int64_t length, int32_t periodic, int32_t element,
+                                           int64_t* bytes);
 
 // Contiguous rows of real numbers at data + sample * batch + channel * channel_stride; data NULL: there are none.
 struct LongconvRows {
@@ -116,21 +110,23 @@ struct LongconvRows {
 // gradients. Filters have one row a channel, or one a sample and channel (per_sample); so have dk, dk_reverse and
 // dskip. In circular mode y[t] also takes what k * x is at t + length (the sample's own, with `lengths`, from where on
 // its filter must be 0; k_reverse must be absent). Absent gates count as 1, absent k_reverse and skip as 0, absent
-// gradients are not computed. element is that of the sequences; filters, skip and their gradients are float under 16
-// bits.
+// gradients are not computed. element is that of the sequences, filter_element that of k and k_reverse: the same, or
+// float under 16 bits, as skip and the gradients of all three are.
 struct LongconvFftConv {
-    const void* plan;        // tables of longconv_cpu_fft_plan
-    void* work;              // of `threads` workers
+    const void* plan;  // tables of longconv_cpu_fft_plan (periodic if circular without lengths); NULL: without a
+                       // transform, by sums over the taps
+    void* work;
     const int64_t* lengths;  // of the samples, or NULL: u counts as 0 and y is 0 from there on
     int64_t batch, channels, length;
     int64_t taps, reverse_taps;  // 1 .. length, 0 .. length - 1
-    int32_t per_sample, circular, backward, threads, element;
+    int32_t per_sample, circular, backward, threads, element, filter_element;
     struct LongconvRows u, k, k_reverse, skip, pre_gate, post_gate;
     struct LongconvRows y;                                                     // forward
     struct LongconvRows dy, du, dk, dk_reverse, dskip, dpre_gate, dpost_gate;  // backward; u may be absent for du alone
 };
 
-LONGCONV_API int32_t longconv_cpu_fft_conv(const struct LongconvFftConv* call);
+// With memory not NULL it is given the bytes of `work` that the call takes, and nothing else is done.
+LONGCONV_API int32_t longconv_cpu_fft_conv(const struct LongconvFftConv* call, int64_t* memory);
 
 // Numbers of an element at data + set * .. + row * .. + step * ..
 struct LongconvNumbers {

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-ABI = 1
+ABI = 2
 """``LONGCONV_ABI`` of csrc/longconv.h."""
 
 ISA_VARIABLE = "LONGCONV_CPU_ISA"
@@ -44,8 +44,8 @@ _SIGNATURES: dict[str, dict[str, tuple[Sequence[type], type | None]]] = {
         "isa_select": ([_TEXT], _I32),
         "isa": ([], _TEXT),
         "threads": ([_POINTER], None),
-        "fft_plan": ([_POINTER, _I64, _I32, _POINTER], _I32),
-        "fft_conv": ([_POINTER], _I32),
+        "fft_plan": ([_POINTER, _I64, _I32, _I32, _POINTER], _I32),
+        "fft_conv": ([_POINTER, _POINTER], _I32),
         "short_conv": ([_POINTER, _POINTER], _I32),
         "state_space_step": ([*[_POINTER] * 9, *[_I64] * 5, _I32], _I32),
         "transpose": (_TRANSPOSE, _I32),

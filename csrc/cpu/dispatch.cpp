@@ -158,18 +158,18 @@ int32_t longconv_cpu_dense_taps(const LongconvDenseTaps* call, int64_t* work_byt
     return chosen->kernels->dense_taps(*call, work_bytes);
 }
 
-int32_t longconv_cpu_fft_plan(void* tables, int64_t length, int32_t element, LongconvFftSize* size) {
+int32_t longconv_cpu_fft_plan(void* tables, int64_t length, int32_t periodic, int32_t element, int64_t* bytes) {
     if (!chosen) return LONGCONV_UNKNOWN_ISA;
     if (length < 1) return LONGCONV_BAD_SIZE;
-    return chosen->kernels->fft_plan(tables, length, element, size);
+    return chosen->kernels->fft_plan(tables, length, periodic != 0, element, bytes);
 }
 
-int32_t longconv_cpu_fft_conv(const LongconvFftConv* call) {
+int32_t longconv_cpu_fft_conv(const LongconvFftConv* call, int64_t* memory) {
     if (!chosen) return LONGCONV_UNKNOWN_ISA;
     if (call->batch < 0 || call->channels < 0 || call->length < 1 || call->taps < 1 || call->reverse_taps < 0)
         return LONGCONV_BAD_SIZE;
     if (call->taps > call->length || call->reverse_taps >= call->length || call->threads < 1) return LONGCONV_BAD_SIZE;
-    return chosen->kernels->fft_conv(*call);
+    return chosen->kernels->fft_conv(*call, memory);
 }
 
 int32_t longconv_cpu_linear_scan(void* h, const void* a, const void* b, const void* initial, int64_t outer,

@@ -7,7 +7,8 @@
 //
 // so a pass is a DFT of R blocks with R - 1 twiddles for the whole block, and each b_j is a polynomial in a ring of the
 // same kind, with t_j = (t + j) / R. Back: a_p = r^-p / R sum_j b_j w^(-j p). With c = i the product of two real
-// polynomials has the linear convolution as its real part, and as its imaginary part the tail beyond N.
+// polynomials has the linear convolution as its real part, and as its imaginary part the tail beyond N; with c = 1 it
+// is the circular one.
 //
 // Blocks of W W coefficients are leaves, W vectors of W lanes: a pass of radix W over the vectors leaves a ring a
 // vector, a transposition makes it a ring a lane, and a second pass of radix W, with twiddles a lane, ends at points.

@@ -50,23 +50,23 @@ void fill(const Plan<T>& plan, int level, int64_t block, double turns) {
 }
 
 template <typename T>
-int32_t run(void* tables, int64_t length, LongconvFftSize* size) {
-    const Plan<T> plan = make_plan<T>(length, static_cast<const T*>(tables));
-    if (size) *size = {plan.size, plan.numbers, work_numbers(plan.size, false), work_numbers(plan.size, true)};
-    if (tables) fill(plan, 0, 0, 0.25);
+int32_t run(void* tables, int64_t length, bool periodic, int64_t* bytes) {
+    const Plan<T> plan = make_plan<T>(length, periodic, static_cast<const T*>(tables));
+    if (bytes) *bytes = plan.numbers * static_cast<int64_t>(sizeof(T));
+    if (tables) fill(plan, 0, 0, plan.own_ring ? 0.0 : 0.25);
     return LONGCONV_OK;
 }
 
 }  // namespace
 
-int32_t fft_plan(void* tables, int64_t length, int32_t element, LongconvFftSize* size) {
+int32_t fft_plan(void* tables, int64_t length, bool periodic, int32_t element, int64_t* bytes) {
     switch (element) {
         case LONGCONV_FLOAT32:
         case LONGCONV_BFLOAT16:
         case LONGCONV_FLOAT16:
-            return run<float>(tables, length, size);
+            return run<float>(tables, length, periodic, bytes);
         case LONGCONV_FLOAT64:
-            return run<double>(tables, length, size);
+            return run<double>(tables, length, periodic, bytes);
     }
     return LONGCONV_BAD_ELEMENT;
 }

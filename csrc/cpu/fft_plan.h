@@ -22,8 +22,9 @@ constexpr int kLeastLanes = 16 / sizeof(T);
 template <typename T>
 struct Plan {
     int64_t size;
-    int width;   // lanes; a leaf is width * width numbers
-    int levels;  // above the leaves, at least 1; level 0 may have radix 1
+    bool own_ring;  // modulo X^size - 1, else modulo X^size - i
+    int width;      // lanes; a leaf is width * width numbers
+    int levels;     // above the leaves, at least 1; level 0 may have radix 1
     int radix[kMostLevels];
     int64_t columns[kMostLevels];    // vectors in a block after the level
     const T* twiddles[kMostLevels];  // of each block before the level: radix - 1 pairs
@@ -34,11 +35,6 @@ struct Plan {
 
 // Numbers between the buffers of a worker, against addresses that are equal modulo a power of two.
 constexpr int64_t kGap = 272;
-
-// A worker's memory: so many complex buffers.
-constexpr int64_t work_numbers(int64_t size, bool backward) {
-    return (backward ? 5 : 3) * (2 * size + kGap);
-}
 
 // The least number >= n with no prime factor but 2, 3 and 5. (4 divides nothing that 2 has left.)
 inline int64_t smooth(int64_t n) {
@@ -53,15 +49,19 @@ inline int64_t smooth(int64_t n) {
 // The cost of a number, by how many times narrower than the widest a vector is.
 constexpr double kNarrow[] = {1.0, 1.3, 2.3, 4.6};
 
-// The plan of the fastest size >= length; tables start at `tables`.
+// And of a periodic sequence in a ring that is not that of its period, whose products are folded.
+constexpr double kFolded = 1.8;
+
+// The plan of the fastest size >= length; tables start at `tables`. The period of a ring of its own is `size`.
 template <typename T>
-Plan<T> make_plan(int64_t length, const T* tables) {
+Plan<T> make_plan(int64_t length, bool periodic, const T* tables) {
     Plan<T> plan = {};
     double best = 0;
     for (int width = kMostLanes<T>, i = 0; width >= kLeastLanes<T>; width /= 2, ++i) {
         const int64_t leaf = width * width, size = leaf * smooth((length + leaf - 1) / leaf);
-        const double cost = kNarrow[i] * static_cast<double>(size);
-        if (plan.size == 0 || cost < best) plan.size = size, plan.width = width, best = cost;
+        const bool own_ring = periodic && size == length;
+        const double cost = kNarrow[i] * (periodic && !own_ring ? kFolded : 1.0) * static_cast<double>(size);
+        if (plan.size == 0 || cost < best) plan.size = size, plan.own_ring = own_ring, plan.width = width, best = cost;
     }
     int64_t rest = plan.size / plan.width / plan.width;
     int twos = 0;

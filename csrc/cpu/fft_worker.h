@@ -6,24 +6,20 @@
 //
 //     dx = inverse(G conj(S)),    dk = Re inverse(sum_b conj(U) G),    dk_reverse[m - 1] = -Im of the same at size - m.
 //
-// Circular mode has no ring of its own: Re and Im of the product are the whole linear convolution z[0 .. 2 size), and
-// y[t] = z[t] + z[t + n] for a period of n. The adjoint of that fold repeats the cotangent.
+// Circular mode is the product itself in a ring modulo X^size - 1. Where the period is not the size, Re and Im of the
+// product modulo X^size - i are the whole linear convolution z[0 .. 2 size), and y[t] = z[t] + z[t + n] for a period of
+// n. The adjoint of that fold repeats the cotangent.
 //
 // Gates are multiplied in as rows are read and written by the first and last pass.
 
 #ifndef LONGCONV_CPU_FFT_WORKER_H
 #define LONGCONV_CPU_FFT_WORKER_H
 
-#include "element.h"
+#include "conv_job.h"
 #include "fft.h"
 
 namespace longconv {
 namespace LONGCONV_ISA {
-
-template <typename S>
-inline S* row(const LongconvRows& rows, int64_t sample, int64_t channel) {
-    return rows.data ? static_cast<S*>(rows.data) + sample * rows.batch + channel * rows.channel : nullptr;
-}
 
 // The rows that come next, and the bytes of a number in them. They are fetched into the outer cache a leaf's part at a
 // time.
@@ -62,36 +58,31 @@ struct Worker {
     T* line = work + pitch;    // circular mode and reversed filters: real parts, then imaginary parts
     T* values = line + pitch;  // backward alone: U
     T* sums = values + pitch;  // and sum_b conj(U) G
+    bool folded = p.circular && !plan.own_ring;
 
-    int64_t valid(int64_t sample) const {
-        if (!p.lengths) return p.length;
-        const int64_t n = p.lengths[sample];
-        return n < 0 ? 0 : n < p.length ? n : p.length;
-    }
+    static int64_t numbers(const Plan<T>& plan, bool backward) { return (backward ? 5 : 3) * (2 * plan.size + kGap); }
+
+    int64_t valid(int64_t sample) const { return valid_length(p, sample); }
 
     // run(S{}) for the type S that the sequences are stored in.
     template <typename Run>
     LONGCONV_INLINE void with_storage(const Run& run) const {
-        if constexpr (sizeof(T) == sizeof(float)) {
-            if (p.element == LONGCONV_BFLOAT16) return run(Bfloat16{});
-            if (p.element == LONGCONV_FLOAT16) return run(Float16{});
-        }
-        run(T{});
+        LONGCONV_ISA::with_storage<T>(p.element, run);
     }
 
     // The row of the next sample, or the first sample's in the next channel.
     Ahead::Row next(const LongconvRows& rows, int64_t sample, int64_t channel, int64_t first, int64_t last) const {
         const bool same = sample + 1 < last;
         if (!rows.data || plan.size > kAhead || (!same && channel + 1 == p.channels)) return {};
-        const int64_t step = p.element == LONGCONV_FLOAT64 ? 8 : p.element == LONGCONV_FLOAT32 ? 4 : 2;
-        const int64_t at = (same ? sample + 1 : first) * rows.batch + (channel + !same) * rows.channel;
+        const int64_t step = bytes_of(p.element),
+                      at = (same ? sample + 1 : first) * rows.batch + (channel + !same) * rows.channel;
         return {static_cast<const char*>(rows.data) + at * step, step};
     }
 
     // The filter of the next channel, while the last sample passes.
-    Ahead::Row next_taps(const LongconvRows& rows, int64_t owner, int64_t channel, bool is_last) const {
+    Ahead::Row next_taps(const LongconvRows& rows, int64_t owner, int64_t channel, bool is_last, int64_t step) const {
         if (!rows.data || plan.size > kAhead || !is_last || channel + 1 == p.channels) return {};
-        return {reinterpret_cast<const char*>(row<T>(rows, owner, channel + 1)), sizeof(T)};
+        return {static_cast<const char*>(rows.data) + (owner * rows.batch + (channel + 1) * rows.channel) * step, step};
     }
 
     // ---- between a line and a complex buffer with its level 0 done
@@ -112,7 +103,10 @@ struct Worker {
 
     // ---- the filter
 
-    void transform_filter(const T* k, const T* reverse, const T* skip) const {
+    void transform_filter(int64_t owner, int64_t channel) const {
+        const T* k = taps_of<T, W>(p, p.k, owner, channel, p.taps, work);
+        const T* reverse = taps_of<T, W>(p, p.k_reverse, owner, channel, p.reverse_taps, work + plan.size);
+        const T* skip = row<T>(p.skip, 0, channel);
         if (reverse) {
             __builtin_memset(line, 0, 2 * plan.size * sizeof(T));
             __builtin_memcpy(line, k, p.taps * sizeof(T));
@@ -160,16 +154,15 @@ struct Worker {
     // The row of the real parts that `from` holds, handed to out(n, vector) by the last pass; folded as circular mode
     // asks.
     template <typename Out>
-    void last_pass(const Out& out, T* from, int64_t count, bool folded) const {
-        if (!folded) return fft.ascend_real(out, from);
+    void last_pass(const Out& out, T* from, int64_t count, bool fold) const {
+        if (!fold) return fft.ascend_real(out, from);
         ascend_line(from);
         for (int64_t n = 0; n < count; n += W)
             out(n, Element<T, T, W>::load(line + n) + Element<T, T, W>::load(line + n + count));
     }
 
     // to = gate times the row, 0 from its valid length on.
-    void restore_row(const LongconvRows& to, const LongconvRows& gate, T* from, int64_t b, int64_t h,
-                     bool folded) const {
+    void restore_row(const LongconvRows& to, const LongconvRows& gate, T* from, int64_t b, int64_t h, bool fold) const {
         const int64_t count = valid(b);
         with_storage([&](auto s) {
             using S = decltype(s);
@@ -177,9 +170,9 @@ struct Worker {
             if (gate.data) {
                 const Reader<S, T, W> g(row<S>(gate, b, h), count);
                 last_pass([&](int64_t n, const V& x) __attribute__((always_inline)) { out(n, x * g(n)); }, from, count,
-                          folded);
+                          fold);
             } else {
-                last_pass(out, from, count, folded);
+                last_pass(out, from, count, fold);
             }
             out.finish(p.length);
         });
@@ -213,7 +206,7 @@ struct Worker {
             multiply(x, offset);
             fft.interpolate(work + offset, x, leaf);
         });
-        restore_row(p.y, p.post_gate, work, b, h, p.circular);
+        restore_row(p.y, p.post_gate, work, b, h, folded);
     }
 
     LONGCONV_INLINE void multiply(C* x, int64_t offset) const {
@@ -289,21 +282,21 @@ struct Worker {
 
     void forward(int64_t filter, int64_t channel, int64_t first, int64_t last) const {
         const int64_t owner = p.per_sample ? filter / p.channels : 0;
-        transform_filter(row<T>(p.k, owner, channel), row<T>(p.k_reverse, owner, channel), row<T>(p.skip, 0, channel));
+        transform_filter(owner, channel);
         for (int64_t b = first; b < last; ++b) {
             const auto ahead = [&](const LongconvRows& rows) { return next(rows, b, channel, first, last); };
             convolve(b, channel,
                      {{ahead(p.u), ahead(p.y), ahead(p.pre_gate), ahead(p.post_gate),
-                       next_taps(p.k, owner, channel, b + 1 == last)}});
+                       next_taps(p.k, owner, channel, b + 1 == last, bytes_of(p.filter_element))}});
         }
     }
 
     void backward_row(int64_t b, int64_t h, bool want_taps, const Ahead& ahead) const {
         const bool want_x = p.du.data || p.dpre_gate.data, want_y = p.dpost_gate.data;
-        if (want_x || want_taps) transform_row(work, p.dy, p.post_gate, b, h, p.circular);
+        if (want_x || want_taps) transform_row(work, p.dy, p.post_gate, b, h, folded);
         if (want_y || want_taps) transform_row(values, p.u, p.pre_gate, b, h);
         correlate(want_x, want_taps, want_y, ahead);
-        if (want_y) restore_row(p.dpost_gate, p.dy, values, b, h, p.circular);
+        if (want_y) restore_row(p.dpost_gate, p.dy, values, b, h, folded);
         if (p.du.data && p.dpre_gate.data) return restore_both(work, b, h);
         if (p.du.data) restore_row(p.du, p.pre_gate, work, b, h, false);
         if (p.dpre_gate.data) restore_row(p.dpre_gate, p.u, work, b, h, false);
@@ -312,16 +305,17 @@ struct Worker {
     void backward(int64_t filter, int64_t channel, int64_t first, int64_t last) const {
         const int64_t owner = p.per_sample ? filter / p.channels : 0;
         const bool want_taps = p.dk.data || p.dk_reverse.data || p.dskip.data;
-        if (p.du.data || p.dpre_gate.data || p.dpost_gate.data)
-            transform_filter(row<T>(p.k, owner, channel), row<T>(p.k_reverse, owner, channel),
-                             row<T>(p.skip, 0, channel));
+        if (p.du.data || p.dpre_gate.data || p.dpost_gate.data) transform_filter(owner, channel);
         if (want_taps) __builtin_memset(sums, 0, 2 * plan.size * sizeof(T));
         for (int64_t b = first; b < last; ++b) {
             const auto ahead = [&](const LongconvRows& rows) { return next(rows, b, channel, first, last); };
-            const auto taps = [&](const LongconvRows& rows) { return next_taps(rows, owner, channel, b + 1 == last); };
-            backward_row(b, channel, want_taps,
-                         {{ahead(p.dy), ahead(p.u), ahead(p.du), ahead(p.pre_gate), ahead(p.post_gate),
-                           ahead(p.dpre_gate), ahead(p.dpost_gate), taps(p.k), taps(p.dk)}});
+            const auto taps = [&](const LongconvRows& rows, int64_t step) {
+                return next_taps(rows, owner, channel, b + 1 == last, step);
+            };
+            backward_row(
+                b, channel, want_taps,
+                {{ahead(p.dy), ahead(p.u), ahead(p.du), ahead(p.pre_gate), ahead(p.post_gate), ahead(p.dpre_gate),
+                  ahead(p.dpost_gate), taps(p.k, bytes_of(p.filter_element)), taps(p.dk, sizeof(T))}});
         }
         if (want_taps)
             restore_taps(row<T>(p.dk, owner, channel), row<T>(p.dk_reverse, owner, channel),

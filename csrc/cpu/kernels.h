@@ -35,8 +35,8 @@ struct StateSpaceStep {
 struct Kernels {
     int32_t (*cauchy)(const LongconvCauchy& problem, int64_t* work_bytes);
     int32_t (*dense_taps)(const LongconvDenseTaps& problem, int64_t* work_bytes);
-    int32_t (*fft_conv)(const LongconvFftConv& problem);
-    int32_t (*fft_plan)(void* tables, int64_t length, int32_t element, LongconvFftSize* size);
+    int32_t (*fft_conv)(const LongconvFftConv& problem, int64_t* memory);
+    int32_t (*fft_plan)(void* tables, int64_t length, bool periodic, int32_t element, int64_t* bytes);
     int32_t (*linear_scan)(const Scan& problem, int32_t element);
     int32_t (*short_conv)(const LongconvShortConv& problem, int64_t* memory);
     int32_t (*state_space_step)(const StateSpaceStep& problem, int32_t element_size);

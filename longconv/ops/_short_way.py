@@ -23,6 +23,7 @@ def short_way(
     make: Callable[[], Tensor],
     work: int,
     *rest: object,
+    keep: object = None,
 ) -> Callable[..., Tensor] | None:
     """A function of an op's arguments that does what one native call does, for tensors that are laid out alike.
 
@@ -34,18 +35,19 @@ def short_way(
         make: makes the result.
         work: bytes of memory that the call works in.
         rest: what the function takes after the structure.
+        keep: what the structure has other addresses of; it lives as long as the function.
 
     Returns:
-        The function, or None if a tensor in use is not one of those given, but a copy.
+        The function, or None if a tensor in use is not one of those given, but a copy, or is several of them at once,
+        for others need not be.
     """
     inputs = []
     for field, tensor in used.items():
         if tensor is not None:
-            same = (i for i, t in enumerate(given) if t is not None and _is_view(tensor, t))
-            place = next(same, None)
-            if place is None:
+            places = [i for i, t in enumerate(given) if t is not None and _is_view(tensor, t)]
+            if len(places) != 1:
                 return None
-            inputs.append((_offset(type(call), field), place))
+            inputs.append((_offset(type(call), field), places[0]))
     result = _offset(type(call), "y.data")
     memory = _offset(type(call), "work")
     template, kind = bytes(call), ctypes.c_char * ctypes.sizeof(call)
@@ -61,6 +63,7 @@ def short_way(
         library.call(function, kind.from_buffer(description), *rest)
         return y
 
+    run.__dict__["keep"] = keep
     return run
 
 

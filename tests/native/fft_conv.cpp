@@ -9,16 +9,17 @@ namespace {
 
 struct Case {
     int64_t batch, channels, length, taps, reverse_taps;
-    bool per_sample, circular, skip, pre_gate, post_gate, lengths;
+    bool per_sample, circular, skip, pre_gate, post_gate, lengths, direct;
     int wanted;  // bits: du, dk, dk_reverse, dskip, dpre_gate, dpost_gate
 
     std::string text() const {
         std::string s = "fft_conv of " + std::to_string(batch) + " x " + std::to_string(channels) + " x " +
                         std::to_string(length) + ", taps " + std::to_string(taps) + " and " +
                         std::to_string(reverse_taps);
-        const bool set[] = {per_sample, circular, skip, pre_gate, post_gate, lengths};
-        const char* names[] = {", per sample", ", circular", ", skip", ", pre_gate", ", post_gate", ", lengths"};
-        for (int i = 0; i < 6; ++i)
+        const bool set[] = {per_sample, circular, skip, pre_gate, post_gate, lengths, direct};
+        const char* names[] = {", per sample", ", circular", ", skip",  ", pre_gate",
+                               ", post_gate",  ", lengths",  ", direct"};
+        for (int i = 0; i < 7; ++i)
             if (set[i]) s += names[i];
         return s + ", gradients " + std::to_string(wanted);
     }
@@ -45,15 +46,15 @@ struct Rows {
     double value(int64_t b, int64_t h, int64_t n, double absent) { return memory ? double(at(b, h, n)) : absent; }
 };
 
-// Sequences of S; filters, and the arithmetic, in T.
-template <typename S, typename T>
+// Sequences of S, filters of K; the arithmetic in T.
+template <typename S, typename T, typename K>
 struct Test {
     Case c;
     int64_t owners = c.per_sample ? c.batch : 1;
     std::vector<int64_t> lengths;
     Rows<S> u{Rows<S>(true, c.batch, c.channels, c.length).random()};
-    Rows<T> k{Rows<T>(true, owners, c.channels, c.taps).random()};
-    Rows<T> k_reverse{Rows<T>(c.reverse_taps > 0, owners, c.channels, c.reverse_taps).random()};
+    Rows<K> k{Rows<K>(true, owners, c.channels, c.taps).random()};
+    Rows<K> k_reverse{Rows<K>(c.reverse_taps > 0, owners, c.channels, c.reverse_taps).random()};
     Rows<T> skip{Rows<T>(c.skip, 1, c.channels, 1).random()};
     Rows<S> pre_gate{Rows<S>(c.pre_gate, c.batch, c.channels, c.length).random()};
     Rows<S> post_gate{Rows<S>(c.post_gate, c.batch, c.channels, c.length).random()};
@@ -71,7 +72,7 @@ struct Test {
         for (int64_t b = 0; b < c.batch; ++b) lengths.push_back(c.lengths ? random_int(0, c.length) : c.length);
         for (int64_t b = 0; c.circular && c.lengths && b < c.batch; ++b)
             for (int64_t h = 0; h < c.channels; ++h)
-                for (int64_t n = lengths[b]; n < c.taps; ++n) k.at(b, h, n) = 0;
+                for (int64_t n = lengths[b]; n < c.taps; ++n) k.at(b, h, n) = K(0.0);
         const size_t rows = c.batch * c.channels * c.length, filters = owners * c.channels;
         for (auto* of : {&w_y, &w_du, &w_pre, &w_post}) of->assign(rows, 0.0);
         w_dk.assign(filters * c.taps, 0.0), w_reverse.assign(filters * c.reverse_taps, 0.0);
@@ -93,7 +94,7 @@ struct Test {
             for (int64_t s = 0; s < n; ++s) {
                 const int64_t lag = c.circular && t < s ? t - s + n : t - s;
                 if (lag >= c.taps || -lag > c.reverse_taps) continue;
-                const double tap = lag >= 0 ? k.at(owner, h, lag) : k_reverse.at(owner, h, -lag - 1);
+                const double tap = lag >= 0 ? double(k.at(owner, h, lag)) : double(k_reverse.at(owner, h, -lag - 1));
                 z[t] += tap * x[s], dx[s] += tap * g[t];
                 (lag >= 0 ? w_dk[filter * c.taps + lag] : w_reverse[filter * c.reverse_taps - lag - 1]) += g[t] * x[s];
             }
@@ -118,24 +119,36 @@ struct Test {
         all.finish(Number<S>::kError, c.text() + ": " + name, extra);
     }
 
+    // The call with as much memory as it takes.
+    void call_with_memory(LongconvFftConv& call) {
+        int64_t bytes = 0;
+        expect_ok(longconv_cpu_fft_conv(&call, &bytes), c.text());
+        Buffer<char> work(bytes);
+        call.work = work.data();
+        expect_ok(longconv_cpu_fft_conv(&call, nullptr), c.text());
+    }
+
     void run(int32_t element, int32_t arithmetic) {
-        LongconvFftSize size;
-        expect_ok(longconv_cpu_fft_plan(nullptr, c.length, arithmetic, &size), c.text());
-        Buffer<T> plan(size.tables), work(threads() * size.forward), more_work(threads() * size.backward);
-        expect_ok(longconv_cpu_fft_plan(plan.data(), c.length, arithmetic, nullptr), c.text());
+        const bool periodic = c.circular && !c.lengths;
+        int64_t bytes = 0;
+        expect_ok(longconv_cpu_fft_plan(nullptr, c.length, periodic, arithmetic, &bytes), c.text());
+        Buffer<char> plan(bytes);
+        expect_ok(longconv_cpu_fft_plan(plan.data(), c.length, periodic, arithmetic, nullptr), c.text());
         LongconvFftConv call = {};
-        call.plan = plan.data(), call.work = work.data(), call.lengths = c.lengths ? lengths.data() : nullptr;
+        call.plan = c.direct ? nullptr : plan.data(),
+        call.filter_element = sizeof(K) < sizeof(T) ? element : arithmetic;
+        call.lengths = c.lengths ? lengths.data() : nullptr;
         call.batch = c.batch, call.channels = c.channels, call.length = c.length;
         call.taps = c.taps, call.reverse_taps = c.reverse_taps;
         call.per_sample = c.per_sample, call.circular = c.circular, call.threads = threads(), call.element = element;
         call.u = u.view(), call.k = k.view(), call.k_reverse = k_reverse.view(), call.skip = skip.view();
         call.pre_gate = pre_gate.view(), call.post_gate = post_gate.view(), call.y = y.view();
-        expect_ok(longconv_cpu_fft_conv(&call), c.text());
-        call.y = {}, call.work = more_work.data(), call.backward = 1, call.dy = dy.view();
+        call_with_memory(call);
+        call.y = {}, call.backward = 1, call.dy = dy.view();
         call.du = du.view(), call.dk = dk.view(), call.dk_reverse = dk_reverse.view(), call.dskip = dskip.view();
         call.dpre_gate = dpre_gate.view(), call.dpost_gate = dpost_gate.view();
         if (c.wanted == 1) call.u = {};
-        expect_ok(longconv_cpu_fft_conv(&call), c.text());
+        call_with_memory(call);
         for (int64_t b = 0; b < c.batch; ++b)
             for (int64_t h = 0; h < c.channels; ++h) define(b, h);
         compare(y, w_y, "y"), compare(du, w_du, "du"), compare(dk, w_dk, "dk");
@@ -152,6 +165,8 @@ Case random_case(int64_t length) {
     c.taps = random_bool() ? length : random_int(1, length);
     c.circular = random_int(0, 2) == 0, c.lengths = random_int(0, 2) == 0;
     c.reverse_taps = c.circular || random_bool() ? 0 : random_int(0, length - 1);
+    c.direct = random_bool();
+    if (c.direct) c.taps = random_int(1, c.taps), c.reverse_taps = random_int(0, c.reverse_taps);
     c.per_sample = random_int(0, 2) == 0 || (c.circular && c.lengths);
     c.skip = random_bool(), c.pre_gate = random_bool(), c.post_gate = random_bool();
     c.wanted = random_bool() ? 63 : static_cast<int>(random_int(1, 63));
@@ -159,21 +174,21 @@ Case random_case(int64_t length) {
 }
 
 void bad_calls() {
-    LongconvFftSize size;
-    expect(longconv_cpu_fft_plan(nullptr, 0, LONGCONV_FLOAT32, &size) == LONGCONV_BAD_SIZE, "a length of 0");
-    expect(longconv_cpu_fft_plan(nullptr, 8, 99, &size) == LONGCONV_BAD_ELEMENT, "an unknown element");
+    int64_t bytes;
+    expect(longconv_cpu_fft_plan(nullptr, 0, 0, LONGCONV_FLOAT32, &bytes) == LONGCONV_BAD_SIZE, "a length of 0");
+    expect(longconv_cpu_fft_plan(nullptr, 8, 0, 99, &bytes) == LONGCONV_BAD_ELEMENT, "an unknown element");
     LongconvFftConv call = {};
     call.batch = call.channels = call.length = call.taps = call.threads = 1;
     for (int64_t* field : {&call.batch, &call.channels, &call.length, &call.taps, &call.reverse_taps}) {
         const int64_t before = *field;
         *field = -1;
-        expect(longconv_cpu_fft_conv(&call) == LONGCONV_BAD_SIZE, "a negative size");
+        expect(longconv_cpu_fft_conv(&call, nullptr) == LONGCONV_BAD_SIZE, "a negative size");
         *field = before;
     }
     call.element = 99;
-    expect(longconv_cpu_fft_conv(&call) == LONGCONV_BAD_ELEMENT, "an unknown element");
+    expect(longconv_cpu_fft_conv(&call, nullptr) == LONGCONV_BAD_ELEMENT, "an unknown element");
     call.element = LONGCONV_FLOAT32, call.batch = 0;
-    expect_ok(longconv_cpu_fft_conv(&call), "no samples");
+    expect_ok(longconv_cpu_fft_conv(&call, nullptr), "no samples");
 }
 
 }  // namespace
@@ -186,10 +201,11 @@ void fft_conv() {
     for (int64_t power : {64, 128, 192, 256, 320, 512, 768, 1024}) lengths.insert(lengths.end(), {power, power + 1});
     lengths.insert(lengths.end(), {97, 101, 243, 509, 625, 997, 1009, 1280, 2048});
     for (int64_t length : lengths) {
-        Test<float, float>(random_case(length)).run(LONGCONV_FLOAT32, LONGCONV_FLOAT32);
-        Test<double, double>(random_case(length)).run(LONGCONV_FLOAT64, LONGCONV_FLOAT64);
-        Test<Bfloat16, float>(random_case(length)).run(LONGCONV_BFLOAT16, LONGCONV_FLOAT32);
-        Test<Float16, float>(random_case(length)).run(LONGCONV_FLOAT16, LONGCONV_FLOAT32);
+        Test<float, float, float>(random_case(length)).run(LONGCONV_FLOAT32, LONGCONV_FLOAT32);
+        Test<double, double, double>(random_case(length)).run(LONGCONV_FLOAT64, LONGCONV_FLOAT64);
+        Test<Bfloat16, float, float>(random_case(length)).run(LONGCONV_BFLOAT16, LONGCONV_FLOAT32);
+        Test<Bfloat16, float, Bfloat16>(random_case(length)).run(LONGCONV_BFLOAT16, LONGCONV_FLOAT32);
+        Test<Float16, float, Float16>(random_case(length)).run(LONGCONV_FLOAT16, LONGCONV_FLOAT32);
     }
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from torch import Tensor
 from longconv import _native
 from longconv.ops import fft_conv
 from longconv.ops.fft_conv import cpu
+from longconv.ops.fft_conv.plain import Arguments
 from tests.tolerances import assert_close
 
 pytestmark = [
@@ -22,6 +24,14 @@ pytestmark = [
 
 ERROR = {torch.float32: 5e-7, torch.float64: 3e-15}
 """What a transform of this design is off by, relative L2; the promise to users is tests/tolerances.py."""
+
+
+@pytest.fixture(params=["sums", "transforms"])
+def way(request: pytest.FixtureRequest, isa: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both ways of the backend whatever the number of taps; of the fixture ``isa``, for calls are bound to a way."""
+    name: str = request.param
+    monkeypatch.setattr(cpu, "_most_taps", lambda *_: 300 if name == "sums" else 0)
+    return name
 
 
 def run(call: dict[str, Tensor], dy: Tensor, **options: Any) -> list[Tensor]:
@@ -39,8 +49,9 @@ def against_double(call: dict[str, Tensor], **options: Any) -> None:
     for name, a, b in zip(("y", *call), got, want, strict=True):
         taps = b.shape[-1] if name != "skip" else 1
         if name in ("skip", "k", "k_reverse") and taps < 16:
-            # A few numbers out of a spectrum: their error is that of sums of so many terms, however small they are.
-            assert (a - b).norm() <= ERROR[a.dtype] * max((dy.numel() * taps) ** 0.5, b.norm())
+            # A few numbers, sums of so many terms: their error is that of the terms, however small they are, and
+            # nothing evens out that of one or two.
+            assert (a - b).norm() <= 2 * ERROR[a.dtype] * max((dy.numel() * taps) ** 0.5, b.norm())
         else:
             # Inputs are of unit scale: what cancels to less is as exact as its terms.
             assert (a - b).norm() <= ERROR[a.dtype] * max(b.norm(), b.numel() ** 0.5)
@@ -53,11 +64,40 @@ def test_every_size(isa: str, dtype: torch.dtype) -> None:
     for length in (1, 2, 11, 97, *around, 2560, 3840, 4999, 6561, 15625, 16384, 32768, 65536, 69120):
         call = {"u": torch.randn(2, 2, length, dtype=dtype), "k": torch.randn(2, length, dtype=dtype) / length**0.5}
         against_double(call)
+        if length < 5000:
+            against_double(call, mode="circular")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_few_taps(isa: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every number of taps that registers treat in another way, with tiles that end anywhere and rows before them."""
+    monkeypatch.setattr(cpu, "_most_taps", lambda *_: 500)
+    for taps in (1, 2, 3, 4, 5, 7, 8, 15, 16, 17, 31, 32, 33, 47, 64, 100, 128, 129, 200):
+        for length in (1, 3, 16, 40, 256, 2048, 2049, 4100):
+            call = {"u": torch.randn(2, 2, length, dtype=dtype), "k": torch.randn(2, taps, dtype=dtype) / taps**0.5}
+            against_double(call)
+            against_double(call, mode="circular", lengths=torch.tensor([length, length // 3]))
+            against_double({**call, "k_reverse": torch.randn(2, 2, 37, dtype=dtype) / 6})
+
+
+def test_the_way_is_chosen_by_taps_and_length(isa: str) -> None:
+    """A table of the instruction set; both filters count, and taps beyond the length don't."""
+
+    def is_direct(length: int, taps: int, reverse: int = 0) -> bool:
+        k, k_reverse = torch.zeros(1, taps), torch.zeros(1, reverse) if reverse else None
+        given = Arguments(k, k_reverse, None, None, None, None, "causal")
+        return cpu._Problem((1, 1, length), torch.float32, given).tables is None
+
+    short, long = cpu._MOST_TAPS[isa][torch.float32]
+    for length, most in ((2048, short), (2**15, long)):
+        assert is_direct(length, most) and is_direct(length, most - 5, 5)
+        assert not is_direct(length, most + 1) and not is_direct(length, most - 5, 6)
+    assert is_direct(short // 2, 9999, 9999)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("mode", ["causal", "circular"])
-def test_sixteen_bits_are_the_rounded_float32(isa: str, dtype: torch.dtype, mode: str) -> None:
+def test_sixteen_bits_are_the_rounded_float32(way: str, dtype: torch.dtype, mode: str) -> None:
     """Denormals, overflow, infinities and NaN included: at every scale the same numbers as torch's conversions give."""
     for length in (1, 5, 16, 100, 300, 1024):
         scales = 2.0 ** torch.arange(-26, 16)[:, None, None]
@@ -66,23 +106,37 @@ def test_sixteen_bits_are_the_rounded_float32(isa: str, dtype: torch.dtype, mode
         u[:-2], dy[:-2], u[-2], u[-1] = u[:-2] * scales, dy[:-2] * scales, torch.nan, torch.inf
         narrow = {"u": u, "pre_gate": pre_gate, "post_gate": post_gate}
         narrow = {name: t.to(dtype) for name, t in narrow.items()}
-        k = {"k": torch.randn(2, length) / length**0.5}
-        got = run(narrow | k, dy.to(dtype), mode=mode, backend="cpu")
-        want = run({n: t.float() for n, t in narrow.items()} | k, dy.to(dtype).float(), mode=mode, backend="cpu")
+        filters = {"k": torch.randn(2, length) / length**0.5, "skip": torch.randn(2)}
+        if mode == "causal":
+            filters["k_reverse"] = torch.randn(shape[0], 2, length) / length**0.5
+        if length % 4 == 0:
+            filters = {name: t.to(dtype) for name, t in filters.items()}
+        wide = {n: t.float() for n, t in {**narrow, **filters}.items()}
+        got = run(narrow | filters, dy.to(dtype), mode=mode, backend="cpu")
+        want = run(wide, dy.to(dtype).float(), mode=mode, backend="cpu")
         for a, b in zip(got, want, strict=True):
             torch.testing.assert_close(a, b.to(a.dtype), rtol=0, atol=0, equal_nan=True)
 
 
+def test_filters_of_two_dtypes(way: str) -> None:
+    """One in 16 bits and one in float32 beside a u of 16 bits."""
+    u, k, k_reverse = torch.randn(2, 3, 400).bfloat16(), torch.randn(3, 90) / 9, torch.randn(3, 20).bfloat16() / 4
+    want = fft_conv(u, k, k_reverse=k_reverse.float(), backend="cpu")
+    assert torch.equal(fft_conv(u, k, k_reverse=k_reverse, backend="cpu"), want)
+
+
 @settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_random_calls(isa: str, data: st.DataObject) -> None:
+def test_random_calls(isa: str, data: st.DataObject, monkeypatch: pytest.MonkeyPatch) -> None:
+    most = data.draw(st.sampled_from([0, 300]), label="few taps")
+    monkeypatch.setattr(cpu, "_most_taps", lambda *_: most)
     batch, channels = data.draw(st.integers(1, 3), label="B"), data.draw(st.integers(1, 3), label="H")
     length = data.draw(st.integers(1, 5000), label="L")
     dtype = data.draw(st.sampled_from([torch.float32, torch.float64]), label="dtype")
     mode = data.draw(st.sampled_from(["causal", "circular"]), label="mode")
 
     def taps(label: str) -> Tensor:
-        count = data.draw(st.integers(1, 6000), label=label)
+        count = data.draw(st.one_of(st.integers(1, 150), st.integers(1, 6000)), label=label)
         lead = (channels,) if data.draw(st.booleans(), label=f"{label}: shared") else (batch, channels)
         return torch.randn(*lead, count, dtype=dtype) / count**0.5
 
@@ -103,10 +157,11 @@ def test_random_calls(isa: str, data: st.DataObject) -> None:
 
 @pytest.mark.parametrize("mode", ["causal", "circular"])
 @pytest.mark.parametrize("threads", [2, 3])
-def test_threads_change_nothing(mode: str, threads: int) -> None:
+@pytest.mark.parametrize("taps", [40, 3000])
+def test_threads_change_nothing(mode: str, threads: int, taps: int) -> None:
     """Neither their number nor, with fewer filters than threads, the samples being shared out."""
     before = torch.get_num_threads()
-    calls = [{"u": torch.randn(b, h, 3000), "k": torch.randn(h, 3000)} for b, h in ((9, 1), (2, 9), (1, 1))]
+    calls = [{"u": torch.randn(b, h, 3000), "k": torch.randn(h, taps)} for b, h in ((9, 1), (2, 9), (1, 1))]
     alone = [run(call, call["u"], mode=mode, backend="cpu") for call in calls]
     torch.set_num_threads(threads)
     try:
@@ -118,9 +173,10 @@ def test_threads_change_nothing(mode: str, threads: int) -> None:
 
 
 @pytest.mark.parametrize("length", [5, 300, 1024, 5000])
+@pytest.mark.parametrize("taps", [20, 5000])
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
-def test_a_bad_row_stays_alone(length: int, bad: float) -> None:
-    u, k = torch.randn(3, 2, length), torch.randn(2, length)
+def test_a_bad_row_stays_alone(length: int, taps: int, bad: float) -> None:
+    u, k = torch.randn(3, 2, length), torch.randn(2, taps)
     clean = run({"u": u, "k": k}, u, backend="cpu")
     spoiled = u.clone()
     spoiled[1, 1, length // 2] = bad
@@ -147,7 +203,7 @@ def test_views_give_what_copies_give() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("threads", [1, 2])
-def test_channels_last_in_groups(dtype: torch.dtype, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_channels_last_in_groups(way: str, dtype: torch.dtype, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """More channels than are put in order at a time, with filters a sample, gates and lengths; no copy of a whole."""
     monkeypatch.setattr(cpu, "_GROUP", 2**12)
     batch, length, channels = 3, 100, 77
@@ -175,11 +231,32 @@ def test_tables_make_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu, "_plans", {})
     monkeypatch.setattr(cpu, "CACHE_BYTES", 60_000)
     for length in (256, 2048, 4096, 300, 2048, 100_000, 5):
-        cpu._plan(length, torch.float32)
-        kept = [plan.tables.nbytes for plan in cpu._plans.values()]
+        cpu._plan(length, False, torch.float32)
+        kept = [tables.nbytes for tables in cpu._plans.values()]
         assert sum(kept) <= 60_000 or len(kept) == 1
         assert length in {key[0] for key in cpu._plans}
-    assert cpu._plan(5, torch.float32) is cpu._plan(5, torch.float32)
+    assert cpu._plan(5, False, torch.float32) is cpu._plan(5, False, torch.float32)
+
+
+def test_tables_live_as_long_as_what_is_bound_to_them(isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small call keeps the addresses of its tables, which others may have driven out."""
+    monkeypatch.setattr(cpu, "_plans", {})
+    monkeypatch.setattr(cpu, "CACHE_BYTES", 1)
+    u, k = torch.randn(1, 1, 1500), torch.randn(1, 1500)
+    want = fft_conv(u, k)
+    for length in (1501, 1700, 1900):
+        fft_conv(torch.randn(1, 1, length), torch.randn(1, length))
+    gc.collect()
+    assert not any(key[0] == 1500 for key in cpu._plans)
+    assert torch.equal(fft_conv(u.clone(), k.clone()), want)
+
+
+def test_a_tensor_that_is_two_arguments(isa: str) -> None:
+    """What is found out for a call holds for others of that layout, whose arguments are different tensors."""
+    u, other, k = torch.randn(1, 2, 30), torch.randn(1, 2, 30), torch.randn(2, 30)
+    fft_conv(u, k, pre_gate=u)
+    want = fft_conv(u.double(), k.double(), pre_gate=other.double(), backend="torch")
+    assert_close(fft_conv(u, k, pre_gate=other), want, ERROR[torch.float32])
 
 
 def test_no_memory() -> None:

@@ -30,7 +30,7 @@ def _plain(name: str, make: plain.Make, *, auto: bool = True) -> Backend:
 BACKENDS = Backends(
     "fft_conv",
     [
-        Backend("cpu", cpu.forward, cpu.backward, available=cpu.available, supports=cpu.supports),
+        Backend("cpu", cpu.forward, cpu.backward, cpu.available, cpu.supports, bind=cpu.bind),
         Backend("triton", triton.forward, triton.backward, _triton.available, triton.supports),
         _plain("torch", SpectralConvolution),
         _plain("reference", MatrixConvolution, auto=False),
@@ -98,7 +98,10 @@ def _save_second(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 
 def _second_gradients(ctx: Any, cotangents: Sequence[Tensor | None]) -> tuple[Any, ...]:
     """The gradient of the gradients: autograd through the torch backend, whichever backend gave the first."""
-    composite = functools.partial(plain.backward, SpectralConvolution, mode=ctx.mode, wanted=ctx.first_wanted)
+
+    def composite(*tensors: Any) -> list[Tensor]:
+        return plain.backward(SpectralConvolution, *tensors, ctx.mode, ctx.first_wanted)
+
     return (*gradients_of(composite, ctx.saved_tensors, cotangents, ctx.needs_input_grad), None, None, None)
 
 
@@ -149,6 +152,7 @@ call_forward = define(
     _save,
     _gradients,
     functools.partial(_vmap, 6),
+    BACKENDS.bind,
 )
 call_backward = define(
     "fft_conv_backward",

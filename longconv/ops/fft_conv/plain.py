@@ -14,11 +14,23 @@ autograd through here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+
+
+class Arguments(NamedTuple):
+    """What the operator takes beside the sequence that it convolves, in its order."""
+
+    k: Tensor
+    k_reverse: Tensor | None
+    skip: Tensor | None
+    pre_gate: Tensor | None
+    post_gate: Tensor | None
+    lengths: Tensor | None
+    mode: str
 
 
 class Filter(NamedTuple):
@@ -76,16 +88,8 @@ def arithmetic(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def _prepare(
-    like: Tensor,
-    k: Tensor,
-    k_reverse: Tensor | None,
-    skip: Tensor | None,
-    pre_gate: Tensor | None,
-    post_gate: Tensor | None,
-    lengths: Tensor | None,
-    mode: str,
-) -> _Call:
+def _prepare(like: Tensor, given: Arguments) -> _Call:
+    k, k_reverse, skip, pre_gate, post_gate, lengths, mode = given
     dtype, length = arithmetic(like.dtype), int(like.shape[-1])  # an int also when traced: FFT lengths are plans
     mask = None
     if lengths is not None:
@@ -99,40 +103,23 @@ def _prepare(
     return call._replace(pre_gate=pre_gate, post_gate=post_gate)
 
 
-def forward(
-    make: Make,
-    u: Tensor,
-    k: Tensor,
-    k_reverse: Tensor | None,
-    skip: Tensor | None,
-    pre_gate: Tensor | None,
-    post_gate: Tensor | None,
-    lengths: Tensor | None,
-    mode: str,
-) -> Tensor:
-    """The result y of the operator ``fft_conv``."""
-    call = _prepare(u, k, k_reverse, skip, pre_gate, post_gate, lengths, mode)
+def forward(make: Make, u: Tensor, *arguments: Any) -> Tensor:
+    """The result y of the operator ``fft_conv``; after u come :class:`Arguments`."""
+    call = _prepare(u, Arguments(*arguments))
     x = call.gated(call.masked(u))
     y = call.add_skip(make(call.filter).apply(x), x)
     y = call.masked(y)
     return (y if call.post_gate is None else y * call.post_gate).to(u.dtype)
 
 
-def backward(
-    make: Make,
-    dy: Tensor,
-    u: Tensor | None,
-    k: Tensor,
-    k_reverse: Tensor | None,
-    skip: Tensor | None,
-    pre_gate: Tensor | None,
-    post_gate: Tensor | None,
-    lengths: Tensor | None,
-    mode: str,
-    wanted: Sequence[bool],
-) -> list[Tensor]:
-    """The wanted gradients, in the order (u, k, k_reverse, skip, pre_gate, post_gate); u may be None for du alone."""
-    call = _prepare(dy, k, k_reverse, skip, pre_gate, post_gate, lengths, mode)
+def backward(make: Make, dy: Tensor, u: Tensor | None, *rest: Any) -> list[Tensor]:
+    """The wanted gradients, in the order (u, k, k_reverse, skip, pre_gate, post_gate); u may be None for du alone.
+
+    After u come :class:`Arguments`, then for each of these gradients whether it is wanted.
+    """
+    *arguments, wanted = rest
+    k, k_reverse, skip, pre_gate, post_gate, *_ = Arguments(*arguments)
+    call = _prepare(dy, Arguments(*arguments))
     convolution = make(call.filter)
     want_u, want_k, want_reverse, want_skip, want_pre, want_post = wanted
     g = call.masked(dy)
