@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 import longconv
 from bench.case import OURS, Case, Problem, Solve, Work, both
+from bench.cases.short_conv import usual as usual_short
 from bench.peers import flash_fft_conv, jax_fft_conv, scipy_fft_conv
 
 SHAPES = [
@@ -28,6 +31,8 @@ COMPILED = (8, 256, 4096)
 ODD_LENGTHS = (1009, 1500, 2187, 3001, 5000, 7919, 10007, 16385, 30030, 44100, 65537, 99991)
 """Primes among them, and lengths just beyond a power of two."""
 
+SHORT = (16, 64, 96, 128)
+"""Taps around those from which transforms are quicker."""
 NUMBERS = 1 << 21  # of an input of odd length, about
 SMALL = 1 << 16  # length from which the result is checked on two channels alone
 
@@ -141,6 +146,31 @@ def problem(batch: int, channels: int, length: int, backward: bool, kind: str = 
     return Problem(inputs(batch, channels, length, kind), sides, exact, sample, backward, tolerance, work)
 
 
+def by_transforms(u: Tensor, k: Tensor) -> Tensor:
+    """Ours with zeros for taps up to the length, so that the filter is not taken for a short one."""
+    return longconv.fft_conv(u, F.pad(k, (0, u.shape[-1] - k.shape[-1])))
+
+
+def by_sums(u: Tensor, k: Tensor) -> Tensor:
+    """Ours as a short convolution, at any number of taps."""
+    return longconv.ops.short_conv(u, k.flip(-1))
+
+
+def problem_short(batch: int, channels: int, length: int, taps: int, backward: bool) -> Problem:
+    """A filter of few taps: where the choice between sums and transforms is made, beside both and torch's sums."""
+    inputs = torch.randn(batch, channels, length), torch.randn(channels, taps) / taps**0.5
+    sample = torch.randn(1, 2, length), torch.randn(2, taps) / taps**0.5
+    sides: dict[str, Solve | None] = {
+        OURS: longconv.fft_conv,
+        "longconv by transforms": by_transforms,
+        "longconv short_conv": by_sums,
+        "torch rfft": padded,
+        "torch pad, conv1d": lambda u, k: usual_short(u, k.flip(-1)),
+    }
+    flops = 2.0 * batch * channels * length * taps * (3 if backward else 1)
+    return Problem(inputs, sides, padded, sample, backward, work=Work(flops, batch * channels, length))
+
+
 def cases() -> list[Case]:
     """Powers of two, other lengths, and the kinds of convolution."""
     found = []
@@ -152,4 +182,7 @@ def cases() -> list[Case]:
         name = "fft_conv" if kind == "causal" else f"fft_conv_{kind}"
         make = functools.partial(problem, batch, channels, length, kind=kind)
         found += both(f"{name}/{batch}x{channels}x{length}", make)
+    for (batch, channels, length), taps in itertools.product(SHAPES[3:7], SHORT):
+        make = functools.partial(problem_short, batch, channels, length, taps)
+        found += both(f"fft_conv_short/{batch}x{channels}x{length}/K{taps}", make)
     return found
