@@ -4,7 +4,8 @@ References:
     Long Range Arena (Tay et al.), arXiv:2011.04006: Transformer, Performer. S4 (Gu, Goel, Ré), arXiv:2111.00396, v1 and
     v2. DSS (Gupta, Gu, Berant), arXiv:2203.14343. S4D (Gu, Gupta, Goel, Ré), arXiv:2206.11893. SGConv (Li et al.),
     arXiv:2210.09298. Liquid-S4 (Hasani et al.), arXiv:2209.12951. S5 (Smith, Warrington, Linderman),
-    arXiv:2208.04933. MEGA (Ma et al.), arXiv:2209.10655. LSSL (Gu et al.), arXiv:2110.13985.
+    arXiv:2208.04933. MEGA (Ma et al.), arXiv:2209.10655. LSSL (Gu et al.), arXiv:2110.13985. Path-256: long
+    convolutions with FlashButterfly (Fu et al.), arXiv:2302.06646; Path-512: FlashFFTConv (Fu et al.), arXiv:2311.05908.
 """
 
 from __future__ import annotations
@@ -53,6 +54,9 @@ _COMMANDS: dict[str, tuple[float | None, ...]] = {
     "S5": (96.53, 94.53),
 }
 
+_LARGER_TASKS = ("path256", "path512")
+_LARGER: dict[str, tuple[float | None, ...]] = {"LongConv": (92.2, 96.1)}
+
 
 def _by_task(tasks: tuple[str, ...], table: dict[str, tuple[float | None, ...]]) -> dict[str, dict[str, float]]:
     columns = zip(tasks, zip(*table.values(), strict=True), strict=True)
@@ -67,6 +71,7 @@ PUBLISHED: dict[str, dict[str, float]] = {
     **_by_task(_SEQUENTIAL_TASKS, _SEQUENTIAL),
     **_by_task(_SPEECH_TASKS, _SPEECH),
     **_by_task(_COMMANDS_TASKS, _COMMANDS),
+    **_by_task(_LARGER_TASKS, _LARGER),
 }
 """Accuracy by task, then by the name that its paper gives the model."""
 
@@ -76,6 +81,7 @@ _MODELS = {
     "s5": "S5",
     "dss": "DSS",
     "sgconv": "SGConv",
+    "long_conv": "LongConv",
 }
 _S4D_INITS = {"legs": "S4D-LegS", "inv": "S4D-Inv", "lin": "S4D-Lin"}
 _FALLBACK = "S4"

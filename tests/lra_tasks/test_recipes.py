@@ -97,6 +97,31 @@ def test_paper_recipes_hold_the_published_settings() -> None:
     assert recipe.mixer_options["threshold"] == 0.002
 
 
+@pytest.mark.parametrize(
+    ("task", "mixer", "published"),
+    [
+        ("text", "s4", {"model.d_model": 256, "model.prenorm": True, "mixer_options.d_state": 4, "optimizer.lr": 0.01}),
+        ("text", "s4d", {"optimizer.dt_lr": 0.01, "data.batch_size": 16, "trainer.max_epochs": 32}),
+        ("text", "sgconv", {"mixer_options.kernel_dim": 2, "mixer_options.decay_max": 2.0, "optimizer.lr": 0.01}),
+        ("retrieval", "long_conv", {"optimizer.filter_lr": 1e-4, "trainer.accumulate_grad_batches": 2}),
+        ("retrieval", "s5", {"optimizer.lr": 0.002, "mixer_options.blocks": 16, "model.d_model": 128}),
+        ("image", "s4", {"model.d_model": 512, "model.dropout": 0.1, "model.prenorm": False, "optimizer.dt_lr": None}),
+        ("image", "s5", {"optimizer.lr": 0.0045, "mixer_options.d_state": 384, "mixer_options.clip": True}),
+        ("image", "long_conv", {"model.norm": "layer", "model.dropout": 0.1, "mixer_options.threshold": 0.003}),
+        ("listops", "s5", {"optimizer.lr": 0.003, "mixer_options.output": "half_glu2", "model.n_layers": 8}),
+        ("pathfinder32", "s5", {"optimizer.lr": 0.0045, "optimizer.filter_lr": 0.0009, "model.d_model": 192}),
+        ("pathx", "s4d", {"mixer_options.dt_min": 1e-4, "optimizer.lr": 0.001, "trainer.max_epochs": 50}),
+        ("pathx", "long_conv", {"optimizer.lr": 0.0005, "mixer_options.l_max": 16384, "data.batch_size": 16}),
+        ("pathx", "sgconv", {"mixer_options.decay_min": 1.0, "mixer_options.decay_max": 3.0, "optimizer.lr": 0.004}),
+        ("sc35", "s4", {"model.d_model": 128, "optimizer.lr": 0.01, "trainer.max_epochs": 40}),
+    ],
+)
+def test_paper_rows(task: str, mixer: str, published: dict[str, Any]) -> None:
+    values = flatten(RunConfig(task, mixer, "paper", 0, None, create_recipe(task, mixer, "paper")).to_dict())
+    assert {name: values[name] for name in published} == pytest.approx(published)
+    assert values["mixer_options.bidirectional"] is True and values["model.norm"] in ("batch", "layer")
+
+
 def test_differences_name_both_values_and_leave_out_what_may_change() -> None:
     recipe = create_recipe("smnist", "s4d")
     saved = RunConfig("smnist", "s4d", "quick", 0, None, recipe)
