@@ -5,7 +5,8 @@ References:
     v2. DSS (Gupta, Gu, Berant), arXiv:2203.14343. S4D (Gu, Gupta, Goel, Ré), arXiv:2206.11893. SGConv (Li et al.),
     arXiv:2210.09298. Liquid-S4 (Hasani et al.), arXiv:2209.12951. S5 (Smith, Warrington, Linderman),
     arXiv:2208.04933. MEGA (Ma et al.), arXiv:2209.10655. LSSL (Gu et al.), arXiv:2110.13985. Path-256: long
-    convolutions with FlashButterfly (Fu et al.), arXiv:2302.06646; Path-512: FlashFFTConv (Fu et al.), arXiv:2311.05908.
+    convolutions with FlashButterfly (Fu et al.), arXiv:2302.06646; Path-512: with FlashFFTConv (Fu et al.),
+    arXiv:2311.05908.
 """
 
 from __future__ import annotations
