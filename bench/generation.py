@@ -11,21 +11,27 @@ all sides are interleaved in one process on one thread, greedy token by token; t
 With ``--hyena``, a whole greedy generation by a Hyena of 6 layers of width 256 in four ways: the model run again on all
 tokens so far (timed at some positions, the rest in proportion), products with all past samples in caches allocated
 once, ``OnlineConv``, and distilled filters. Each is checked against the model's logits for all of its tokens.
+
+With ``--output`` the results are written as those of ``python -m bench run``, for ``table``, ``plot`` and ``compare``.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
-import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 import longconv
+from bench.case import OURS
+from bench.machine import describe, restart_warm
+from bench.measure import Timing, relative_error, summarize
+from bench.report import Row, save
 from longconv.mixers import Hyena
 from longconv.models import LanguageModel
 
@@ -82,23 +88,25 @@ def transformer(batch_size: int, position: int, steps: int) -> Next:
     return lambda token: model(token, next(positions)).argmax(-1)
 
 
-def state_space(mixer: str, batch_size: int) -> Next:
-    """A language model of the library after a short prompt."""
+def state_space(mixer: str, batch_size: int) -> tuple[Next, float]:
+    """A language model of the library after a short prompt, and the relative error of its first logits by a step."""
     model = LanguageModel(
         N_TOKENS, d_model=D_MODEL, n_layers=N_LAYERS, mixer=mixer, mixer_options={"d_state": 64}
     ).eval()
-    _, state = model.prefill(torch.randint(N_TOKENS, (batch_size, 16)))
+    prompt = torch.randint(N_TOKENS, (batch_size, 17))
+    _, state = model.prefill(prompt[:, :-1])
+    error = relative_error(model.step(prompt[:, -1], state)[0], model(prompt)[:, -1])
 
     def step(token: Tensor) -> Tensor:
         nonlocal state
         logits, state = model.step(token, state)
         return logits.argmax(-1)
 
-    return step
+    return step, error
 
 
-def measure(sides: dict[str, Next], batch_size: int, steps: int) -> dict[str, float]:
-    """Median seconds a step of every side."""
+def measure(sides: dict[str, Next], batch_size: int, steps: int) -> dict[str, Timing]:
+    """Seconds a step of every side."""
     tokens = {name: torch.zeros(batch_size, dtype=torch.long) for name in sides}
     times: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(steps):
@@ -106,7 +114,26 @@ def measure(sides: dict[str, Next], batch_size: int, steps: int) -> dict[str, fl
             start = time.perf_counter()
             tokens[name] = step(tokens[name])
             times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values[steps // 4 :]) for name, values in times.items()}
+    return {name: summarize(values[steps // 4 :]) for name, values in times.items()}
+
+
+def models(mixers: list[str], position: int, steps: int) -> list[Row]:
+    """Print the table of the models, and return it: a row a batch size and mixer."""
+    print(f"position {position}, ms a step of the batch")
+    print(f"{'batch':>5} {'Transformer':>12}" + "".join(f"{mixer:>9} {'x':>6}" for mixer in mixers))
+    rows = []
+    for batch_size in BATCHES:
+        sides = {"Transformer": transformer(batch_size, position, steps)}
+        ours = {mixer: state_space(mixer, batch_size) for mixer in mixers}
+        times = measure(sides | {mixer: step for mixer, (step, _) in ours.items()}, batch_size, steps)
+        for mixer in mixers:
+            both = {OURS: times[mixer], "Transformer": times["Transformer"]}
+            name = f"generation/{mixer}/position{position}/B{batch_size}"
+            rows.append(Row(name, 1, both, {OURS: ours[mixer][1]}, {}))
+        ratios = [(row.times[OURS].median, row.speed_up() or 0.0) for row in rows[-len(mixers) :]]
+        cells = "".join(f"{1e3 * seconds:9.2f} {ratio:6.1f}" for seconds, ratio in ratios)
+        print(f"{batch_size:>5} {1e3 * times['Transformer'].median:12.2f}{cells}", flush=True)
+    return rows
 
 
 # --- ways to generate with Hyena --------------------------------------------------------------------------------------
@@ -190,36 +217,53 @@ def generation(logits: Logits, steps: int, wanted: set[int]) -> tuple[dict[int, 
     return times, tokens[:, :-1], y
 
 
-def hyena(steps: int, order: int, ways: list[str]) -> None:
-    """Print the table of the ways to generate."""
+def hyena(steps: int, order: int, ways: list[str]) -> list[Row]:
+    """Print the table of the ways to generate, and return it.
+
+    Each of our ways has three rows beside the others: a whole generation, a token, and the slowest token.
+    """
     model = LanguageModel(
         N_TOKENS, d_model=D_MODEL, n_layers=N_LAYERS, mixer="hyena", mixer_options={"l_max": steps}
     ).eval()
     print(f"Hyena, {steps} tokens, batch 1")
     print(f"{'way':>10} {'in all, s':>10} {'median, ms':>11} {'worst, ms':>10} {'error of the last logits':>25}")
+    found: dict[str, dict[str, Timing]] = {"all": {}, "token": {}, "slowest": {}}
+    errors = {}
     for way in ways:
         chosen = distilled(model, steps, order) if way == "distilled" else model
         make = {"again": again, "cached": cached}.get(way, stepped)
         wanted = set(range(0, steps, max(1, steps // 32))) | {steps - 1} if way == "again" else set(range(steps))
         times, tokens, y = generation(make(chosen, steps), steps, wanted)
         want = model(tokens)[:, -1]
-        error = ((y - want).norm() / want.norm()).item()
+        error = errors[way] = relative_error(y, want)
         if way != "distilled" and error > 1e-4:
             raise RuntimeError(f"{way}: the logits are wrong by {error:.1e}, no time is reported")
         at, seconds = torch.tensor(list(times)), torch.tensor(list(times.values()), dtype=torch.float64)
         total = torch.trapezoid(seconds, at).item()
+        found["all"][way] = summarize([total, total])
+        found["token"][way] = summarize(seconds.tolist())
+        found["slowest"][way] = summarize([seconds[1:].max().item()] * 2)
         cells = f"{total:10.2f} {1e3 * seconds.median():11.3f} {1e3 * seconds[1:].max():10.2f} {error:25.1e}"
         print(f"{way:>10} {cells}", flush=True)
+    return [_row(steps, way, what, times, errors) for way in OUR_WAYS if way in errors for what, times in found.items()]
+
+
+def _row(steps: int, way: str, what: str, times: dict[str, Timing], errors: dict[str, float]) -> Row:
+    """One of our ways beside those without the library's streams."""
+    sides = {OURS: way, **{other: other for other in times if other not in OUR_WAYS}}
+    name = f"generation/hyena/{steps}/{way}/{what}"
+    return Row(name, 1, {s: times[w] for s, w in sides.items()}, {s: errors[w] for s, w in sides.items()}, {})
 
 
 # --- the command ------------------------------------------------------------------------------------------------------
 
-WAYS = ("again", "cached", "online", "distilled")
+OUR_WAYS = ("online", "distilled")
+WAYS = ("again", "cached", *OUR_WAYS)
 
 
 @torch.inference_mode()
 def main() -> None:
-    """Print the table."""
+    """Print the table, and write it where that is asked for."""
     parser = argparse.ArgumentParser(prog="python -m bench.generation", description="time a generated token")
     parser.add_argument("--mixers", nargs="+", default=["s4", "s4d"], choices=longconv.list_mixers(video=False))
     parser.add_argument("--position", type=int, default=4096, help="position of the generated tokens")
@@ -227,21 +271,18 @@ def main() -> None:
     parser.add_argument("--hyena", nargs="*", choices=WAYS, help="ways to generate with Hyena; all if none is named")
     parser.add_argument("--tokens", type=int, default=4096, help="tokens that Hyena generates")
     parser.add_argument("--order", type=int, default=8, help="modes of a distilled filter, pairs counted twice")
+    parser.add_argument("--output", type=Path, help="JSON file")
     arguments = parser.parse_args()
+    restart_warm()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     print(f"torch {torch.__version__}, cpu, 1 thread, float32")
     if arguments.hyena is not None:
-        hyena(arguments.tokens, arguments.order, arguments.hyena or list(WAYS))
-        return
-    print(f"position {arguments.position}, ms a step of the batch")
-    print(f"{'batch':>5} {'Transformer':>12}" + "".join(f"{mixer:>9} {'x':>6}" for mixer in arguments.mixers))
-    for batch_size in BATCHES:
-        sides = {"Transformer": transformer(batch_size, arguments.position, arguments.steps)}
-        sides |= {mixer: state_space(mixer, batch_size) for mixer in arguments.mixers}
-        t = measure(sides, batch_size, arguments.steps)
-        cells = "".join(f"{1e3 * t[m]:9.2f} {t['Transformer'] / t[m]:6.1f}" for m in arguments.mixers)
-        print(f"{batch_size:>5} {1e3 * t['Transformer']:12.2f}{cells}", flush=True)
+        rows = hyena(arguments.tokens, arguments.order, arguments.hyena or list(WAYS))
+    else:
+        rows = models(arguments.mixers, arguments.position, arguments.steps)
+    if arguments.output:
+        save(arguments.output, describe(), rows)
 
 
 if __name__ == "__main__":
