@@ -210,6 +210,102 @@ LONGCONV_API int32_t longconv_cuda_transpose(void* out, const void* in, int64_t 
                                              int64_t out_batch_stride, int64_t out_row_stride, int64_t in_batch_stride,
                                              int64_t in_row_stride, int32_t element_size, int32_t device, void* stream);
 
+// How the products of the GPU's transforms are taken: in half precision with a scale a row, in tf32, or in three
+// products of tf32 that make one of float.
+enum LongconvArithmetic {
+    LONGCONV_HALF = 0,
+    LONGCONV_TF32 = 1,
+    LONGCONV_TF32X3 = 2,
+};
+
+// The transform for sequences of a length >= 1: its points, and the bytes of its tables (aligned to 16 as all memory
+// below). Lengths that no block holds are a LONGCONV_BAD_SIZE. With tables not NULL they are filled.
+struct LongconvCudaFftSize {
+    int64_t points, table_bytes;
+};
+LONGCONV_API int32_t longconv_cuda_fft_plan(void* tables, int64_t length, int32_t arithmetic,
+                                            struct LongconvCudaFftSize* size, int32_t device, void* stream);
+
+// Spectra of blocks of `points` samples of sequences that reach to both sides: at l >= 0 they hold k[l] k_gate[l], at
+// l < 0 k_reverse[-1 - l] or, circular, k[period + l]; nothing from the period on. spectrum[row, m] (points complex
+// floats, row = channel * batch + sample) = T(block first + m) - i T(the block before, unless alone) + (block 0) skip:
+// what of the ring X^points - i is the convolution of a block with the filter, where it comes first + m blocks later.
+// norms[row, m] is the greatest magnitude.
+struct LongconvCudaSpectrum {
+    const void* tables;
+    void* spectrum;
+    float* norms;
+    const float* skip;       // (channels), or NULL
+    const int64_t* lengths;  // (batch), the periods of samples, or NULL
+    int64_t batch, channels, length, period, first, blocks, taps, reverse_taps;
+    int32_t arithmetic, circular, alone, element, reverse_element;
+    struct LongconvRows k, k_gate, k_reverse;
+};
+LONGCONV_API int32_t longconv_cuda_fft_spectrum(const struct LongconvCudaSpectrum* call, int32_t device, void* stream);
+
+// c = the convolution of x x_gate with the filters of a spectrum, or (conjugate) its adjoint; y = y_gate c, z = z_gate
+// c. Absent gates count as 1, and y or z may be absent. From a sample's length on x counts as 0 and y and z are 0.
+struct LongconvCudaFilter {
+    const void* tables;
+    const void* spectrum;
+    const float* norms;
+    const int64_t* lengths;  // (batch), or NULL
+    int64_t batch, channels, length;
+    int32_t arithmetic, element, per_sample, conjugate;
+    struct LongconvRows x, x_gate, y, y_gate, z, z_gate;
+};
+LONGCONV_API int32_t longconv_cuda_fft_filter(const struct LongconvCudaFilter* call, int32_t device, void* stream);
+
+// products[row] (points complex floats, times 16 / points) = the sum of conj(T(x x_gate)) T(g g_gate) over the samples
+// of a row: row channel * parts + p has those from p * batch / parts up to (p + 1) * batch / parts. Parts <= batch.
+struct LongconvCudaCorrelation {
+    const void* tables;
+    void *products, *scratch;  // of the same size
+    const int64_t* lengths;    // (batch), or NULL
+    int64_t batch, channels, length, parts;
+    int32_t arithmetic, element;
+    struct LongconvRows x, x_gate, g, g_gate;
+};
+LONGCONV_API int32_t longconv_cuda_fft_correlate(const struct LongconvCudaCorrelation* call, int32_t device,
+                                                 void* stream);
+
+// For sequences of several blocks: y = y_gate c, z = z_gate c, where block i of c is the real part of T^-1 of the sum
+// over j of spectra[row, j] filters[., i - j - first] (conjugate: conj(filters[., j - i - first])), the filters there
+// are being filter_blocks. points is the size of the blocks, length that of the sequences.
+struct LongconvCudaBlocks {
+    const void *tables, *spectra, *filters;
+    const float *norms, *filter_norms;
+    const int64_t* lengths;
+    int64_t batch, channels, length, points, blocks, first, filter_blocks;
+    int32_t arithmetic, element, per_sample, conjugate;
+    struct LongconvRows y, y_gate, z, z_gate;
+};
+LONGCONV_API int32_t longconv_cuda_fft_blocks(const struct LongconvCudaBlocks* call, int32_t device, void* stream);
+
+// products[row, m] as longconv_cuda_fft_correlate has them for one block, the sum of conj(x[., i - m - first]) g[., i]
+// over the blocks i and the samples of a row.
+struct LongconvCudaProducts {
+    const void *x, *g;  // spectra
+    void* products;
+    int64_t batch, channels, points, blocks, first, filter_blocks, parts;
+};
+LONGCONV_API int32_t longconv_cuda_fft_products(const struct LongconvCudaProducts* call, int32_t device, void* stream);
+
+// The gradients of the filters, in float, from the products (channels * batch rows, parts, filter_blocks, points),
+// which are multiplied by scale and summed over the parts: dk[l] at lag l >= 0, dback[l] at lag -1 - l. Those whose
+// data is NULL are not wanted, and of the others `taps` and `back_taps` are.
+struct LongconvCudaTaps {
+    const void *tables, *products;
+    int64_t batch, channels, length, first, filter_blocks, parts, taps, back_taps;
+    int32_t arithmetic;
+    float scale;
+    struct LongconvRows dk, dback;
+};
+LONGCONV_API int32_t longconv_cuda_fft_taps(const struct LongconvCudaTaps* call, int32_t device, void* stream);
+
+// The longest sequence that the kernels take in an arithmetic on a device.
+LONGCONV_API int32_t longconv_cuda_fft_longest(int64_t* length, int32_t arithmetic, int32_t device);
+
 #ifdef __cplusplus
 }
 #endif

@@ -37,6 +37,7 @@ ELEMENTS = {
 _I32, _I64, _POINTER, _TEXT = ctypes.c_int32, ctypes.c_int64, ctypes.c_void_p, ctypes.c_char_p
 _STRIDES = ctypes.POINTER(_I64)
 _TRANSPOSE = [_POINTER, _POINTER, *[_I64] * 7, _I32]
+_FFT_PASSES = ("fft_spectrum", "fft_filter", "fft_blocks", "fft_correlate", "fft_products", "fft_taps")
 _SIGNATURES: dict[str, dict[str, tuple[Sequence[type], type | None]]] = {
     "cpu": {
         "isa_name": ([_I32], _TEXT),
@@ -54,7 +55,12 @@ _SIGNATURES: dict[str, dict[str, tuple[Sequence[type], type | None]]] = {
         "dense_taps": ([_POINTER, _POINTER], _I32),
         "linear_scan": ([*[_POINTER] * 4, *[_I64] * 3, *[_STRIDES] * 3, *[_I32] * 3], _I32),
     },
-    "cuda": {"transpose": ([*_TRANSPOSE, _I32, _POINTER], _I32)},
+    "cuda": {
+        "transpose": ([*_TRANSPOSE, _I32, _POINTER], _I32),
+        "fft_longest": ([_POINTER, _I32, _I32], _I32),
+        "fft_plan": ([_POINTER, _I64, _I32, _POINTER, _I32, _POINTER], _I32),
+        **{name: ([_POINTER, _I32, _POINTER], _I32) for name in _FFT_PASSES},
+    },
 }
 
 
@@ -192,23 +198,30 @@ def _isa_names(library: Library) -> Sequence[str]:
     return names
 
 
+def load_file(name: str, path: Path) -> Library:
+    """The library of that name in a file, or the reason why it can't be used."""
+    try:
+        handle = ctypes.CDLL(str(path))
+        abi = int(getattr(handle, f"longconv_{name}_abi")())
+    except (OSError, AttributeError) as error:
+        return Library(name, reason=f"{path}: {error}")
+    if abi != ABI:
+        reason = f"{path} has interface {abi}, this version of longconv needs {ABI}: install longconv again"
+        return Library(name, reason=reason)
+    getattr(handle, f"longconv_{name}_error").restype = _TEXT
+    for function, (arguments, result) in _SIGNATURES[name].items():
+        if symbol := getattr(handle, f"longconv_{name}_{function}", None):  # an older library may lack new ones
+            symbol.argtypes, symbol.restype = arguments, result
+    return Library(name, path, handle)
+
+
 def _load(name: str) -> Library:
     reasons = []
     for path in _candidates(name):
-        try:
-            handle = ctypes.CDLL(str(path))
-            abi = int(getattr(handle, f"longconv_{name}_abi")())
-        except (OSError, AttributeError) as error:
-            reasons.append(f"{path}: {error}")
-            continue
-        if abi != ABI:
-            reasons.append(f"{path} has interface {abi}, this version of longconv needs {ABI}: install longconv again")
-            continue
-        getattr(handle, f"longconv_{name}_error").restype = _TEXT
-        for function, (arguments, result) in _SIGNATURES[name].items():
-            if symbol := getattr(handle, f"longconv_{name}_{function}", None):  # an older library may lack new ones
-                symbol.argtypes, symbol.restype = arguments, result
-        return Library(name, path, handle)
+        library = load_file(name, path)
+        if library.reason is None:
+            return library
+        reasons.append(library.reason)
     if reasons:
         return Library(name, reason="; ".join(reasons))
     if name == "cuda" and next(_candidates("cpu"), None):

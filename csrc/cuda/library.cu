@@ -11,9 +11,9 @@ const char* longconv_cuda_error(int32_t status) {
         case LONGCONV_OK:
             return "no error";
         case LONGCONV_BAD_SIZE:
-            return "a size is negative";
+            return "a size is negative or beyond what a block holds";
         case LONGCONV_BAD_ELEMENT:
-            return "the element size is not 1, 2, 4, 8 or 16 bytes";
+            return "an element, an element size or an arithmetic that there is no code for";
     }
     return status >= LONGCONV_CUDA_ERROR ? cudaGetErrorString(static_cast<cudaError_t>(status - LONGCONV_CUDA_ERROR))
                                          : "unknown error";

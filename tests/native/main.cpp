@@ -42,6 +42,8 @@ int run() {
     expect(longconv_cpu_abi() == LONGCONV_ABI, "the library has the interface of longconv.h");
     expect(longconv_cpu_isa() == nullptr, "no instruction set is chosen at the start");
     expect(longconv_cpu_isa_select("none") == LONGCONV_UNKNOWN_ISA, "an unknown instruction set is refused");
+    start_random();
+    cuda_layer();
     int instruction_sets = 0;
     for (int32_t i = 0; const char* name = longconv_cpu_isa_name(i); ++i) {
         if (longconv_cpu_isa_check(name) != LONGCONV_OK) {

@@ -16,6 +16,7 @@ namespace testing {
 
 // The tests of one op in the chosen instruction set.
 void cauchy();
+void cuda_layer();
 void dense_taps();
 void fft_conv();
 void linear_scan();

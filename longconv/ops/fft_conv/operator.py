@@ -13,7 +13,7 @@ from longconv._checks import check_lengths
 from longconv.ops import _triton
 from longconv.ops._library import define, gradients_of
 from longconv.ops._registry import Backend, Backends
-from longconv.ops.fft_conv import cpu, plain, triton
+from longconv.ops.fft_conv import cpu, cuda, plain, triton
 from longconv.ops.fft_conv.reference import MatrixConvolution
 from longconv.ops.fft_conv.torch_fft import SpectralConvolution
 
@@ -30,6 +30,7 @@ def _plain(name: str, make: plain.Make, *, auto: bool = True) -> Backend:
 BACKENDS = Backends(
     "fft_conv",
     [
+        Backend("cuda", cuda.forward, cuda.backward, cuda.available, cuda.supports),
         Backend("cpu", cpu.forward, cpu.backward, cpu.available, cpu.supports, bind=cpu.bind),
         Backend("triton", triton.forward, triton.backward, _triton.available, triton.supports),
         _plain("torch", SpectralConvolution),

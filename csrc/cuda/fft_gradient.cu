@@ -1,0 +1,12 @@
+// The correlations of sequences that a block holds, for the gradient of their filters.
+
+#include "fft_gradient.h"
+#include "fft_launch.h"
+
+using namespace longconv;
+
+int32_t longconv_cuda_fft_correlate(const LongconvCudaCorrelation* call, int32_t device, void* stream) {
+    return with_layout(call->length, call->arithmetic, [&](auto layout) {
+        return launch_rows<Correlation<decltype(layout)>>(layout, *call, call->channels * call->parts, device, stream);
+    });
+}

@@ -1,0 +1,145 @@
+// Numbers of the kernels: conversions between the formats, complex numbers, roots of unity.
+
+#ifndef LONGCONV_CUDA_NUMBER_H
+#define LONGCONV_CUDA_NUMBER_H
+
+#include <stdint.h>
+
+#ifdef __CUDACC__
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#define LONGCONV_DEVICE __device__ __forceinline__
+#define LONGCONV_BOTH __host__ __device__ inline
+#define LONGCONV_UNROLL _Pragma("unroll")
+#else
+#include <cmath>
+#include <cstring>
+#define LONGCONV_DEVICE inline
+#define LONGCONV_BOTH inline
+#define LONGCONV_UNROLL
+#endif
+
+namespace longconv {
+
+#ifdef __CUDACC__
+
+LONGCONV_DEVICE uint32_t bits_of(float x) {
+    return __float_as_uint(x);
+}
+LONGCONV_DEVICE float float_of(uint32_t bits) {
+    return __uint_as_float(bits);
+}
+LONGCONV_DEVICE float from_half(uint16_t bits) {
+    return __half2float(__ushort_as_half(bits));
+}
+LONGCONV_DEVICE float from_bfloat(uint16_t bits) {
+    return float_of(static_cast<uint32_t>(bits) << 16);
+}
+LONGCONV_DEVICE uint16_t to_half(float x) {
+    return __half_as_ushort(__float2half_rn(x));
+}
+LONGCONV_DEVICE uint16_t to_bfloat(float x) {
+    return __bfloat16_as_ushort(__float2bfloat16_rn(x));
+}
+LONGCONV_DEVICE uint32_t half_pair(float low, float high) {
+    const __half2 pair = __floats2half2_rn(low, high);
+    return *reinterpret_cast<const uint32_t*>(&pair);
+}
+LONGCONV_DEVICE float to_tf32(float x) {
+    uint32_t bits;
+    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(x));
+    return float_of(bits);
+}
+LONGCONV_DEVICE void sine_cosine(double half_turns, double* sine, double* cosine) {
+    sincospi(half_turns, sine, cosine);
+}
+
+#else
+
+LONGCONV_DEVICE uint32_t bits_of(float x) {
+    uint32_t bits;
+    std::memcpy(&bits, &x, sizeof(bits));
+    return bits;
+}
+LONGCONV_DEVICE float float_of(uint32_t bits) {
+    float x;
+    std::memcpy(&x, &bits, sizeof(x));
+    return x;
+}
+LONGCONV_DEVICE float from_half(uint16_t bits) {
+    const int exponent = bits >> 10 & 31, fraction = bits & 0x3ff;
+    const float sign = bits & 0x8000 ? -1.f : 1.f;
+    if (exponent == 31) return fraction ? NAN : sign * INFINITY;
+    return sign *
+           std::ldexp(static_cast<float>(exponent ? fraction | 0x400 : fraction), (exponent ? exponent : 1) - 25);
+}
+LONGCONV_DEVICE float from_bfloat(uint16_t bits) {
+    return float_of(static_cast<uint32_t>(bits) << 16);
+}
+// To nearest, ties to even.
+LONGCONV_DEVICE uint16_t to_half(float x) {
+    const uint16_t sign = static_cast<uint16_t>(bits_of(x) >> 16 & 0x8000);
+    const float size = std::fabs(x);
+    if (!(size == size)) return 0x7fff;
+    if (size >= 65520.f) return sign | 0x7c00;
+    int exponent = 0;
+    std::frexp(size, &exponent);
+    if (exponent < -13 || size == 0) exponent = -13;  // denormals have the step of the least normal numbers
+    const long steps = std::lrint(std::ldexp(size, 11 - exponent));
+    return static_cast<uint16_t>(sign | (((exponent + 13) << 10) + steps));
+}
+LONGCONV_DEVICE uint16_t to_bfloat(float x) {
+    const uint32_t bits = bits_of(x);
+    if (!(x == x)) return 0x7fff;
+    return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+LONGCONV_DEVICE uint32_t half_pair(float low, float high) {
+    return to_half(low) | static_cast<uint32_t>(to_half(high)) << 16;
+}
+// To nearest with ties away from zero, 10 bits after the point.
+LONGCONV_DEVICE float to_tf32(float x) {
+    return std::isfinite(x) ? float_of((bits_of(x) + 0x1000) & ~0x1fffu) : x;
+}
+LONGCONV_DEVICE void sine_cosine(double half_turns, double* sine, double* cosine) {
+    *sine = std::sin(half_turns * 3.14159265358979323846);
+    *cosine = std::cos(half_turns * 3.14159265358979323846);
+}
+
+#endif
+
+struct Complex {
+    float re, im;
+};
+
+LONGCONV_DEVICE Complex operator+(Complex a, Complex b) {
+    return {a.re + b.re, a.im + b.im};
+}
+LONGCONV_DEVICE Complex operator-(Complex a, Complex b) {
+    return {a.re - b.re, a.im - b.im};
+}
+LONGCONV_DEVICE Complex operator*(Complex a, Complex b) {
+    return {a.re * b.re - a.im * b.im, a.re * b.im + a.im * b.re};
+}
+LONGCONV_DEVICE Complex conjugate(Complex a) {
+    return {a.re, -a.im};
+}
+
+// exp(-2 pi i numerator / denominator), reduced exactly before it is taken in double precision.
+LONGCONV_DEVICE Complex root(int64_t numerator, int64_t denominator, double scale = 1) {
+    const int64_t rest = numerator % denominator;
+    double sine, cosine;
+    sine_cosine(2.0 * static_cast<double>(rest) / static_cast<double>(denominator), &sine, &cosine);
+    return {static_cast<float>(scale * cosine), static_cast<float>(-scale * sine)};
+}
+
+// The power of two at or below a magnitude, within 2^-100 .. 2^100; 1 for zero. Its inverse is exact.
+LONGCONV_DEVICE float power_below(float magnitude) {
+    int exponent = static_cast<int>(bits_of(magnitude) >> 23 & 255);
+    if (magnitude == 0) return 1;
+    exponent = exponent < 27 ? 27 : exponent > 227 ? 227 : exponent;
+    return float_of(static_cast<uint32_t>(exponent) << 23);
+}
+
+}  // namespace longconv
+
+#endif

@@ -1,0 +1,90 @@
+// Rows of real numbers in global memory, of any element and at any address.
+
+#ifndef LONGCONV_CUDA_SEQUENCE_H
+#define LONGCONV_CUDA_SEQUENCE_H
+
+#include "longconv.h"
+#include "tile.h"
+
+namespace longconv {
+
+class Sequence {
+  public:
+    LONGCONV_DEVICE Sequence(const LongconvRows& rows, int element, int64_t length, int64_t sample, int64_t channel)
+        : element_(element), length_(length) {
+        const int64_t first = sample * rows.batch + channel * rows.channel;
+        data_ = static_cast<char*>(rows.data) + first * (element == LONGCONV_FLOAT32 ? 4 : 2);
+    }
+
+    // v[j] = the number at t + j, 0 from `end` on; t is a multiple of 8.
+    LONGCONV_DEVICE void read_eight(int64_t t, int64_t end, float (&v)[8]) const {
+        if (t + 8 <= end && reinterpret_cast<uintptr_t>(data_) % 16 == 0) {
+            if (element_ == LONGCONV_FLOAT32) {
+                LONGCONV_UNROLL
+                for (int j = 0; j < 8; j += 4) {
+                    const auto four = wide().template vector<4>(t + j);
+                    LONGCONV_UNROLL
+                    for (int k = 0; k < 4; ++k) v[j + k] = four.v[k];
+                }
+            } else {
+                const auto eight = narrow().template vector<8>(t);
+                LONGCONV_UNROLL
+                for (int j = 0; j < 8; ++j) v[j] = widened(eight.v[j]);
+            }
+            return;
+        }
+        LONGCONV_UNROLL
+        for (int j = 0; j < 8; ++j) v[j] = read(t + j, end);
+    }
+    LONGCONV_DEVICE float read(int64_t t, int64_t end) const {
+        if (t >= end) return 0;
+        return element_ == LONGCONV_FLOAT32 ? wide().get(t) : widened(narrow().get(t));
+    }
+
+    // The numbers at t and t + 1, t even, as far as they are before the end of the row.
+    LONGCONV_DEVICE void write_two(int64_t t, float first, float second) const {
+        const bool both = t + 1 < length_ && reinterpret_cast<uintptr_t>(data_) % 8 == 0;
+        if (element_ == LONGCONV_FLOAT32) {
+            if (both) return wide().template set_vector<2>(t, {first, second});
+            if (t < length_) wide().set(t, first);
+            if (t + 1 < length_) wide().set(t + 1, second);
+        } else {
+            if (both) return narrow().template set_vector<2>(t, {narrowed(first), narrowed(second)});
+            if (t < length_) narrow().set(t, narrowed(first));
+            if (t + 1 < length_) narrow().set(t + 1, narrowed(second));
+        }
+    }
+
+  private:
+    LONGCONV_DEVICE Global<float> wide() const { return {reinterpret_cast<float*>(data_), length_}; }
+    LONGCONV_DEVICE Global<uint16_t> narrow() const { return {reinterpret_cast<uint16_t*>(data_), length_}; }
+    LONGCONV_DEVICE float widened(uint16_t bits) const {
+        return element_ == LONGCONV_BFLOAT16 ? from_bfloat(bits) : from_half(bits);
+    }
+    LONGCONV_DEVICE uint16_t narrowed(float x) const {
+        return element_ == LONGCONV_BFLOAT16 ? to_bfloat(x) : to_half(x);
+    }
+    char* data_;
+    int element_;
+    int64_t length_;
+};
+
+// v[j] = the number at t + j times that of the gate, if there is one; 0 from `end` on.
+LONGCONV_DEVICE void read_gated(const LongconvRows& rows, const LongconvRows& gate, int element, int64_t length,
+                                int64_t sample, int64_t channel, int64_t t, int64_t end, float (&v)[8]) {
+    if (t >= end) {
+        LONGCONV_UNROLL
+        for (int j = 0; j < 8; ++j) v[j] = 0;
+        return;
+    }
+    Sequence(rows, element, length, sample, channel).read_eight(t, end, v);
+    if (!gate.data) return;
+    float factor[8];
+    Sequence(gate, element, length, sample, channel).read_eight(t, end, factor);
+    LONGCONV_UNROLL
+    for (int j = 0; j < 8; ++j) v[j] *= factor[j];
+}
+
+}  // namespace longconv
+
+#endif

@@ -1,0 +1,69 @@
+"""The kernels of csrc/cuda as a library that runs them on the host: the fixture ``cuda_on_host``.
+
+It is compiled once a run, by the C++ compiler of this machine, from the sources that a GPU gets.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from longconv import _native
+from longconv.ops.fft_conv import cuda
+from longconv.ops.fft_conv.operator import BACKENDS
+
+CSRC = Path(__file__).parents[2] / "csrc"
+SOURCES = [
+    CSRC / "cuda" / name for name in ("host.cpp", "fft_plan.cu", "fft_filter.cu", "fft_gradient.cu", "fft_blocks.cu")
+]
+COMPILER = os.environ.get("CXX", "c++")
+
+
+def build(folder: Path) -> Path:
+    """The library in a folder that the processes of a run share."""
+    path = folder / "liblongconv_cuda_host.so"
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            new = path.with_suffix(".new")
+            flags = ["-std=c++17", "-O2", "-Wall", "-Wextra", "-fPIC", "-shared", "-fvisibility=hidden", f"-I{CSRC}"]
+            subprocess.run([COMPILER, *flags, "-x", "c++", *map(str, SOURCES), "-o", str(new)], check=True)
+            new.rename(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def host_library(tmp_path_factory: pytest.TempPathFactory) -> _native.Library:
+    given = os.environ.get("LONGCONV_CUDA_HOST")  # one that is built already
+    if given is None and shutil.which(COMPILER) is None:
+        pytest.skip(f"no C++ compiler {COMPILER!r}")
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    library = _native.load_file("cuda", Path(given) if given else build(shared))
+    assert library.reason is None, library.reason
+    return library
+
+
+@pytest.fixture
+def cuda_on_host(host_library: _native.Library, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The backend ``cuda`` serves tensors of the CPU, by host execution."""
+    monkeypatch.setattr(_native, "cuda", lambda: host_library)
+    monkeypatch.setattr(cuda, "_queue", lambda device: (0, None))
+    monkeypatch.setattr(cuda, "_plans", {})
+    backends = [
+        dataclasses.replace(b, available=lambda: None, supports=lambda u, *_: cuda.supports_type(u))
+        if b.name == "cuda"
+        else b
+        for b in BACKENDS.backends
+    ]
+    monkeypatch.setattr(BACKENDS, "backends", backends)
+    cuda._longest.cache_clear()
+    yield
+    cuda._longest.cache_clear()

@@ -1,0 +1,237 @@
+"""The backend ``cuda`` of ``fft_conv`` by host execution of its kernels, see csrc/cuda/warp_host.h."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Iterator
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from longconv.ops import fft_conv
+from longconv.ops.fft_conv import cuda
+from longconv.ops.fft_conv.operator import BACKENDS
+from tests.ops.cuda_host import cuda_on_host, host_library
+from tests.ops.test_fft_conv import make, run
+from tests.tolerances import RELATIVE_L2, assert_close
+
+__all__ = ["cuda_on_host", "host_library"]
+
+on_host = pytest.mark.usefixtures("cuda_on_host")
+DTYPES = [torch.float32, torch.float16, torch.bfloat16]
+TF32 = 1e-3
+"""Relative L2 error with ``torch.set_float32_matmul_precision("high")``."""
+
+
+@pytest.fixture
+def tf32() -> Iterator[None]:
+    torch.set_float32_matmul_precision("high")
+    yield
+    torch.set_float32_matmul_precision("highest")
+
+
+def rounded(call: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    """Arguments in a dtype; filters stay float32."""
+    return {n: t.to(torch.float32 if n in ("k", "k_reverse", "skip") else dtype) for n, t in call.items()}
+
+
+def apply(call: dict[str, Tensor], **options: Any) -> Tensor:
+    arguments: dict[str, Any] = {**call, **options}
+    return fft_conv(**arguments)
+
+
+def against_double(call: dict[str, Tensor], tolerance: float, *, gradients: bool = True, **options: Any) -> None:
+    """The output and all gradients against float64; a gradient of few numbers is as exact as the terms of its sums."""
+    dtype = call["u"].dtype
+    dy = torch.randn(call["u"].shape, device=call["u"].device).to(dtype).double()
+    wide = {n: t.double() for n, t in call.items()}
+    if not gradients:
+        got = apply(call, backend="cuda", **options)
+        assert got.dtype == dtype
+        return assert_close(got, apply(wide, backend="torch", **options), tolerance)
+    y, grads = run(call, dy, backend="cuda", **options)
+    want, want_grads = run(wide, dy, backend="torch", **options)
+    assert y.dtype == dtype
+    assert_close(y, want, tolerance)
+    for name, grad in grads.items():
+        assert grad.dtype == call[name].dtype
+        error, size = (grad.double() - want_grads[name]).norm().item(), want_grads[name].norm().item()
+        if name in ("k", "k_reverse", "skip"):
+            size = max(size, (dy.numel() * grad.shape[-1] / dy.shape[1]) ** 0.5)
+        assert error <= tolerance * size, f"{name}: {error / size:.3g}"
+    return None
+
+
+def test_is_refused_where_there_is_no_gpu() -> None:
+    if cuda.available() is None:
+        pytest.skip("there is a GPU")
+    with pytest.raises(ValueError, match="'cuda' can't serve this call"):
+        fft_conv(torch.ones(1, 1, 4), torch.ones(1, 4), backend="cuda")
+
+
+@on_host
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("length", [1, 2, 255, 256, 257, 512, 768, 769, 1000, 1024, 3000, 4096, 4099, 8192])
+def test_lengths(dtype: torch.dtype, length: int) -> None:
+    call = rounded(make(length, length, gates=True, skip=True), dtype)
+    against_double(call, RELATIVE_L2[dtype], gradients=length < 3000)
+
+
+@on_host
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_sample_of_lengths(dtype: torch.dtype) -> None:
+    """Others each run; the seed is in the message of a failure."""
+    seed = random.SystemRandom().randrange(10**6)
+    draw = random.Random(seed)
+    most = cuda._longest(cuda._arithmetic(dtype), 0)
+    for length in (
+        draw.randint(1, 1000),
+        draw.randint(1000, 5000),
+        draw.randint(5000, most),
+        draw.randint(most, 70000),
+    ):
+        call = rounded({"u": torch.randn(1, 2, length), "k": torch.randn(2, draw.randint(1, length)) / 8}, dtype)
+        try:
+            against_double(call, RELATIVE_L2[dtype], gradients=length < 2000)
+        except AssertionError as error:
+            raise AssertionError(f"seed {seed}, length {length}: {error}") from error
+
+
+@on_host
+@pytest.mark.parametrize("length", [100, 700, 2500])
+def test_tf32(tf32: None, length: int) -> None:
+    against_double(rounded(make(length, length, reverse=length - 1, gates=True, skip=True), torch.float32), TF32)
+
+
+@on_host
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_every_option(data: st.DataObject) -> None:
+    """Over shapes, modes, ranks, gates, lengths and dtypes."""
+    length = data.draw(st.integers(1, 1500), label="L")
+    mode = data.draw(st.sampled_from(["causal", "circular"]), label="mode")
+    dtype = data.draw(st.sampled_from(DTYPES), label="dtype")
+    call = make(
+        length,
+        data.draw(st.integers(1, length + 20), label="K"),
+        rank=data.draw(st.sampled_from([2, 3]), label="rank"),
+        reverse=data.draw(st.integers(0, length + 20), label="K reverse") if mode == "causal" else 0,
+        reverse_rank=data.draw(st.sampled_from([2, 3]), label="rank reverse"),
+        gates=data.draw(st.booleans(), label="gates"),
+        skip=data.draw(st.booleans(), label="skip"),
+    )
+    lengths = torch.tensor([length, data.draw(st.integers(0, length))]) if data.draw(st.booleans()) else None
+    with small_blocks() if data.draw(st.booleans(), label="blocks") else contextlib.nullcontext():
+        against_double(rounded(call, dtype), RELATIVE_L2[dtype], mode=mode, lengths=lengths)
+
+
+@contextlib.contextmanager
+def small_blocks() -> Iterator[None]:
+    """Blocks of 256 samples, and one channel at a time."""
+    with mock.patch.multiple(cuda, _longest=lambda *_: 256, SHORTEST=1, WORK_BYTES=1):
+        yield
+
+
+@on_host
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("taps", "reverse"), [(2000, 0), (300, 1999), (10, 300), (1, 0)])
+def test_several_blocks(dtype: torch.dtype, taps: int, reverse: int) -> None:
+    with small_blocks():
+        against_double(rounded(make(2000, taps, reverse=reverse, skip=True), dtype), RELATIVE_L2[dtype])
+
+
+@on_host
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("scale", [1e-4, 1e4])
+def test_any_scale(dtype: torch.dtype, scale: float) -> None:
+    """Half precision has a small range; sequences and filters needn't know."""
+    call = {"u": torch.randn(2, 3, 600) * scale, "k": torch.randn(3, 600) / (24 * scale)}
+    against_double(rounded(call, dtype), RELATIVE_L2[dtype], gradients=False)
+
+
+@on_host
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_bad_numbers_stay_in_their_row(dtype: torch.dtype) -> None:
+    u = torch.randn(4, 3, 70, dtype=torch.float32).to(dtype)
+    u[1, 2, 50] = float("nan")
+    u[2, 0, 3] = float("inf")
+    bad = fft_conv(u, torch.randn(3, 70), backend="cuda").isfinite().logical_not().flatten(2).any(2)
+    assert bad.nonzero().tolist() == [[1, 2], [2, 0]]
+
+
+@on_host
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_strides(dtype: torch.dtype) -> None:
+    """Channels last, slices at odd addresses, filters of other strides."""
+    u = torch.randn(2, 300, 3).to(dtype).mT
+    sliced = torch.randn(2, 3, 333).to(dtype)[..., 5:305]
+    k = torch.randn(300, 3).mT / 17
+    for x, gate in ((u, sliced), (sliced, u)):
+        against_double({"u": x, "k": k, "pre_gate": gate}, RELATIVE_L2[dtype])
+
+
+@on_host
+def test_auto_takes_it_first_and_refuses_what_it_cannot() -> None:
+    assert BACKENDS.choose("auto", torch.ones(1, 1, 4), None).name == "cuda"
+    with pytest.raises(ValueError, match="float64"):
+        fft_conv(torch.ones(1, 1, 4).double(), torch.ones(1, 4).double(), backend="cuda")
+
+
+@on_host
+@pytest.mark.parametrize("mode", ["causal", "circular"])
+def test_opcheck(mode: str) -> None:
+    call = rounded(make(30, 30, gates=True, skip=True), torch.float32)
+    u, *tensors = (call[n].requires_grad_() for n in ("u", "k", "skip", "pre_gate", "post_gate"))
+    arguments = (u, tensors[0], None, *tensors[1:], torch.tensor([30, 7]), mode)
+    torch.library.opcheck(torch.ops.longconv.fft_conv.default, (*arguments, "cuda"))
+    wanted = [True, True, False, True, True, True]
+    dy = torch.randn_like(u).requires_grad_()
+    torch.library.opcheck(torch.ops.longconv.fft_conv_backward.default, (dy, *arguments, wanted, "cuda"))
+
+
+@on_host
+def test_tables_are_kept_while_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda, "CACHE_BYTES", 20000)
+    for length in (10, 300, 700):
+        fft_conv(torch.ones(1, 1, length), torch.ones(1, 4), backend="cuda")
+    assert [key[0] for key in cuda._plans] == [768]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("length", [1, 97, 256, 1000, 4096, 10007])
+@pytest.mark.parametrize("mode", ["causal", "circular"])
+def test_on_a_gpu(dtype: torch.dtype, length: int, mode: str) -> None:
+    call = rounded(make(length, length, reverse=length * (mode == "causal"), gates=True, skip=True), dtype)
+    against_double({n: t.cuda() for n, t in call.items()}, RELATIVE_L2[dtype], mode=mode)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_longest_on_a_gpu(dtype: torch.dtype) -> None:
+    length = cuda._longest(cuda._arithmetic(dtype), 0)
+    call = rounded({"u": torch.randn(2, 3, length), "k": torch.randn(3, length) / length**0.5}, dtype)
+    against_double({n: t.cuda() for n, t in call.items()}, RELATIVE_L2[dtype])
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("taps", [1000, 200003])
+def test_several_blocks_on_a_gpu(dtype: torch.dtype, taps: int) -> None:
+    call = rounded({"u": torch.randn(2, 3, 200003), "k": torch.randn(3, taps) / taps**0.5}, dtype)
+    against_double({n: t.cuda() for n, t in call.items()}, RELATIVE_L2[dtype])
+
+
+@pytest.mark.gpu
+def test_offsets_beyond_32_bits_on_a_gpu() -> None:
+    u = torch.zeros(70000, 2, 16384, dtype=torch.float16, device="cuda")
+    u[-1, -1] = torch.randn(16384)
+    k = torch.randn(2, 16384, device="cuda") / 128
+    got = fft_conv(u, k, backend="cuda")[-1:]
+    assert_close(got, fft_conv(u[-1:].double(), k.double(), backend="torch"), RELATIVE_L2[torch.float16])
