@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-KERNELS = r"(Filter|Spectrum|Correlation|Taps)I"
+KERNELS = r"(Filter|Spectrum|Correlation|Blocks|Taps)I"
 """Those that multiply on tensor cores, in mangled names."""
 MATRIX = {"sm_80": "HMMA", "sm_90a": "HMMA", "sm_100f": "HMMA"}
 MOST_STACK = 1024

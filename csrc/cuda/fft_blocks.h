@@ -10,7 +10,7 @@
 
 namespace longconv {
 
-// What the two kernels share that go back from sums of spectra: phases, and the scale of a block's numbers.
+// From factor * sum(place, of it and the next), a spectrum, back as far as a stripe alone goes.
 template <typename L, typename Sum>
 LONGCONV_DEVICE void invert(const L& layout, const Tables<L>& tables, const Leaf<L>& leaf, int i, int stripe,
                             float factor, const Sum& sum) {

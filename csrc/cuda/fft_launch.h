@@ -14,8 +14,8 @@ struct FftSize {
     int radix, stripes;
 };
 
-// The products with 16 s rows cost more than those of the other steps from s = 4 on: then the radix is raised. Eight
-// columns of wide numbers would not fit in a lane's registers.
+// The products with 16 s rows cost more than those of the other steps from s = 4 on: then the radix is raised. In
+// wide arithmetic radix 8 would not fit in a lane's registers.
 template <typename Math>
 FftSize fft_size(int64_t length) {
     const int radix = length <= 768 ? 1 : length <= 4096 || !Math::kNarrow ? 4 : 8;

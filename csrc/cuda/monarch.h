@@ -268,7 +268,7 @@ struct Stripe {
         });
     }
 
-    // The same steps back; what comes out goes into the planes of the result, for the columns 16 first .. 16 last - 1.
+    // The same steps back, but for the product over f1, and without the scale.
     LONGCONV_DEVICE void backward(const L& layout, const Tables<L>& tables, int stripe) {
         each_number([&](int row, int b, Complex(&v)[R]) {
             row += 16 * stripe;

@@ -21,8 +21,9 @@ def isa(request: pytest.FixtureRequest) -> Iterator[str]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of the backend ``cpu``, or of every instruction set, are native."""
+    """Tests of the backend ``cpu``, of every instruction set, or of CUDA kernels on the host, are native."""
     for item in items:
         parameters = getattr(getattr(item, "callspec", None), "params", {})
-        if "isa" in parameters or parameters.get("backend") == "cpu":
+        on_host = "cuda_on_host" in getattr(item, "fixturenames", ())
+        if on_host or "isa" in parameters or parameters.get("backend") == "cpu":
             item.add_marker("native")

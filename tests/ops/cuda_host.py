@@ -34,7 +34,9 @@ def build(folder: Path) -> Path:
         if not path.exists():
             new = path.with_suffix(".new")
             flags = ["-std=c++17", "-O2", "-Wall", "-Wextra", "-fPIC", "-shared", "-fvisibility=hidden", f"-I{CSRC}"]
-            subprocess.run([COMPILER, *flags, "-x", "c++", *map(str, SOURCES), "-o", str(new)], check=True)
+            flags += os.environ.get("LONGCONV_HOST_FLAGS", "").split()
+            alone = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
+            subprocess.run([COMPILER, *flags, "-x", "c++", *map(str, SOURCES), "-o", str(new)], check=True, env=alone)
             new.rename(path)
     return path
 
