@@ -126,6 +126,27 @@ def test_nan_stays_in_its_channel_and_under_the_taps(backend: str, taps: int) ->
     assert torch.equal(y, clean)
 
 
+@pytest.mark.parametrize("backend", [*FAST, "reference"])
+@pytest.mark.parametrize("layout", ["rows", "columns"])
+@pytest.mark.parametrize(("length", "taps"), [(21, 4), (70, 20), (5, 9)])
+@pytest.mark.parametrize("place", ["first cotangent", "last sample"])
+@pytest.mark.parametrize("has_past", [False, True])
+def test_nan_reaches_no_tap_that_does_not_meet_it(
+    backend: str, layout: str, length: int, taps: int, place: str, has_past: bool
+) -> None:
+    """The last sample but one is under the current tap and the one before it; so is the second cotangent."""
+    u, g = torch.randn(2, 9, length), torch.randn(2, 9, length)
+    (u if place == "last sample" else g)[1, 4, -2 if place == "last sample" else 1] = torch.nan
+    if layout == "columns":
+        u, g = u.mT.contiguous().mT, g.mT.contiguous().mT
+    w = torch.randn(9, taps, requires_grad=True)
+    initial = torch.randn(2, 9, taps - 1) if has_past else None
+    (dw,) = torch.autograd.grad(short_conv(u, w, initial=initial, backend=backend), w, g)
+    spoilt = torch.zeros(9, taps, dtype=torch.bool)
+    spoilt[4, 0 if has_past and place == "first cotangent" else -2 :] = True  # the past meets every tap
+    assert torch.equal(dw.isnan(), spoilt)
+
+
 @pytest.mark.parametrize("shape", [(2, 3, 0), (0, 3, 5), (2, 0, 5)])
 def test_empty(shape: tuple[int, ...]) -> None:
     shapes = (shape, (shape[1], 4), (shape[1],), (*shape[:2], 3))

@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from longconv.ops.short_conv.activations import ACTIVATIONS
-from longconv.ops.short_conv.reference import extended
 
 Convolve = Callable[[Tensor, Tensor, Tensor | None, Tensor | None, str], Tensor]
 """``short_conv`` itself: u, w, bias, initial and the activation's name."""
@@ -36,7 +35,7 @@ def backward(
     tensors = (u, w, bias, initial)
     u, w = u.to(wide), w.to(wide)
     bias, initial = (None if t is None else t.to(wide) for t in (bias, initial))
-    length, taps = u.shape[-1], w.shape[1]
+    taps = w.shape[1]
     dz = dy.to(wide)
     if activation != "none":
         dz = ACTIVATIONS[activation].pull_back(dz, convolve(u, w, bias, initial, "none"))
@@ -45,7 +44,15 @@ def backward(
         dx = convolve(F.pad(dz, (0, taps - 1)), w.flip(-1), None, None, "none")
         grads[0], grads[3] = dx[..., taps - 1 :], dx[..., : taps - 1]
     if wanted[1]:
-        x = extended(u, initial, taps)
-        grads[1] = torch.stack([torch.linalg.vecdot(x[..., k : k + length], dz).sum(0) for k in range(taps)], -1)
+        grads[1] = torch.stack([_tap_gradient(dz, u, initial, taps - 1 - k) for k in range(taps)], -1)
     pairs = zip(grads, tensors, wanted, strict=True)
     return [grad.to(t.dtype) for grad, t, want in pairs if want and grad is not None and t is not None]
+
+
+def _tap_gradient(dz: Tensor, u: Tensor, initial: Tensor | None, lag: int) -> Tensor:
+    """(H,): of the times that have a sample so long before them, for zeros in its place would keep no NaN out."""
+    if initial is None:
+        dz = dz[..., lag:]
+        return torch.linalg.vecdot(u[..., : dz.shape[-1]], dz).sum(0)
+    x = torch.cat([initial[..., initial.shape[-1] - lag :], u], -1)
+    return torch.linalg.vecdot(x[..., : dz.shape[-1]], dz).sum(0)
