@@ -63,6 +63,8 @@ def check_int(name: str, value: object, *, least: int = 1) -> int:
 
     A symbolic size (under ``torch.export`` or a tracer) passes through, with ``least`` as a condition of the trace.
     """
+    if type(value) is int and value >= least:
+        return value
     if isinstance(value, torch.SymInt):
         torch._check(value >= least, lambda: f"{name} is {value}, expected an integer >= {least}")
         return value  # type: ignore[return-value]

@@ -12,7 +12,7 @@ import functools
 import importlib.metadata
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,9 +86,17 @@ class Library:
 
     def call(self, function: str, *arguments: object) -> None:
         """Call ``longconv_<name>_<function>`` and raise a RuntimeError unless its status is 0."""
-        status = self._symbol(function)(*arguments)
-        if status:
-            raise RuntimeError(f"longconv_{self.name}_{function}: {self.error(status)} (status {status})")
+        self.function(function)(*arguments)
+
+    def function(self, function: str) -> Callable[..., None]:
+        """``longconv_<name>_<function>``, which raises a RuntimeError unless its status is 0."""
+        symbol = self._symbol(function)
+
+        def call(*arguments: object) -> None:
+            if status := symbol(*arguments):
+                raise RuntimeError(f"longconv_{self.name}_{function}: {self.error(status)} (status {status})")
+
+        return call
 
     def lacks(self, function: str) -> str | None:
         """None if the library is loaded and has the function, else the reason why it can't be called."""

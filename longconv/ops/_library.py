@@ -44,11 +44,15 @@ def _naming(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return function(*args)
         except RuntimeError as error:
-            if found := _NO_MEMORY.search(str(error)):
-                raise MemoryError(f"{name}: no memory for {found[1]}") from error
+            _name_missing_memory(name, error)
             raise
 
     return run
+
+
+def _name_missing_memory(name: str, error: RuntimeError) -> None:
+    if found := _NO_MEMORY.search(str(error)):
+        raise MemoryError(f"{name}: no memory for {found[1]}") from error
 
 
 def define(
@@ -97,7 +101,11 @@ def define(
         if found is None:
             return operator(*args)
         run, recording = found
-        return recorded.apply(*args, run or kernel) if recording else (run or kernel)(*args)
+        try:
+            return recorded.apply(*args, run or kernel) if recording else (run or kernel)(*args)
+        except RuntimeError as error:  # the kernel names its own
+            _name_missing_memory(name, error)
+            raise
 
     rule, several = functools.partial(vmap, call), schema.endswith("[]")
     kernel, gradients = _naming(name, _without_autocast(kernel)), _naming(name, gradients)

@@ -1,4 +1,4 @@
-"""A native call made again for tensors laid out as before: the same description with other addresses."""
+"""Native calls that a structure describes, and the same one again, with other addresses, for tensors laid out alike."""
 
 from __future__ import annotations
 
@@ -13,6 +13,20 @@ from torch import Tensor
 from longconv import _native
 
 _ADDRESS = struct.Struct("P").pack_into
+
+
+def memory(function: str, call: ctypes.Structure, workers: int = 1) -> int:
+    """Bytes that a call works in: of one worker the function itself tells."""
+    size = ctypes.c_int64()
+    _native.cpu().call(function, ctypes.byref(call), ctypes.byref(size))
+    return workers * size.value
+
+
+def run(function: str, call: ctypes.Structure, used: object, workers: int = 1) -> None:
+    """The call, in memory of its own; ``used`` keeps the tensors that it describes alive."""
+    work = torch.empty(memory(function, call, workers), dtype=torch.uint8)
+    call.work = work.data_ptr()
+    _native.cpu().call(function, ctypes.byref(call), None)
 
 
 def short_way(
@@ -49,22 +63,22 @@ def short_way(
                 return None
             inputs.append((_offset(type(call), field), places[0]))
     result = _offset(type(call), "y.data")
-    memory = _offset(type(call), "work")
-    template, kind = bytes(call), ctypes.c_char * ctypes.sizeof(call)
-    library = _native.cpu()
+    memory_place = _offset(type(call), "work")
+    template, copy = bytes(call), (ctypes.c_char * ctypes.sizeof(call)).from_buffer_copy
+    native = _native.cpu().function(function)
 
-    def run(*args: Any) -> Tensor:
+    def again(*args: Any) -> Tensor:
         y, room = make(), torch.empty(work, dtype=torch.uint8)
-        description = bytearray(template)
+        description = copy(template)
         for offset, place in inputs:
             _ADDRESS(description, offset, args[place].data_ptr())
         _ADDRESS(description, result, y.data_ptr())
-        _ADDRESS(description, memory, room.data_ptr())
-        library.call(function, kind.from_buffer(description), *rest)
+        _ADDRESS(description, memory_place, room.data_ptr())
+        native(description, *rest)
         return y
 
-    run.__dict__["keep"] = keep
-    return run
+    again.__dict__["keep"] = keep
+    return again
 
 
 def _is_view(used: Tensor, given: Tensor) -> bool:

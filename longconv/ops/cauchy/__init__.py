@@ -11,6 +11,7 @@ from longconv.ops.cauchy.operator import BACKENDS, call_forward
 __all__ = ["cauchy"]
 
 _DTYPES = (torch.float64, torch.float32, *COMPLEX)
+_RANKS = range(1, 9)
 
 
 def cauchy(v: Tensor, z: Tensor, w: Tensor, *, backend: str = "auto") -> Tensor:
@@ -43,16 +44,17 @@ def cauchy(v: Tensor, z: Tensor, w: Tensor, *, backend: str = "auto") -> Tensor:
     >>> cauchy(torch.tensor([1.0, 2.0]), torch.tensor([0.0, 1.0]), torch.tensor([-1.0, 3.0]))  # 1/(z+1) + 2/(z-3)
     tensor([ 0.3333, -0.5000])
     """
-    check_tensor("v", v, "(..., N)", ndim=tuple(range(1, 9)), dtypes=_DTYPES)
+    check_tensor("v", v, "(..., N)", ndim=_RANKS, dtypes=_DTYPES)
     check_tensor("z", z, "(L,)", ndim=1, dtypes=_DTYPES)
-    check_tensor("w", w, "(..., N)", ndim=tuple(range(1, 9)), dtypes=_DTYPES)
+    check_tensor("w", w, "(..., N)", ndim=_RANKS, dtypes=_DTYPES)
     check_choice("backend", backend, BACKENDS.names())
     check_device("z", z, "v", v)
     check_device("w", w, "v", v)
     if v.shape[-1] != w.shape[-1]:
         raise ValueError(f"w is {describe(w)}, expected the N = {v.shape[-1]} of v, {describe(v)}")
     try:
-        broadcast_shapes(v.shape[:-1], w.shape[:-1])
+        if v.shape != w.shape:
+            broadcast_shapes(v.shape[:-1], w.shape[:-1])
     except RuntimeError:
         raise ValueError(f"v is {describe(v)} and w is {describe(w)}: leading axes must broadcast") from None
     y: Tensor = call_forward(v, z, w, backend)

@@ -13,7 +13,7 @@ from torch import Tensor
 from longconv import _native
 from longconv.ops._layout import Layout
 from longconv.ops._library import reduce_like
-from longconv.ops._short_way import short_way
+from longconv.ops._short_way import memory, run, short_way
 from longconv.ops.cauchy.reference import result_dtype
 
 
@@ -43,7 +43,8 @@ def forward(v: Tensor, z: Tensor, w: Tensor) -> Tensor:
     layout = Layout.of(v, z, w)
     y = torch.empty((*layout.lead, z.shape[-1]), dtype=result_dtype(v, z, w))
     target = layout.fold(y)
-    _run(*_call(layout, v, z, w, target))
+    call, used = _call(layout, v, z, w, target)
+    run("cauchy", call, used, call.threads)
     return y if target.data_ptr() == y.data_ptr() else layout.unfold(target).contiguous()
 
 
@@ -56,7 +57,7 @@ def bind(v: Tensor, z: Tensor, w: Tensor) -> Callable[..., Tensor] | None:
     if target.data_ptr() != y.data_ptr():
         return None
     call, used = _call(layout, v, z, w, target)
-    return short_way("cauchy", call, (v, z, w), used, make, _memory(call), None)
+    return short_way("cauchy", call, (v, z, w), used, make, memory("cauchy", call, call.threads), None)
 
 
 def backward(g: Tensor, v: Tensor, z: Tensor, w: Tensor, wanted: Sequence[bool]) -> list[Tensor]:
@@ -73,7 +74,8 @@ def backward(g: Tensor, v: Tensor, z: Tensor, w: Tensor, wanted: Sequence[bool])
     if wanted[1]:
         sets = 1 if z.shape[:-1].numel() == 1 else cotangents.shape[0]
         grads["dz"] = torch.empty((sets, 1, z.shape[-1]), dtype=z.dtype)
-    _run(*_call(layout, v, z, w, cotangents, **grads))
+    call, used = _call(layout, v, z, w, cotangents, **grads)
+    run("cauchy", call, used, call.threads)
     kept = [(name, like) for name, like, want in zip(("dv", "dz", "dw"), (v, z, w), wanted, strict=True) if want]
     return [reduce_like(layout.unfold(grads[name]), like) for name, like in kept]
 
@@ -100,17 +102,3 @@ def _call(
     call.backward, call.threads = bool(grads), torch.get_num_threads()
     call.element = _native.ELEMENTS[y.dtype.to_real() if y.is_complex() else y.dtype]
     return call, {"v.data": coefficients, "z.data": points, "w.data": poles}
-
-
-def _memory(call: _Call) -> int:
-    """Bytes that a call works in."""
-    size = ctypes.c_int64()
-    _native.cpu().call("cauchy", ctypes.byref(call), ctypes.byref(size))
-    return int(call.threads) * size.value
-
-
-def _run(call: _Call, used: dict[str, Tensor | None]) -> None:
-    """The call into the library; ``used`` keeps its arguments alive."""
-    work = torch.empty(_memory(call), dtype=torch.uint8)
-    call.work = work.data_ptr()
-    _native.cpu().call("cauchy", ctypes.byref(call), None)

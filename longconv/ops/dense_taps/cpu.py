@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from longconv import _native
+from longconv.ops._short_way import run
 
 
 class _Call(ctypes.Structure):
@@ -55,8 +56,4 @@ def _run(y: Tensor, system: list[Tensor], gradients: list[Tensor] | None = None)
         call.backward, (call.dA, call.dB, call.dC) = 1, (gradient.data_ptr() for gradient in gradients)
     call.sets, call.rows, call.length = y.shape
     call.states, call.threads = system[0].shape[-1], torch.get_num_threads()
-    size = ctypes.c_int64()
-    _native.cpu().call("dense_taps", ctypes.byref(call), ctypes.byref(size))
-    work = torch.empty(call.threads * size.value, dtype=torch.uint8)
-    call.work = work.data_ptr()
-    _native.cpu().call("dense_taps", ctypes.byref(call), None)
+    run("dense_taps", call, (system, y), call.threads)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from longconv import _native
-from longconv.ops._short_way import short_way
+from longconv.ops._short_way import memory, run, short_way
 
 _ACTIVATIONS = {name: number for number, name in enumerate(("none", "silu", "gelu", "relu", "tanh", "sigmoid"))}
 """``LongconvActivation`` of csrc/longconv.h."""
@@ -50,7 +50,7 @@ def forward(u: Tensor, w: Tensor, bias: Tensor | None, initial: Tensor | None, a
     """The result y of the operator ``short_conv``, channels-last as u is."""
     columns = _in_columns(u)
     u, y = _side_by_side(u, columns), _empty(u.shape, u.dtype, columns)
-    _run(*_call(u, w, bias, initial, activation, columns, y=y))
+    run("short_conv", *_call(u, w, bias, initial, activation, columns, y=y))
     return y
 
 
@@ -63,7 +63,7 @@ def bind(
         return None  # the operator's result is channels-last here
     make = functools.partial(_empty, u.shape, u.dtype, columns)
     call, used = _call(_side_by_side(u, columns), w, bias, initial, activation, columns, y=make())
-    return short_way("short_conv", call, (u, w, bias, initial), used, make, _memory(call), None)
+    return short_way("short_conv", call, (u, w, bias, initial), used, make, memory("short_conv", call), None)
 
 
 def backward(
@@ -85,7 +85,7 @@ def backward(
     dinitial = torch.empty(initial.shape, dtype=u.dtype) if initial is not None and wanted[3] else None
     dy, u = _side_by_side(dy, columns), _side_by_side(u, columns)
     results = {"dy": dy, "du": du, "dw": dw, "dbias": dbias, "dinitial": dinitial}
-    _run(*_call(u, w, bias, initial, activation, columns, **results))
+    run("short_conv", *_call(u, w, bias, initial, activation, columns, **results))
     pairs = zip((du, dw, dbias, dinitial), (u, w, bias, initial), strict=True)
     return [grad.to(t.dtype) for grad, t in pairs if grad is not None and t is not None]
 
@@ -112,20 +112,6 @@ def _call(
             pointer = tensor.data_ptr()
             setattr(call, name, pointer if tensor.ndim < 3 else _Sequence(pointer, *tensor.stride()))
     return call, {"u.data": u, "w": w, "bias": bias, "initial.data": initial}
-
-
-def _memory(call: _Call) -> int:
-    """Bytes that a call works in."""
-    memory = ctypes.c_int64()
-    _native.cpu().call("short_conv", ctypes.byref(call), ctypes.byref(memory))
-    return memory.value
-
-
-def _run(call: _Call, used: dict[str, Tensor | None]) -> None:
-    """The call into the library; ``used`` keeps its arguments alive."""
-    work = torch.empty(_memory(call), dtype=torch.uint8)
-    call.work = work.data_ptr()
-    _native.cpu().call("short_conv", ctypes.byref(call), None)
 
 
 def _in_columns(u: Tensor) -> bool:

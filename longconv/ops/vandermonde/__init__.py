@@ -11,6 +11,7 @@ from longconv.ops.vandermonde.operator import LOGARITHMS, NODES, VandermondeOper
 __all__ = ["vandermonde", "vandermonde_log"]
 
 _DTYPES = (torch.float64, torch.float32, *COMPLEX)
+_RANKS = range(1, 9)
 
 
 def vandermonde(v: Tensor, x: Tensor, length: int, *, real: bool = False, backend: str = "auto") -> Tensor:
@@ -86,15 +87,16 @@ def vandermonde_log(v: Tensor, log_x: Tensor, length: int, *, real: bool = False
 def _call(
     operator: VandermondeOperator, v: Tensor, name: str, x: Tensor, length: int, real: bool, backend: str
 ) -> Tensor:
-    check_tensor("v", v, "(..., N)", ndim=tuple(range(1, 9)), dtypes=_DTYPES)
-    check_tensor(name, x, "(..., N)", ndim=tuple(range(1, 9)), dtypes=_DTYPES)
+    check_tensor("v", v, "(..., N)", ndim=_RANKS, dtypes=_DTYPES)
+    check_tensor(name, x, "(..., N)", ndim=_RANKS, dtypes=_DTYPES)
     check_int("length", length, least=0)
     check_choice("backend", backend, operator.backends.names())
     check_device(name, x, "v", v)
     if v.shape[-1] != x.shape[-1]:
         raise ValueError(f"{name} is {describe(x)}, expected the N = {v.shape[-1]} of v, {describe(v)}")
     try:
-        broadcast_shapes(v.shape[:-1], x.shape[:-1])
+        if v.shape != x.shape:
+            broadcast_shapes(v.shape[:-1], x.shape[:-1])
     except RuntimeError:
         raise ValueError(f"v is {describe(v)} and {name} is {describe(x)}: leading axes must broadcast") from None
     y: Tensor = operator.call(v, x, length, real, backend)

@@ -13,7 +13,7 @@ from torch import Tensor
 from longconv import _native
 from longconv.ops._layout import Layout
 from longconv.ops._library import reduce_like
-from longconv.ops._short_way import short_way
+from longconv.ops._short_way import memory, run, short_way
 from longconv.ops.vandermonde.reference import result_dtype, widen
 
 
@@ -43,7 +43,8 @@ def forward(argument: str, v: Tensor, x: Tensor, length: int, real: bool) -> Ten
     layout = Layout.of(v, x)
     y = torch.empty((*layout.lead, length), dtype=result_dtype(v, x, real))
     target, coefficients, nodes = layout.fold(y), layout.fold(_plain(v)), _nodes(layout, x)
-    _run(_call(argument, coefficients, nodes, target))
+    call = _call(argument, coefficients, nodes, target)
+    run("vandermonde", call, (coefficients, nodes), call.threads)
     return y if target.data_ptr() == y.data_ptr() else layout.unfold(target).contiguous()
 
 
@@ -56,7 +57,7 @@ def bind(argument: str, v: Tensor, x: Tensor, length: int, real: bool) -> Callab
     if not length or target.data_ptr() != y.data_ptr():
         return None
     call, used = _call(argument, coefficients, nodes, target), {"v.data": coefficients, "x.data": nodes}
-    return short_way("vandermonde", call, (v, x), used, make, _memory(call), None)
+    return short_way("vandermonde", call, (v, x), used, make, memory("vandermonde", call, call.threads), None)
 
 
 def backward(argument: str, g: Tensor, v: Tensor, x: Tensor, real: bool) -> list[Tensor]:
@@ -67,7 +68,8 @@ def backward(argument: str, g: Tensor, v: Tensor, x: Tensor, real: bool) -> list
         cotangents = cotangents.contiguous()
     dv = torch.empty(coefficients.shape, dtype=v.dtype if v.shape[:-1] == layout.lead else widen(v[:0]).dtype)
     dx = torch.empty(nodes.shape, dtype=x.dtype)
-    _run(_call(argument, coefficients, nodes, cotangents, dv, dx))
+    call = _call(argument, coefficients, nodes, cotangents, dv, dx)
+    run("vandermonde", call, (coefficients, nodes, cotangents), call.threads)
     return [reduce_like(layout.unfold(grad), like) for grad, like in ((dv, v), (dx, x))]
 
 
@@ -89,17 +91,3 @@ def _call(argument: str, v: Tensor, x: Tensor, y: Tensor, dv: Tensor | None = No
     call.modes, call.logarithms, call.threads = x.shape[-1], argument == "log_x", torch.get_num_threads()
     call.element = _native.ELEMENTS[y.dtype.to_real() if y.is_complex() else y.dtype]
     return call
-
-
-def _memory(call: _Call) -> int:
-    """Bytes that a call works in."""
-    size = ctypes.c_int64()
-    _native.cpu().call("vandermonde", ctypes.byref(call), ctypes.byref(size))
-    return int(call.threads) * size.value
-
-
-def _run(call: _Call) -> None:
-    """The call into the library; the tensors that it describes have to be alive."""
-    work = torch.empty(_memory(call), dtype=torch.uint8)
-    call.work = work.data_ptr()
-    _native.cpu().call("vandermonde", ctypes.byref(call), None)
