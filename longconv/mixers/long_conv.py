@@ -32,7 +32,7 @@ class LongConv(ConvolutionMixer):
         smoothing: where the filter is smoothed: None, "time" or "frequency".
         smooth_window: taps or bins of the smoothing, odd.
         filter_dropout: probability that a tap is dropped in training.
-        transform: "fft" (the convolution) or "butterfly" (a trained transform that starts as it).
+        transform: how the convolution is computed, "fft" or "butterfly", a trained transform that starts as it.
         activation: what follows the convolution: "gelu", "relu", "silu", "tanh" or None.
         output: what joins the features: "glu" (Linear and GLU), "linear" or None (of one channel alone).
         dropout: probability that an activation is dropped in training.

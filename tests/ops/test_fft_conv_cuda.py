@@ -177,8 +177,9 @@ def test_strides(dtype: torch.dtype) -> None:
 
 
 @on_host
-def test_auto_takes_it_first_and_refuses_what_it_cannot() -> None:
-    assert BACKENDS.choose("auto", torch.ones(1, 1, 4), None).name == "cuda"
+def test_it_serves_who_asks_for_it_and_refuses_what_it_cannot() -> None:
+    assert BACKENDS.choose("cuda", torch.ones(1, 1, 4), None).name == "cuda"
+    assert BACKENDS.choose("auto", torch.ones(1, 1, 4), None, None, None, None, None, None, "causal").name != "cuda"
     with pytest.raises(ValueError, match="float64"):
         fft_conv(torch.ones(1, 1, 4).double(), torch.ones(1, 4).double(), backend="cuda")
 

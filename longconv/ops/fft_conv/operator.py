@@ -27,12 +27,13 @@ def _plain(name: str, make: plain.Make, *, auto: bool = True) -> Backend:
     return Backend(name, functools.partial(plain.forward, make), functools.partial(plain.backward, make), auto=auto)
 
 
+# The kernels for GPUs have run on hosts alone: until a GPU has confirmed and timed them, they serve who asks for them.
 BACKENDS = Backends(
     "fft_conv",
     [
-        Backend("cuda", cuda.forward, cuda.backward, cuda.available, cuda.supports),
+        Backend("cuda", cuda.forward, cuda.backward, cuda.available, cuda.supports, auto=False),
         Backend("cpu", cpu.forward, cpu.backward, cpu.available, cpu.supports, bind=cpu.bind),
-        Backend("triton", triton.forward, triton.backward, _triton.available, triton.supports),
+        Backend("triton", triton.forward, triton.backward, _triton.available, triton.supports, auto=False),
         _plain("torch", SpectralConvolution),
         _plain("reference", MatrixConvolution, auto=False),
     ],
