@@ -29,7 +29,8 @@ pytestmark = pytest.mark.skipif(_triton.interpreted(), reason="this process inte
 @pytest.mark.parametrize("file", FILES)
 def test_in_the_interpreter(file: str, tmp_path: Path) -> None:
     """The tests of a file in a process whose kernels are interpreted, which must be known before Triton is imported."""
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "TRITON_CACHE_DIR": str(tmp_path)}
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}
+    environment = {**inherited, "TRITON_INTERPRET": "1", "TRITON_CACHE_DIR": str(tmp_path)}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", f"tests/ops/{file}"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
