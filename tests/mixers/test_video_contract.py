@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from longconv.mixers import VideoMixer
 from tests.cases import CHAIN, D_MODEL, FRAMES, SIZE, VideoCase, every_video_mixer, video
-from tests.tolerances import RELATIVE_L2, assert_close, assert_same_state, relative_l2
-
-
-def step_through(mixer: VideoMixer, u: Tensor) -> tuple[Tensor, Any]:
-    state, outputs = mixer.init_state(u.shape[0]), []
-    for u_t in u.unbind(1):
-        y_t, state = mixer.step(u_t, state)
-        outputs.append(y_t)
-    return torch.stack(outputs, 1), state
-
+from tests.mixers.law import check_chunks, check_steps, step_through
+from tests.tolerances import RELATIVE_L2, assert_close, relative_l2
 
 # --- streaming --------------------------------------------------------------------------------------------------------
 
@@ -33,25 +22,12 @@ def step_through(mixer: VideoMixer, u: Tensor) -> tuple[Tensor, Any]:
 @given(sizes=st.lists(st.sampled_from([0, 1, 2, 7, 19]), min_size=1, max_size=5))
 def test_prefill_in_any_chunks_is_forward(case: VideoCase, sizes: list[int]) -> None:
     mixer, u = case.build(), video(frames=sum(sizes))
-    with torch.no_grad():
-        state, outputs = mixer.init_state(u.shape[0]), []
-        for chunk in u.split(sizes, dim=1):
-            y, state = mixer.prefill(chunk, state)
-            outputs.append(y)
-        whole = mixer(u)
-        _, whole_state = mixer.prefill(u)
-    assert torch.cat(outputs, 1).shape == whole.shape
-    if u.shape[1]:
-        assert_close(torch.cat(outputs, 1), whole, CHAIN)
-        assert_same_state(state, whole_state, CHAIN)
+    check_chunks(mixer, u, sizes, CHAIN)
 
 
 @every_video_mixer
 def test_looped_step_is_forward(case: VideoCase) -> None:
-    mixer, u = case.build(), video()
-    y, state = step_through(mixer, u)
-    assert_close(y, mixer(u), CHAIN)
-    assert_same_state(state, mixer.prefill(u)[1], CHAIN)
+    check_steps(case.build(), video(), CHAIN)
 
 
 @every_video_mixer
