@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from bench.case import Case, Problem
+from bench.case import OURS, Case, Problem
 from bench.cases import CASES
 from bench.machine import WARM, ceilings, describe
 from bench.measure import errors, least_bytes, peak_memory, summarize, thread_count, times
@@ -64,16 +64,16 @@ def make(case: Case, device: torch.device) -> Problem:
     return dataclasses.replace(problem, inputs=inputs, sample=sample)
 
 
-def profile(case: Case, device: torch.device, trace: Path, calls: int = 10) -> str:
+def profile(case: Case, device: torch.device, trace: Path) -> str:
     """Record some calls of ours, write the trace for Perfetto or chrome://tracing, and tell the greatest costs."""
     problem = make(case, device)
-    alone = dataclasses.replace(problem, sides={"longconv": problem.installed["longconv"]})
+    alone = dataclasses.replace(problem, sides={OURS: problem.installed[OURS]})
     times(alone, 0.0)
     activities = [torch.profiler.ProfilerActivity.CPU]
     activities += [torch.profiler.ProfilerActivity.CUDA] * (device.type == "cuda")
     start = time.perf_counter()
     with torch.profiler.profile(activities=activities) as recorded:
-        times(alone, calls * 1e-9)
+        times(alone, 0.0)
     seconds = time.perf_counter() - start
     trace.parent.mkdir(parents=True, exist_ok=True)
     recorded.export_chrome_trace(str(trace))
