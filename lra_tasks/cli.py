@@ -1,4 +1,4 @@
-"""The command `lra-tasks`: list, prepare, train, evaluate and report.
+"""The command `lra-tasks`: list, prepare, pretrain, train, evaluate and report.
 
 Exit codes: 0 done; 1 a run could not go on, or a file is missing; 2 the command asks for what does not exist; 130
 stopped by Ctrl-C or a signal.
@@ -20,6 +20,7 @@ from lra_tasks.errors import RunError, UsageError
 from lra_tasks.evaluation import evaluate
 from lra_tasks.listing import show_tasks
 from lra_tasks.parser import COMMANDS, create_parser
+from lra_tasks.pretraining import PREDICTED
 from lra_tasks.report import report
 from lra_tasks.results import Run, RunFolder, read_run
 from lra_tasks.selection import Selection, default_run_dir, select
@@ -45,7 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (RunError, DataError, OSError) as error:
         return _complain(f"error: {error}", 1)
     except (KeyboardInterrupt, SystemExit):  # the latter is Lightning's answer to Ctrl-C and SIGTERM
-        return _complain("stopped" + ("; go on with --resume" if "train" in arguments[:1] else ""), 130)
+        return _complain(
+            "stopped" + ("; go on with --resume" if arguments[:1] in (["train"], ["pretrain"]) else ""), 130
+        )
 
 
 def _complain(message: str, code: int) -> int:
@@ -59,7 +62,9 @@ def _parse(arguments: list[str], console: Console) -> Callable[[], int]:
     if command is not None and command not in COMMANDS:
         hint = nearest(command, COMMANDS)
         raise UsageError(f"there is no command {command!r} (commands: {', '.join(COMMANDS)}){hint}")
-    selection = select(arguments[1:]) if command in ("prepare", "train") else None
+    selection = None
+    if command in ("prepare", "pretrain", "train"):
+        selection = select(arguments[1:], pretrains=command == "pretrain")
     parser = create_parser(command, selection.config if selection else None)
     if not arguments:
         parser.print_help()
@@ -68,6 +73,7 @@ def _parse(arguments: list[str], console: Console) -> Callable[[], int]:
     commands: dict[str, Callable[[Namespace], int]] = {
         "list": lambda options: show_tasks(options.task, console),
         "prepare": lambda options: _prepare(options, console),
+        "pretrain": lambda options: _train(options, selection, console),
         "train": lambda options: _train(options, selection, console),
         "evaluate": lambda options: _evaluate(options, console),
         "report": lambda options: _report(options, console),
@@ -87,7 +93,7 @@ def _prepare(options: Namespace, console: Console) -> int:
 
 def _train(options: Namespace, selection: Selection | None, console: Console) -> int:
     if selection is None or selection.config is None:
-        raise UsageError(f"train needs a TASK: one of {', '.join(sorted(TASKS))}")
+        raise UsageError(f"training needs a TASK: one of {', '.join(sorted(TASKS))}")
     values = options.as_dict()
     resume = values.pop("resume")
     for name in ("config", "run_dir"):
@@ -96,7 +102,7 @@ def _train(options: Namespace, selection: Selection | None, console: Console) ->
     for name in ("task", "mixer"):
         if getattr(config, name) != getattr(selection.config, name):
             raise UsageError(f"{name} is both {getattr(selection.config, name)!r} and {getattr(config, name)!r}")
-    folder = selection.run_dir or default_run_dir(config.task, config.mixer, config.preset, config.seed)
+    folder = selection.run_dir or default_run_dir(config)
     train(config, RunFolder(folder), resume=resume, console=console)
     return 0
 
@@ -106,6 +112,11 @@ def _evaluate(options: Namespace, console: Console) -> int:
         Path(options.run), data_dir=options.data_dir, split=options.split, accelerator=options.accelerator
     )
     name = "validation" if options.split == "val" else "test"
+    if config.recipe.pretraining is not None:
+        what = PREDICTED[config.recipe.pretraining.objective]
+        loss = metrics[f"{options.split}/loss"]
+        console.print(f"{config.mixer} on {config.task}: {name} loss {loss:.4f} of {what}", highlight=False)
+        return 0
     if f"{options.split}/accuracy" not in metrics:
         console.print(f"{config.mixer} on {config.task}: {name} rollouts", highlight=False)
         console.print(score_table(metrics, options.split), highlight=False)

@@ -12,7 +12,14 @@ import yaml
 from lra_tasks.data import VIDEO_TASKS
 from lra_tasks.errors import RunError, UsageError
 from lra_tasks.files import write_text
-from lra_tasks.recipes import ModelSettings, OptimizerSettings, Recipe, TrainerSettings, VideoSettings
+from lra_tasks.recipes import (
+    ModelSettings,
+    OptimizerSettings,
+    PretrainingSettings,
+    Recipe,
+    TrainerSettings,
+    VideoSettings,
+)
 
 RESUME_MAY_CHANGE = (
     "data_dir",
@@ -38,6 +45,7 @@ class RunConfig:
         seed: seed of the initial parameters, the order of the data and dropout.
         data_dir: folder of the data; None for the default of :class:`lra_tasks.data.Task`.
         recipe: all other settings.
+        from_run: folder or checkpoint of the pretraining whose backbone the run starts from; None for a fresh one.
     """
 
     task: str
@@ -46,11 +54,12 @@ class RunConfig:
     seed: int
     data_dir: str | None
     recipe: Recipe
+    from_run: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Nested dictionaries of plain values, the layout of ``config.yaml``."""
-        values = {name: getattr(self, name) for name in _TOP}
-        return {**values, **_plain(asdict(self.recipe))}
+        """Nested dictionaries of plain values, the layout of ``config.yaml``; without what only other runs have."""
+        values = {name: getattr(self, name) for name in (*_TOP, "from_run")} | _plain(asdict(self.recipe))
+        return {name: value for name, value in values.items() if name not in _OPTIONAL or value is not None}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RunConfig:
@@ -62,29 +71,34 @@ class RunConfig:
         known = {*_TOP, *_SECTIONS, *_OPTIONS}
         if not isinstance(values, Mapping):
             raise UsageError(f"the configuration is {values!r}, expected a mapping of settings")
-        if set(values) != known:
-            odd = ", ".join(sorted(map(str, known.symmetric_difference(values))))
+        given = {name: value for name, value in values.items() if name not in _OPTIONAL}
+        if set(given) != known:
+            odd = ", ".join(sorted(map(str, known.symmetric_difference(given))))
             raise UsageError(f"the configuration lacks or does not know: {odd}")
-        for name in (*_SECTIONS, *_OPTIONS):
+        pretraining = values.get("pretraining")
+        for name in (*_SECTIONS, *_OPTIONS, *(["pretraining"] if pretraining is not None else [])):
             if not isinstance(values[name], Mapping):
                 raise UsageError(f"{name} is {values[name]!r}, expected a mapping of settings")
-        for name, kinds in _TOP.items():
-            if not isinstance(values[name], kinds):
+        for name, kinds in {**_TOP, "from_run": (str, type(None))}.items():
+            if not isinstance(values.get(name), kinds):
                 raise UsageError(f"{name} is {values[name]!r}, which is of the wrong type")
         try:
             classes = {**_SECTIONS, **({"model": VideoSettings} if values["task"] in VIDEO_TASKS else {})}
+            classes |= {} if pretraining is None else {"pretraining": PretrainingSettings}
             sections: dict[str, Any] = {name: kind(**values[name]) for name, kind in classes.items()}
         except (TypeError, ValueError) as error:
             raise UsageError(str(error)) from error
         recipe = Recipe(data=dict(values["data"]), mixer_options=dict(values["mixer_options"]), **sections)
-        return cls(recipe=recipe, **{name: values[name] for name in _TOP})
+        return cls(recipe=recipe, from_run=values.get("from_run"), **{name: values[name] for name in _TOP})
 
     def with_absolute_folders(self) -> RunConfig:
-        """The same with ``data_dir`` and ``data.official_dir`` absolute, to hold from any working directory."""
-        given = {"data_dir": self.data_dir, "official_dir": self.recipe.data.get("official_dir")}
+        """The same with ``data_dir``, ``data.official_dir`` and ``from_run`` absolute, to hold from anywhere."""
+        official = self.recipe.data.get("official_dir")
+        given = {"data_dir": self.data_dir, "official_dir": official, "from_run": self.from_run}
         folders = {name: str(Path(path).expanduser().absolute()) for name, path in given.items() if path is not None}
         data = {name: folder for name, folder in folders.items() if name == "official_dir"}
-        return replace(self, data_dir=folders.get("data_dir"), recipe=self.recipe.override({"data": data}))
+        recipe = self.recipe.override({"data": data})
+        return replace(self, data_dir=folders.get("data_dir"), from_run=folders.get("from_run"), recipe=recipe)
 
     def save(self, path: Path) -> None:
         """Write the configuration as YAML."""
@@ -115,6 +129,7 @@ _TOP: dict[str, tuple[type, ...]] = {
     "data_dir": (str, type(None)),
 }
 _OPTIONS = ("data", "mixer_options")
+_OPTIONAL = ("from_run", "pretraining")
 _SECTIONS: dict[str, type] = {"model": ModelSettings, "optimizer": OptimizerSettings, "trainer": TrainerSettings}
 
 

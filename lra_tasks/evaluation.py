@@ -9,13 +9,14 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from longconv.mixers import Mixer
 from longconv.models import LanguageModel, PairClassifier, SequenceClassifier, VideoPredictor
 from lra_tasks.config import RunConfig
 from lra_tasks.data import Task, VideoTask, create_task
 from lra_tasks.errors import RunError, UsageError
 from lra_tasks.files import load_checkpoint
+from lra_tasks.mixers import refuse_the_future
 from lra_tasks.module import SequenceModule, TrainingModule
+from lra_tasks.pretraining import build_pretraining
 from lra_tasks.results import RunFolder, read_config
 from lra_tasks.trainer import create_trainer, quiet_lightning
 from lra_tasks.video_module import VideoModule
@@ -33,6 +34,8 @@ def build(config: RunConfig) -> tuple[Task, TrainingModule]:
     try:
         task = create_task(config.task, data_dir=config.data_dir, seed=config.seed, **recipe.data)
         torch.manual_seed(config.seed)
+        if recipe.pretraining is not None:
+            return task, build_pretraining(task, config, recipe.pretraining)
         if isinstance(task, VideoTask):
             return task, _build_video(task, config)
         model = _build_model(task, config)
@@ -67,19 +70,8 @@ def _build_model(task: Task, config: RunConfig) -> nn.Module:
         )
     model = LanguageModel(info.n_tokens, **settings)
     if task.needs_causal:
-        _refuse_the_future(model, info.name)
+        refuse_the_future(model, f"the targets of {info.name} stand in its input", "--data.targets last")
     return model
-
-
-def _refuse_the_future(model: nn.Module, task: str) -> None:
-    """Raise a ValueError that names the option by which a mixer sees later inputs."""
-    for module in model.modules():
-        for option, value in (("bidirectional", True), ("causal", False)):
-            if isinstance(module, Mixer) and getattr(module, option, None) is value:
-                raise ValueError(
-                    f"mixer_options.{option} is {value}, but the targets of {task} stand in its input: choose "
-                    "--data.targets last, or a causal mixer"
-                )
 
 
 def restore(config: RunConfig, checkpoint: Path) -> tuple[Task, TrainingModule]:
@@ -107,7 +99,8 @@ def score(config: RunConfig, task: Task, module: TrainingModule, split: Split = 
         split: which part of the data.
 
     Returns:
-        ``{"test/accuracy": ..., "test/loss": ...}``, of video ``{"test/mse@10": ..., ...}``, or the same with "val".
+        ``{"test/accuracy": ..., "test/loss": ...}``, of pretraining the loss alone, of video
+        ``{"test/mse@10": ..., ...}``, or the same with "val".
 
     Raises:
         UsageError: this machine lacks the accelerator, or it the precision.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+from torch import nn
+
 from longconv.mixers import MIXERS, Mixer, list_mixers, mixer_defaults
 from longconv.models import BASELINES, VIDEO_MIXERS
 from lra_tasks.data import VIDEO_TASKS
@@ -30,3 +32,11 @@ def defaults_of(mixer: str) -> dict[str, Any]:
         return mixer_defaults(mixer)
     found = inspect.signature(BASELINES[mixer]).parameters
     return {name: p.default for name, p in found.items() if p.default is not inspect.Parameter.empty}
+
+
+def refuse_the_future(model: nn.Module, reason: str, remedy: str) -> None:
+    """Raise a ValueError that names the option by which a mixer of the model sees later inputs."""
+    for module in model.modules():
+        for option, value in (("bidirectional", True), ("causal", False)):
+            if isinstance(module, Mixer) and getattr(module, option, None) is value:
+                raise ValueError(f"mixer_options.{option} is {value}, but {reason}: choose {remedy}, or a causal mixer")

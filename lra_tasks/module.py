@@ -22,8 +22,10 @@ from lra_tasks.recipes import OptimizerSettings
 Stage = Literal["train", "val", "test"]
 
 
-def learning_rate_factor(step: int, n_steps: int, warmup: float) -> float:
+def learning_rate_factor(step: int, n_steps: int, warmup: float, schedule: str = "cosine") -> float:
     """Share of the highest learning rate at a step: a linear rise over ``warmup n_steps``, then half a cosine to 0.
+
+    With the schedule "constant" the highest learning rate stays.
 
     >>> [round(learning_rate_factor(step, 10, 0.2), 2) for step in (0, 1, 2, 6, 10)]
     [0.5, 1.0, 1.0, 0.5, 0.0]
@@ -31,6 +33,8 @@ def learning_rate_factor(step: int, n_steps: int, warmup: float) -> float:
     n_warmup = math.ceil(warmup * n_steps)
     if step < n_warmup:
         return (step + 1) / n_warmup
+    if schedule == "constant":
+        return 1.0
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - n_warmup) / max(1, n_steps - n_warmup))))
 
 
@@ -79,7 +83,7 @@ class TrainingModule(LightningModule, ABC):
         optimizer = torch.optim.AdamW(groups, lr=self.settings.lr)
         n_steps, warmup = int(self.trainer.estimated_stepping_batches), self.settings.warmup
         schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: learning_rate_factor(step, n_steps, warmup)
+            optimizer, lambda step: learning_rate_factor(step, n_steps, warmup, self.settings.schedule)
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

@@ -16,12 +16,20 @@ from lra_tasks.config import RunConfig, flatten
 from lra_tasks.data import TASKS, VIDEO_TASKS
 from lra_tasks.errors import UsageError
 from lra_tasks.mixers import class_of, defaults_of
-from lra_tasks.recipes import DEFAULT_PRESET, ModelSettings, OptimizerSettings, TrainerSettings, VideoSettings
+from lra_tasks.recipes import (
+    DEFAULT_PRESET,
+    ModelSettings,
+    OptimizerSettings,
+    PretrainingSettings,
+    TrainerSettings,
+    VideoSettings,
+)
 from lra_tasks.report import Format
 
 COMMANDS = {
     "list": "tasks, mixers and presets, or the facts of one task",
     "prepare": "build the data of a task on disk",
+    "pretrain": "train a backbone to predict the inputs of a task, for train --from",
     "train": "train a model and test its best checkpoint",
     "evaluate": "accuracy of a run's best checkpoint",
     "report": "a table of runs beside published accuracies",
@@ -91,6 +99,7 @@ def create_parser(command: str | None, config: RunConfig | None) -> Parser:
     builders: dict[str, Callable[[], Parser]] = {
         "list": _list,
         "prepare": lambda: _prepare(config),
+        "pretrain": lambda: _train(config, pretrains=True),
         "train": lambda: _train(config),
         "evaluate": _evaluate,
         "report": _report,
@@ -109,10 +118,14 @@ def _list() -> Parser:
     return parser
 
 
-def _train(config: RunConfig | None) -> Parser:
+def _train(config: RunConfig | None, *, pretrains: bool = False) -> Parser:
+    does = (
+        "Train a backbone to predict the inputs of a task" if pretrains else "Train a model, test its best checkpoint"
+    )
+    command = "pretrain" if pretrains else "train"
     parser = Parser(
-        description="Train a model, test its best checkpoint and keep the run in a folder.",
-        epilog="" if config else "`lra-tasks train TASK --mixer NAME --help` adds the options of both.",
+        description=f"{does} and keep the run in a folder.",
+        epilog="" if config else f"`lra-tasks {command} TASK --mixer NAME --help` adds the options of both.",
     )
     parser.add_argument("task", nargs="?", help=_TASK_HELP)
     parser.add_argument(
@@ -123,6 +136,10 @@ def _train(config: RunConfig | None) -> Parser:
     parser.add_argument("--run-dir", type=str | None, help="folder of the run; runs/TASK-MIXER-PRESET-seedSEED")
     parser.add_argument("--data-dir", type=str | None, help="folder of prepared data")
     parser.add_argument("--seed", type=int, default=0, help="seed of parameters, data order and dropout")
+    if pretrains:
+        parser.add_class(PretrainingSettings, "pretraining")
+    else:
+        parser.add_argument("--from", dest="from_run", type=str | None, help="pretrained run to start from")
     parser.add_argument("--resume", action="store_true", help="continue the run, or begin it where there is none")
     parser.add_class(VideoSettings if config and config.task in VIDEO_TASKS else ModelSettings, "model")
     parser.add_class(OptimizerSettings, "optimizer")
@@ -132,8 +149,11 @@ def _train(config: RunConfig | None) -> Parser:
         parser.add_class(class_of(config.mixer), "mixer_options", skip={"d_model"})
         recipe = config.recipe
         values = {name: getattr(config, name) for name in ("task", "mixer", "preset", "seed", "data_dir")}
-        sections = {name: asdict(getattr(recipe, name)) for name in ("model", "optimizer", "trainer")}
+        names = ("model", "optimizer", "trainer", *(["pretraining"] if recipe.pretraining else []))
+        sections = {name: asdict(getattr(recipe, name)) for name in names}
         options = {**defaults_of(config.mixer), **recipe.mixer_options}
+        if not pretrains:
+            values["from_run"] = config.from_run
         parser.set_defaults({**values, **flatten(sections), **flatten({"mixer_options": options})})
     return parser
 

@@ -41,6 +41,9 @@ NOTE = (
 VIDEO_NOTE = "Errors of the frames so far after the context of a rollout; copy is the context's last frame."
 
 
+PRETRAINING_NOTE = "Losses on hidden or next inputs: of one task and one objective they can be compared."
+
+
 def report(runs: Sequence[Run], form: Format) -> str:
     """The table of runs, sorted by task, then by accuracy; of video runs one of its own.
 
@@ -51,15 +54,31 @@ def report(runs: Sequence[Run], form: Format) -> str:
     Returns:
         The table, with a line break at its end.
     """
+    pretrained = [run for run in runs if run.config.recipe.pretraining is not None]
     videos = [run for run in runs if run.config.task in VIDEO_TASKS]
-    others = [run for run in runs if run.config.task not in VIDEO_TASKS]
+    others = [run for run in runs if run not in pretrained and run not in videos]
     parts = []
     if others:
         ordered = sorted(others, key=lambda run: (run.config.task, -run.metrics["test/accuracy"]))
         parts.append(_table(COLUMNS, [table_row(run) for run in ordered], form, NOTE))
     if videos:
         parts.append(_table(*_video_rows(videos), form, VIDEO_NOTE))
+    if pretrained:
+        parts.append(_table(*_pretraining_rows(pretrained), form, PRETRAINING_NOTE))
     return "\n".join(parts)
+
+
+def _pretraining_rows(runs: Sequence[Run]) -> tuple[dict[str, str], list[tuple[str, ...]]]:
+    """Columns and rows of runs of pretraining, sorted by task, then by loss."""
+    names = [name for name in COLUMNS if not name.startswith(("accuracy", "published"))]
+    columns = {name: COLUMNS[name] for name in names} | {"objective": "objective", "test loss": "test loss"}
+
+    def row(run: Run) -> tuple[str, ...]:
+        config, metrics = run.config, run.metrics
+        cells = (run.name, config.task, config.mixer, config.preset, str(metrics["parameters"]))
+        return (*cells, f"{metrics['wall_time_s']:.0f}", metrics["objective"], f"{metrics['test/loss']:.4f}")
+
+    return columns, [row(run) for run in sorted(runs, key=lambda run: (run.config.task, run.metrics["test/loss"]))]
 
 
 def _table(columns: Mapping[str, str], rows: Sequence[tuple[str, ...]], form: Format, note: str) -> str:

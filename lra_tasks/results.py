@@ -143,8 +143,8 @@ def _read_metrics(path: Path) -> dict[str, Any]:
         raise RunError(f"{path} is damaged: {error}") from error
     if not isinstance(metrics, dict):
         raise RunError(f"{path} is damaged: it holds no mapping")
-    scores = [name for name in metrics if name.startswith("test/mse@")]
-    for name in (*_NUMBERS, *(scores or ["test/accuracy"])):
+    scores = [name for name in metrics if name.startswith("test/mse@")] or ["test/accuracy"]
+    for name in (*_NUMBERS, *(["test/loss"] if "objective" in metrics else scores)):
         value = metrics.get(name)
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise RunError(f"{path} is damaged: {name} is {value!r}, expected a number")

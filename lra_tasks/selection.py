@@ -1,6 +1,6 @@
-"""What a `train` command chooses before its options can be typed: task, mixer, preset, or the run to resume.
+"""What a command that trains chooses before its options can be typed: task, mixer, preset, or the run to resume.
 
-The options of `train` depend on the task and the mixer, so these few are read first; the full parser reads all of them
+Their options depend on the task and the mixer, so these few are read first; the full parser reads all of them
 again and checks them.
 """
 
@@ -20,7 +20,7 @@ from lra_tasks.config import RunConfig
 from lra_tasks.data import TASKS
 from lra_tasks.errors import UsageError
 from lra_tasks.mixers import list_mixers_of
-from lra_tasks.recipes import DEFAULT_MIXERS, DEFAULT_PRESET, create_recipe
+from lra_tasks.recipes import DEFAULT_MIXERS, DEFAULT_PRESET, create_recipe, for_pretraining
 from lra_tasks.results import RunFolder
 
 
@@ -39,13 +39,14 @@ class Selection:
     run_dir: Path | None
 
 
-def default_run_dir(task: str, mixer: str, preset: str, seed: int) -> Path:
-    """The folder of a run that names none.
+def default_run_dir(config: RunConfig) -> Path:
+    """The folder of a run that names none; pretraining, and training from it, have others than training afresh.
 
-    >>> default_run_dir("smnist", "s4d", "quick", 0).as_posix()
+    >>> default_run_dir(RunConfig("smnist", "s4d", "quick", 0, None, create_recipe("smnist", "s4d"))).as_posix()
     'runs/smnist-s4d-quick-seed0'
     """
-    return Path("runs") / f"{task}-{mixer}-{preset}-seed{seed}"
+    kind = "-pretraining" if config.recipe.pretraining else "-pretrained" if config.from_run else ""
+    return Path("runs") / f"{config.task}-{config.mixer}-{config.preset}{kind}-seed{config.seed}"
 
 
 class _Scanner(argparse.ArgumentParser):
@@ -53,8 +54,12 @@ class _Scanner(argparse.ArgumentParser):
         raise UsageError(message)
 
 
-def select(argv: Sequence[str]) -> Selection:
+def select(argv: Sequence[str], *, pretrains: bool = False) -> Selection:
     """Read the choices from a command line (without the subcommand).
+
+    Args:
+        argv: its words.
+        pretrains: whether the run is one of pretraining.
 
     Raises:
         UsageError: an unknown task, mixer or preset, or another one than that of ``--config`` or of the run to resume.
@@ -64,10 +69,12 @@ def select(argv: Sequence[str]) -> Selection:
     configs, others = scanner.parse_known_args(list(argv))
     for option in ("--mixer", "--preset", "--run-dir", "--seed"):
         scanner.add_argument(option)
+    scanner.add_argument("--from", dest="from_run")
     scanner.add_argument("--resume", action="store_true")
     given, rest = scanner.parse_known_args(others)
     chosen: dict[str, Any] = {"task": _find_task(rest)}
-    chosen |= {name: getattr(given, name) for name in ("mixer", "preset", "seed", "run_dir")}
+    chosen |= {name: getattr(given, name) for name in ("mixer", "preset", "seed", "run_dir", "from_run")}
+    chosen["pretrains"] = pretrains
     for path in configs.config:
         _add_file(chosen, Path(path))
     arguments = [*(word for path in configs.config for word in ("--config", path)), *others]
@@ -115,7 +122,7 @@ def _add_file(chosen: dict[str, Any], path: Path) -> None:
                 raise UsageError(
                     f"--config {path} has the {name} {values[name]!r}, so it does not go with {chosen[name]!r}"
                 )
-        elif chosen[name] is None:
+        elif name != "pretrains" and chosen[name] is None:
             chosen[name] = values.get(name)
 
 
@@ -124,14 +131,17 @@ def _find_saved(chosen: dict[str, Any], run_dir: Path | None) -> tuple[RunConfig
     if run_dir is None:
         if chosen["task"] is None:
             raise UsageError("--resume needs the TASK or the --run-dir of the run")
-        config = _from_recipe(chosen)
-        run_dir = default_run_dir(config.task, config.mixer, config.preset, config.seed)
+        run_dir = default_run_dir(_from_recipe(chosen))
     folder = RunFolder(run_dir)
     if not folder.config.is_file():
         if chosen["task"] is None:
             raise UsageError(f"there is no run to resume in {run_dir}; with a TASK, train begins one")
         return None
     saved = RunConfig.load(folder.config)
+    pretrained = saved.recipe.pretraining is not None
+    if pretrained != chosen["pretrains"]:
+        commands = ("train", "pretrain")
+        raise UsageError(f"{run_dir} holds a run of `{commands[pretrained]}`: resume it with that")
     for name in ("task", "mixer", "preset"):
         if chosen[name] is not None and chosen[name] != getattr(saved, name):
             raise UsageError(
@@ -147,10 +157,12 @@ def _from_recipe(chosen: dict[str, Any], data: dict[str, Any] | None = None) -> 
         mixer = check_choice("--mixer", chosen["mixer"] or DEFAULT_MIXERS[task], list_mixers_of(task))
         preset = chosen["preset"] or DEFAULT_PRESET
         recipe = create_recipe(task, mixer, preset, data)
+        if chosen["pretrains"]:
+            recipe = for_pretraining(task, recipe)
         seed = _read_seed(chosen["seed"])
     except ValueError as error:
         raise UsageError(str(error)) from error
-    return RunConfig(task, mixer, preset, seed, None, recipe)
+    return RunConfig(task, mixer, preset, seed, None, recipe, chosen["from_run"])
 
 
 def _read_seed(value: Any) -> int:

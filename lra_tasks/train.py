@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,11 +15,13 @@ from rich.console import Console
 
 from lra_tasks.checkpoints import AtomicCheckpointIO, EpochCheckpoints
 from lra_tasks.config import RESUME_MAY_CHANGE, RunConfig, differences
+from lra_tasks.data import Task
 from lra_tasks.errors import RunError, UsageError
 from lra_tasks.evaluation import build, restore, score
 from lra_tasks.files import load_checkpoint
-from lra_tasks.module import TrainingModule
+from lra_tasks.module import SequenceModule, TrainingModule
 from lra_tasks.plots import plot_filters, plot_learning_curve
+from lra_tasks.pretraining import PREDICTED, PretrainingModule, start_from
 from lra_tasks.progress import RunProgress
 from lra_tasks.results import RunFolder, versions, write_metrics
 from lra_tasks.rollouts import save_contact_sheet, save_gif
@@ -41,11 +44,14 @@ def train(config: RunConfig, folder: RunFolder, *, resume: bool, console: Consol
         The contents of ``metrics.json``; empty in all but the first process.
 
     Raises:
-        UsageError: the folder holds a run already, or another one than is to be resumed, or a setting does not fit.
+        UsageError: the folder holds a run already, or another one than is to be resumed, or a setting or the pretrained
+            run does not fit.
         RunError: the run cannot go on; what was saved before stays usable.
         DataError: a data file is missing or corrupt.
     """
     task, module = build(config)
+    if not folder.last.is_file():
+        _start(module, config)
     checkpoints = EpochCheckpoints(folder, config)
     with quiet_lightning():
         trainer = create_trainer(
@@ -62,6 +68,12 @@ def train(config: RunConfig, folder: RunFolder, *, resume: bool, console: Consol
         trainer.fit(module, datamodule=task, ckpt_path=start, weights_only=True)
         leave_process_group()
     return _finish(_Trained(config, folder, checkpoints, trainer), console) if trainer.is_global_zero else {}
+
+
+def _start(module: TrainingModule, config: RunConfig) -> None:
+    """Carry over the backbone that the run starts from, if any."""
+    if config.from_run is not None:
+        start_from(Path(config.from_run), module, config)
 
 
 def _enter(config: RunConfig, folder: RunFolder, *, resume: bool) -> None:
@@ -95,10 +107,12 @@ def _check_resumable(config: RunConfig, folder: RunFolder) -> None:
 
 
 def _headline(config: RunConfig, module: TrainingModule, folder: RunFolder) -> str:
-    verb = "resuming" if folder.last.is_file() else "training"
+    verb = "training" if config.recipe.pretraining is None else "pretraining"
+    verb = f"resuming the {verb} of" if folder.last.is_file() else verb
+    start = f" from {config.from_run}" if config.from_run else ""
     return (
         f"{verb} {config.mixer} on {config.task} (preset {config.preset}, seed {config.seed}, "
-        f"{count_parameters(module):,} parameters) in {folder.path}"
+        f"{count_parameters(module):,} parameters){start} in {folder.path}"
     )
 
 
@@ -129,6 +143,7 @@ def _finish(run: _Trained, console: Console) -> dict[str, Any]:
         "mixer": config.mixer,
         "preset": config.preset,
         "seed": config.seed,
+        **({} if config.recipe.pretraining is None else asdict(config.recipe.pretraining)),
         **score(config, task, module),
         **({} if math.isnan(best["val/accuracy"]) else {"val/accuracy": best["val/accuracy"]}),
         "val/loss": best["val/loss"],
@@ -144,17 +159,33 @@ def _finish(run: _Trained, console: Console) -> dict[str, Any]:
     }
     write_metrics(folder, metrics)
     _print_result(metrics, console)
-    title = f"{config.mixer} on {config.task}"
     try:
-        plot_learning_curve(history, folder.learning_curve, title=title, chance=task.info.chance)
-        if isinstance(module, VideoModule):
-            save_gif(module.rollouts, module.context, folder.rollouts)
-            save_contact_sheet(module.rollouts, module.context, folder.contact_sheet)
-        else:
-            plot_filters(module.model, task.length, folder.filters, title=f"filters of {title}, best checkpoint")
+        _draw(run, task, module)
     except RunError as error:
         console.print(f"warning: the result stands, but a plot of it is missing: {error}", markup=False, soft_wrap=True)
     return metrics
+
+
+def _draw(run: _Trained, task: Task, module: TrainingModule) -> None:
+    """The learning curve, and the filters or the rollouts of the best checkpoint."""
+    config, folder = run.config, run.folder
+    title = f"{config.mixer} on {config.task}"
+    chance = task.info.chance if isinstance(module, SequenceModule) else None
+    loss = {VideoModule: "loss", PretrainingModule: "loss of what is predicted"}.get(
+        type(module), "cross-entropy (nats)"
+    )
+    plot_learning_curve(run.checkpoints.history, folder.learning_curve, title=title, loss=loss, chance=chance)
+    if isinstance(module, VideoModule):
+        save_gif(module.rollouts, module.context, folder.rollouts)
+        save_contact_sheet(module.rollouts, module.context, folder.contact_sheet)
+        return
+    _, start = build(config)
+    before: torch.nn.Module | None = start.model
+    try:
+        _start(start, config)
+    except (RunError, UsageError):  # what it started from is gone, or no more what it was
+        before = None
+    plot_filters(module.model, task.length, folder.filters, title=f"filters of {title}", before=before)
 
 
 def _print_result(metrics: dict[str, Any], console: Console) -> None:
@@ -162,5 +193,9 @@ def _print_result(metrics: dict[str, Any], console: Console) -> None:
     which = f"(best checkpoint, epoch {metrics['best_epoch']})"
     if "test/accuracy" in metrics:
         console.print(f"test accuracy {100 * metrics['test/accuracy']:.2f} % {which}", highlight=False)
+    elif "objective" in metrics:
+        console.print(
+            f"test loss {metrics['test/loss']:.4f} of {PREDICTED[metrics['objective']]} {which}", highlight=False
+        )
     else:
         console.print(f"test rollouts {which}\n{score_table(metrics)}", highlight=False, soft_wrap=True)

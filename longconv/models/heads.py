@@ -10,26 +10,15 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor, nn
 
-from longconv._checks import check_choice, check_int
 from longconv.models.backbone import BackboneOptions, backbone_defaults
 from longconv.models.hub import HubModel
 from longconv.models.padding import valid_positions, zero_padding
-from longconv.models.pooling import POOLINGS, pool
+from longconv.models.pooled import PooledModel
 from longconv.models.trunk import Trunk
 
 
-class _PooledModel(HubModel):
-    """Trunk, pooling over the valid positions, linear map: one vector of ``n_outputs`` numbers a sample.
-
-    ``size`` is what the model calls ``n_outputs``; the rest of the arguments are the trunk's.
-    """
-
-    def __init__(self, size: str, n_outputs: int, *, pooling: str, **trunk: Any) -> None:
-        super().__init__()
-        self.trunk = Trunk(**trunk)
-        self.pooling = check_choice("pooling", pooling, POOLINGS)
-        self.head = nn.Linear(self.trunk.backbone.d_model, check_int(size, n_outputs))
-        self.config = {size: n_outputs, "pooling": pooling, **backbone_defaults(), **trunk}
+class _SequenceModel(PooledModel):
+    """One vector of numbers a sequence."""
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """A batch of sequences.
@@ -45,10 +34,10 @@ class _PooledModel(HubModel):
             ValueError: a wrong shape, a token or a length out of range, or an empty sequence.
             TypeError: a wrong dtype.
         """
-        return self.head(pool(self.trunk(x, lengths, least_length=1), self.pooling, lengths))
+        return self.head(self.pooled(x, lengths))
 
 
-class SequenceClassifier(_PooledModel):
+class SequenceClassifier(_SequenceModel):
     r"""Sequences to class logits: embedding, :class:`~longconv.models.Backbone`, pooling, linear map.
 
     .. math::
@@ -83,11 +72,11 @@ class SequenceClassifier(_PooledModel):
         pooling: str = "mean",
         **backbone: Unpack[BackboneOptions],
     ) -> None:
-        inputs = {"d_input": d_input, "n_tokens": n_tokens, "d_model": d_model, "n_layers": n_layers}
+        inputs: dict[str, Any] = {"d_input": d_input, "n_tokens": n_tokens, "d_model": d_model, "n_layers": n_layers}
         super().__init__("n_classes", n_classes, pooling=pooling, **inputs, **backbone)
 
 
-class SequenceRegressor(_PooledModel):
+class SequenceRegressor(_SequenceModel):
     """Sequences to real numbers; as :class:`SequenceClassifier`, with ``n_outputs`` numbers in place of logits.
 
     Args:
@@ -118,7 +107,7 @@ class SequenceRegressor(_PooledModel):
         pooling: str = "mean",
         **backbone: Unpack[BackboneOptions],
     ) -> None:
-        inputs = {"d_input": d_input, "n_tokens": n_tokens, "d_model": d_model, "n_layers": n_layers}
+        inputs: dict[str, Any] = {"d_input": d_input, "n_tokens": n_tokens, "d_model": d_model, "n_layers": n_layers}
         super().__init__("n_outputs", n_outputs, pooling=pooling, **inputs, **backbone)
 
 

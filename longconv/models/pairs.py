@@ -10,14 +10,11 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor, nn
 
-from longconv._checks import check_choice, check_int
-from longconv.models.backbone import BackboneOptions, backbone_defaults
-from longconv.models.hub import HubModel
-from longconv.models.pooling import POOLINGS, pool
-from longconv.models.trunk import Trunk
+from longconv.models.backbone import BackboneOptions
+from longconv.models.pooled import PooledModel
 
 
-class PairClassifier(HubModel):
+class PairClassifier(PooledModel):
     r"""Pairs of sequences to class logits: one trunk for both, pooling, a network with one hidden layer.
 
     .. math::
@@ -56,13 +53,8 @@ class PairClassifier(HubModel):
         pooling: str = "mean",
         **backbone: Unpack[BackboneOptions],
     ) -> None:
-        super().__init__()
         inputs: dict[str, Any] = {"d_input": d_input, "n_tokens": n_tokens, "d_model": d_model, "n_layers": n_layers}
-        self.trunk = Trunk(**inputs, **backbone)
-        self.pooling = check_choice("pooling", pooling, POOLINGS)
-        n_outputs = check_int("n_classes", n_classes)
-        self.head = nn.Sequential(nn.Linear(4 * d_model, d_model), nn.ReLU(), nn.Linear(d_model, n_outputs))
-        self.config = {"n_classes": n_classes, "pooling": pooling, **backbone_defaults(), **inputs, **backbone}
+        super().__init__("n_classes", n_classes, pooling=pooling, head=_network, **inputs, **backbone)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """A batch of pairs.
@@ -84,6 +76,10 @@ class PairClassifier(HubModel):
         if lengths is not None and lengths.shape != x.shape[:2]:
             raise ValueError(f"lengths is {tuple(lengths.shape)}, expected (B, 2) = {tuple(x.shape[:2])}")
         flat = None if lengths is None else lengths.flatten()
-        pooled = pool(self.trunk(x.flatten(0, 1), flat, least_length=1), self.pooling, flat)
-        a, c = pooled.unflatten(0, (len(x), 2)).unbind(1)
+        a, c = self.pooled(x.flatten(0, 1), flat).unflatten(0, (len(x), 2)).unbind(1)
         return self.head(torch.cat([a, c, a - c, a * c], dim=-1))
+
+
+def _network(d_model: int, n_outputs: int) -> nn.Module:
+    """One hidden layer on four vectors of D features."""
+    return nn.Sequential(nn.Linear(4 * d_model, d_model), nn.ReLU(), nn.Linear(d_model, n_outputs))

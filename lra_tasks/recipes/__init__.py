@@ -14,8 +14,17 @@ from longconv._checks import check_choice
 from lra_tasks.data import TASKS, create_task
 from lra_tasks.mixers import defaults_of
 from lra_tasks.recipes.paper import PAPER
+from lra_tasks.recipes.pretraining import for_pretraining
 from lra_tasks.recipes.quick import QUICK
-from lra_tasks.recipes.settings import ModelSettings, OptimizerSettings, Preset, Recipe, TrainerSettings, VideoSettings
+from lra_tasks.recipes.settings import (
+    ModelSettings,
+    OptimizerSettings,
+    Preset,
+    PretrainingSettings,
+    Recipe,
+    TrainerSettings,
+    VideoSettings,
+)
 
 __all__ = [
     "DEFAULT_MIXERS",
@@ -23,10 +32,12 @@ __all__ = [
     "ModelSettings",
     "OptimizerSettings",
     "Preset",
+    "PretrainingSettings",
     "Recipe",
     "TrainerSettings",
     "VideoSettings",
     "create_recipe",
+    "for_pretraining",
     "list_presets",
 ]
 

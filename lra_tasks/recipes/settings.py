@@ -76,7 +76,7 @@ class VideoSettings:
 
 @dataclass(frozen=True)
 class OptimizerSettings:
-    """AdamW with linear warm-up, then a cosine to zero.
+    """AdamW with linear warm-up, then a cosine to zero or a constant rate.
 
     Args:
         lr: highest learning rate.
@@ -84,6 +84,7 @@ class OptimizerSettings:
         filter_lr: learning rate of SSM parameters and filters; null takes the mixer's own filter_lr, else lr.
         dt_lr: learning rate of the step sizes of an SSM; null takes that of its other parameters.
         warmup: share of all steps, in [0, 1), in which the learning rate rises from zero.
+        schedule: what follows, a cosine to zero or the highest learning rate to the end (constant).
     """
 
     lr: float = 0.01
@@ -91,6 +92,7 @@ class OptimizerSettings:
     filter_lr: float | None = 0.001
     dt_lr: float | None = None
     warmup: float = 0.1
+    schedule: Literal["cosine", "constant"] = "cosine"
 
     def __post_init__(self) -> None:
         check_real("optimizer.lr", self.lr, least=0.0, open_least=True)
@@ -148,6 +150,24 @@ class TrainerSettings:
 
 
 @dataclass(frozen=True)
+class PretrainingSettings:
+    """Self-pretraining: what is hidden of the inputs of a task, and how what is predicted in its place is scored.
+
+    Args:
+        objective: masked predicts the positions that are hidden, causal at every position the next.
+        mask_ratio: share of the positions that masked hides, in (0, 1].
+        loss: cross_entropy of tokens or of the 256 levels of a gray picture, or l1 of continuous values.
+    """
+
+    objective: Literal["masked", "causal"] = "masked"
+    mask_ratio: float = 0.5
+    loss: Literal["cross_entropy", "l1"] = "cross_entropy"
+
+    def __post_init__(self) -> None:
+        check_real("pretraining.mask_ratio", self.mask_ratio, least=0.0, most=1.0, open_least=True)
+
+
+@dataclass(frozen=True)
 class Recipe:
     """All settings of a run but its task, mixer, preset, seed and folders.
 
@@ -157,6 +177,7 @@ class Recipe:
         mixer_options: options of the mixer.
         optimizer: optimiser and schedule.
         trainer: what goes to Lightning's Trainer.
+        pretraining: of a run that pretrains; None of one that trains.
     """
 
     data: Mapping[str, Any] = field(default_factory=dict)
@@ -164,6 +185,7 @@ class Recipe:
     mixer_options: Mapping[str, Any] = field(default_factory=dict)
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     trainer: TrainerSettings = field(default_factory=TrainerSettings)
+    pretraining: PretrainingSettings | None = None
 
     def override(self, changes: Mapping[str, Mapping[str, Any]]) -> Recipe:
         """The recipe with some fields of some sections changed.

@@ -21,7 +21,8 @@ def test_filters_are_labelled_with_what_is_drawn(
     monkeypatch.setattr(plots, "save_figure", lambda figure, path: drawn.append(figure))
     assert plot_filters(create_mixer("s4d", d_model, channels=2), 50, tmp_path / "filters.png", title="filters")
     (axis,) = drawn[0].axes
-    assert axis.get_xlabel() == f"lag (samples); {shown} of {d_model} features, channel 1 of 2"
+    assert axis.get_xlabel() == "lag (samples)"
+    assert drawn[0].get_suptitle() == f"filters; {shown} of {d_model} features, channel 1 of 2"
     curves = [line for line in axis.lines if len(line.get_xdata()) == 50]  # type: ignore[arg-type]
     assert len(curves) == shown
 
