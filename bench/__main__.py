@@ -13,6 +13,7 @@ from bench.advise import advise
 from bench.cases import CASES, fits, quick, select
 from bench.compare import comparison, run_revision
 from bench.machine import restart_warm
+from bench.measure import WrongResultError
 from bench.plots import save_plots
 from bench.report import Row, load, table
 from bench.run import profile, run
@@ -30,6 +31,8 @@ def main() -> None:
         _COMMANDS[arguments.command](arguments)
     except ValueError as error:
         parser.error(str(error))
+    except WrongResultError as error:
+        raise SystemExit(f"refused: {error}") from None
     except KeyboardInterrupt:
         print("interrupted; what was finished is kept", file=sys.stderr)
         raise SystemExit(130) from None

@@ -9,7 +9,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.case import OURS, Work
@@ -31,6 +31,7 @@ class Row:
         least_bytes: bytes of all tensors once.
         ceilings: measured right before the case.
         absent: sides that are not installed.
+        refused: peers whose result is off, and how far.
     """
 
     case: str
@@ -42,6 +43,7 @@ class Row:
     least_bytes: int = 0
     ceilings: Ceilings | None = None
     absent: tuple[str, ...] = ()
+    refused: dict[str, str] = field(default_factory=dict)
 
     def best_peer(self) -> str | None:
         """The fastest side that isn't ours, None if ours is alone."""
@@ -103,6 +105,7 @@ def table(machine: dict[str, str], rows: Iterable[Row]) -> str:
     lines += [f"| {' | '.join(_cells(row))} |" for row in rows]
     absent = sorted({name for row in rows for name in row.absent})
     lines += [f"\nNot installed: {', '.join(absent)}."] if absent else []
+    lines += [f"\nRefused: {name} in {row.case}, {why}." for row in rows for name, why in row.refused.items()]
     growth = exponents(rows)
     lines += [
         "\nCost as a power of the length: " + ", ".join(f"{name} {p:.2f}" for name, p in growth.items()) + "."

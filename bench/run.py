@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from bench.case import OURS, Case, Problem
 from bench.cases import CASES
 from bench.machine import WARM, ceilings, describe
-from bench.measure import errors, least_bytes, peak_memory, summarize, thread_count, times
+from bench.measure import WrongResultError, errors, least_bytes, peak_memory, summarize, thread_count, times
 from bench.report import Row, save
 
 
@@ -38,8 +38,11 @@ def run(
         memory: measure peak memory too, in processes of their own (CPU).
         device: "cpu" or "cuda".
         output: the JSON file of :func:`bench.report.save`.
+
+    Raises:
+        WrongResultError: at the end, the cases that were refused, since our own result was off.
     """
-    machine, rows = describe(), []
+    machine, rows, wrong = describe(), [], []
     console = Console(soft_wrap=True, highlight=False)
     console.print(", ".join(f"{key}: {value}" for key, value in machine.items()))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -47,12 +50,18 @@ def run(
         task = progress.add_task("cases", total=len(cases))
         for case in cases:
             progress.update(task, description=case.name)
-            for row in _rows(case, threads, seconds, memory, torch.device(device)):
-                rows.append(row)
-                console.print(f"[{len(rows)}] {_line(row)}", markup=False)
-                if output:
-                    save(output, machine, rows)
+            try:
+                for row in _rows(case, threads, seconds, memory, torch.device(device)):
+                    rows.append(row)
+                    console.print(f"[{len(rows)}] {_line(row)}", markup=False)
+                    if output:
+                        save(output, machine, rows)
+            except WrongResultError as error:
+                wrong.append(f"{case.name}: {error}")
+                console.print(f"refused: {wrong[-1]}", markup=False)
             progress.advance(task)
+    if wrong:
+        raise WrongResultError("; ".join(wrong))
     return rows
 
 
@@ -90,15 +99,16 @@ def _rows(
 ) -> Iterator[Row]:
     """A row for every thread count; all are of the same inputs."""
     problem = make(case, device)
-    found = errors(problem)
+    absent = tuple(name for name, solve in problem.sides.items() if solve is None)
+    found, refused = errors(problem)
+    problem = dataclasses.replace(problem, sides={name: problem.sides[name] for name in found})
     size = least_bytes(problem)
     peaks = {side: _peak(case.name, side) for side in problem.installed} if memory else {}
-    absent = tuple(name for name, solve in problem.sides.items() if solve is None)
     for count in [1] if device.type == "cuda" else threads or case.threads:
         with thread_count(count):
             limits = ceilings(device) if problem.work else None
             timings = {name: summarize(found) for name, found in times(problem, seconds).items()}
-        yield Row(case.name, count, timings, found, peaks, problem.work, size, limits, absent)
+        yield Row(case.name, count, timings, found, peaks, problem.work, size, limits, absent, refused)
 
 
 def _line(row: Row) -> str:
@@ -108,6 +118,7 @@ def _line(row: Row) -> str:
     parts += [f"{ratio:.2f} x {row.best_peer()}"] if ratio else []
     parts += [f"{100 * share:.0f} % of the ceiling"] if share else []
     parts += [f"({', '.join(row.absent)} not installed)"] if row.absent else []
+    parts += [f"({name} refused: {reason})" for name, reason in row.refused.items()]
     return " ".join(parts)
 
 

@@ -18,33 +18,30 @@ LENGTHS = (1024, 16384, 65536)
 
 def factored(v: Tensor, x: Tensor, length: int) -> Tensor:
     """Re sum_n v_n x_n^l with l = q T + r, as a batched product of two small tables of powers."""
-    size = 1
-    while size * size < length:
-        size *= 2
-    blocks = -(-length // size)
-    log = x.log()
-    steps = torch.arange(max(size, blocks), dtype=x.real.dtype)
-    near = (log[..., None] * steps[:size]).exp()
-    far = (log[..., None] * (size * steps[:blocks])).exp() * v[..., None]
-    return torch.bmm(far.mT, near).flatten(-2)[..., :length].real
+    near, far = (log[..., None] * steps for log, steps in _tables(x, length))
+    return torch.bmm((far.exp().to(v.dtype) * v[..., None]).mT, near.exp()).flatten(-2)[..., :length].real
 
 
 def factored_real(v: Tensor, x: Tensor, length: int) -> Tensor:
     """The same with real tables, by the exponential, cosine and sine of real numbers."""
+
+    def table(log: Tensor, steps: Tensor) -> tuple[Tensor, Tensor]:
+        decay, angle = (log.real[..., None] * steps).exp(), log.imag[..., None] * steps
+        return (decay * angle.cos()).to(v.real.dtype), (decay * angle.sin()).to(v.real.dtype)
+
+    near, (re, im) = (table(log, steps) for log, steps in _tables(x, length))
+    v_re, v_im = v.real[..., None], v.imag[..., None]
+    far = torch.cat((v_re * re - v_im * im, -v_re * im - v_im * re), -2)
+    return torch.bmm(far.mT, torch.cat(near, -2)).flatten(-2)[..., :length]
+
+
+def _tables(x: Tensor, length: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Logarithms and steps of the two tables: r = 0, 1, ... and q T, in double precision since angles are large."""
     size = 1
     while size * size < length:
         size *= 2
-    blocks = -(-length // size)
-    log, steps = x.log(), torch.arange(max(size, blocks), dtype=x.real.dtype)
-
-    def table(exponents: Tensor) -> tuple[Tensor, Tensor]:
-        decay, angle = (log.real[..., None] * exponents).exp(), log.imag[..., None] * exponents
-        return decay * angle.cos(), decay * angle.sin()
-
-    near, (re, im) = torch.cat(table(steps[:size]), -2), table(size * steps[:blocks])
-    v_re, v_im = v.real[..., None], v.imag[..., None]
-    far = torch.cat((v_re * re - v_im * im, -v_re * im - v_im * re), -2)
-    return torch.bmm(far.mT, near).flatten(-2)[..., :length]
+    wide, far = x.to(torch.complex128), torch.arange(0, length, size, dtype=torch.float64)
+    return (x.log(), torch.arange(size, dtype=x.real.dtype)), (wide.log(), far)
 
 
 def vandermonde_problem(length: int, backward: bool, channels: int = H) -> Problem:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from bench.advise import advise
-from bench.case import OURS, Problem, Work, both
+from bench.case import OURS, Case, Problem, Work, both
 from bench.cases import CASES, fft_conv, quick, select, short_conv
 from bench.cases.fft_conv import next_smooth
 from bench.compare import changes, comparison
@@ -32,7 +32,7 @@ from bench.measure import (
 )
 from bench.plots import save_plots
 from bench.report import Row, exponents, load, save, table
-from bench.run import profile
+from bench.run import profile, run
 
 ROOT = Path(__file__).parents[2]
 
@@ -47,7 +47,8 @@ def problem(**changes: object) -> Problem:
 
 
 def test_errors_of_result_and_gradients() -> None:
-    found = errors(problem(backward=True))
+    found, refused = errors(problem(backward=True))
+    assert not refused
     assert set(found) == {OURS, "peer"}
     assert max(found.values()) < 1e-6
 
@@ -61,9 +62,12 @@ def test_a_wrong_side_is_refused(backward: bool) -> None:
 
     with pytest.raises(WrongResultError, match="longconv has a relative error of 1e-05, more than 1e-06"):
         errors(problem(sides={OURS: slightly}, backward=backward))
-    assert errors(problem(sides={OURS: square, "peer": slightly}, backward=backward))["peer"] > 5e-6
-    with pytest.raises(WrongResultError, match="peer has a relative error"):
-        errors(problem(sides={OURS: square, "peer": torch.abs}, backward=backward))
+    assert errors(problem(sides={OURS: square, "peer": slightly}, backward=backward))[0]["peer"] > 5e-6
+    sides = {OURS: square, "peer": torch.abs, "other": lambda x: (x * x)[:1]}
+    found, refused = errors(problem(sides=sides, backward=backward))
+    assert found.keys() == {OURS}
+    assert "a relative error of" in refused["peer"]
+    assert refused["other"].startswith("shapes [(1,)")
     with pytest.raises(WrongResultError, match="nan"):
         errors(problem(sides={OURS: lambda x: x * x + float("nan")}))
     with pytest.raises(WrongResultError, match="shapes"):
@@ -73,6 +77,18 @@ def test_a_wrong_side_is_refused(backward: bool) -> None:
 def test_a_wrong_gradient_is_refused() -> None:
     with pytest.raises(WrongResultError):
         errors(problem(sides={OURS: lambda x: x * x.detach()}, backward=True))
+
+
+def test_a_refused_case_does_not_end_the_run(tmp_path: Path) -> None:
+    """It is told at once and at the end, where the command fails; a refused peer is named in the results."""
+    wrong = Case("wrong", lambda: problem(sides={OURS: torch.abs}), threads=(1,))
+    right = Case("right", lambda: problem(sides={OURS: square, "peer": torch.abs}), threads=(1,))
+    with pytest.raises(WrongResultError, match=r"^wrong: longconv has a relative error"):
+        run([wrong, right], seconds=0.0, output=tmp_path / "results.json")
+    machine, rows = load(tmp_path / "results.json")
+    assert [row.case for row in rows] == ["right"]
+    assert rows[0].times.keys() == {OURS}
+    assert "Refused: peer in right, a relative error of" in table(machine, rows)
 
 
 def test_rounds_are_interleaved_and_the_first_is_dropped() -> None:
@@ -307,7 +323,9 @@ def test_one_case_of_every_group_is_checked() -> None:
 def test_cases_solve_what_their_peers_solve(name: str) -> None:
     it = CASES[name].make()
     sides = {name: solve for name, solve in it.sides.items() if name != "keops"}
-    assert errors(dataclasses.replace(it, inputs=it.sample or it.inputs, sides=sides, sample=()))[OURS] < it.tolerance
+    found, refused = errors(dataclasses.replace(it, inputs=it.sample or it.inputs, sides=sides, sample=()))
+    assert found[OURS] < it.tolerance
+    assert not refused
 
 
 def test_machine() -> None:
