@@ -205,6 +205,13 @@ def check_values(name: str, value: Tensor, *, positive: bool = False, because: s
         )
 
 
+def check_stream(batch_size: object, dtype: torch.dtype | None) -> None:
+    """Raise an error unless a stream can begin with so many samples at a time, and a state of such a precision."""
+    check_int("batch_size", batch_size, least=0)
+    if dtype is not None and dtype not in FLOATS:
+        raise TypeError(f"dtype is {dtype}, expected one of {', '.join(map(str, FLOATS))}")
+
+
 def check_state(
     state: object,
     kind: type,

@@ -70,7 +70,7 @@ def _build_model(task: Task, config: RunConfig) -> nn.Module:
         )
     model = LanguageModel(info.n_tokens, **settings)
     if task.needs_causal:
-        refuse_the_future(model, f"the targets of {info.name} stand in its input", "--data.targets last")
+        refuse_the_future(model, f"the targets of {info.name} stand in its input", "--data.targets hidden, or last")
     return model
 
 

@@ -132,7 +132,9 @@ def _train(config: RunConfig | None, *, pretrains: bool = False) -> Parser:
         "--config", action="config", help="YAML file of settings, such as the config.yaml of a run; other options win"
     )
     parser.add_argument("--mixer", type=str, help="name of the mixer; `lra-tasks list` shows all")
-    parser.add_argument("--preset", type=str, default=DEFAULT_PRESET, help="settings to start from: quick or paper")
+    parser.add_argument(
+        "--preset", type=str, default=DEFAULT_PRESET, help="settings to start from: quick, encoder or paper"
+    )
     parser.add_argument("--run-dir", type=str | None, help="folder of the run; runs/TASK-MIXER-PRESET-seedSEED")
     parser.add_argument("--data-dir", type=str | None, help="folder of prepared data")
     parser.add_argument("--seed", type=int, default=0, help="seed of parameters, data order and dropout")

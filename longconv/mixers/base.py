@@ -22,6 +22,7 @@ from longconv._checks import (
     check_int,
     check_real,
     check_shape,
+    check_stream,
     check_tensor,
     describe,
 )
@@ -158,9 +159,7 @@ class Mixer(nn.Module, ABC):
 
     def _check_state_options(self, batch_size: int, dtype: torch.dtype | None) -> None:
         self._require_streaming()
-        check_int("batch_size", batch_size, least=0)
-        if dtype is not None and dtype not in FLOATS:
-            raise TypeError(f"dtype is {dtype}, expected one of {', '.join(map(str, FLOATS))}")
+        check_stream(batch_size, dtype)
 
     def _check_input(self, u: Tensor, lengths: Tensor | None) -> None:
         check_tensor("u", u, f"(B, L, D) with D = {self.d_model}", ndim=3, dtypes=FLOATS)
@@ -349,7 +348,7 @@ class ConvolutionMixer(FilterMixer):
 
     # --- streaming ----------------------------------------------------------------------------------------------------
 
-    def _online(self) -> StreamConv:
+    def _online(self) -> StreamConv[Any]:
         if isinstance(self.taps, DistilledFilter):
             return ModalConv(functools.partial(self.taps.system, skip=self.D.flatten()))
         return OnlineConv(self._taps_with_skip, length=self.taps.support)

@@ -6,7 +6,7 @@ Symbols: B batch, L length, D features, n order, K taps of the short convolution
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple, Unpack
+from typing import Any, NamedTuple, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -141,7 +141,7 @@ class Hyena(ProjectionMixer):
         """Bidirectional mixers can't stream."""
         return "it is bidirectional, so that an output depends on inputs still to come" if self.bidirectional else None
 
-    def _online(self) -> list[StreamConv]:
+    def _online(self) -> list[StreamConv[Any]]:
         if isinstance(self.taps, DistilledFilter):
             return [ModalConv(functools.partial(self._system, self.taps, i)) for i in range(self.order - 1)]
         taken: dict[tuple[int, int], Tensor] = {}

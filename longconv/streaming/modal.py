@@ -10,14 +10,16 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from longconv import _autocast
-from longconv._checks import COMPLEX, FLOATS, check_int, check_state, check_tensor, describe
+from longconv._checks import COMPLEX, FLOATS, check_state, check_tensor, describe
 from longconv.ops import state_space_step, vandermonde_log
 from longconv.ops.fft_conv import fft_conv
+from longconv.streaming.state import StreamConv
 
-BLOCK_NUMBERS = 2**21
-"""Bound on the numbers held at once while a chunk is folded into the state."""
+BLOCK = 64
+"""S, samples of a block of a chunk: within it and from block to block, states go on by products of small matrices."""
 
 
 class DiagonalState(NamedTuple):
@@ -50,37 +52,65 @@ def prefill(u: Tensor, state: DiagonalState, skip: Tensor) -> tuple[Tensor, Diag
     x, A_bar, B_bar, C = state
     length, channels = u.shape[2], len(C)
     log_A_bar = torch.log(torch.where(A_bar == 0, torch.finfo(torch.float64).tiny, A_bar))
+    block = min(length, BLOCK)
     with _autocast.off(u.device):
         k = vandermonde_log((2 * C * B_bar).to(x.dtype), log_A_bar, length, real=True)
-        past = vandermonde_log((2 * C * A_bar * x[:, None]).to(x.dtype), log_A_bar, length, real=True)
+        powers = powers_of(log_A_bar, block)
+        past = going_on(x, log_A_bar, 2 * C[:, :, None] * (A_bar[:, None] * powers), length)
+        after = advance(x, log_A_bar, B_bar[:, None] * powers.flip(1), u)
     k = k.to(u.dtype if u.dtype == torch.float64 else torch.float32)
     y = fft_conv(u if channels == 1 else u.repeat(1, channels, 1), k.flatten(0, 1), skip=skip.flatten())
-    y = (y + past.flatten(1, 2)).to(u.dtype)
-    return y, state._replace(x=advance(x, log_A_bar, B_bar, u).to(x.dtype))
+    return (y + past.flatten(1, 2)).to(u.dtype), state._replace(x=after.to(x.dtype))
 
 
-def advance(x: Tensor, log_A_bar: Tensor, B_bar: Tensor, u: Tensor) -> Tensor:
-    """The state after a chunk: A_bar^T x + sum_t A_bar^(T-1-t) B_bar u[t], block by block in bounded memory.
+def going_on(x: Tensor, log_A_bar: Tensor, outputs: Tensor, length: int) -> Tensor:
+    """What a state adds to the outputs after it, Re sum_n C[n] A_bar[n]^(t+1) x[n], by blocks of S samples.
 
     Args:
-        x: (B, H, N/2) complex, before the chunk.
-        log_A_bar, B_bar: (H, N/2) complex128.
+        x: (B, H, P) complex.
+        log_A_bar: (H, P) complex128.
+        outputs: (C, H, S, P) complex128, C A_bar^(t+1) for a block.
+        length: T.
+
+    Returns:
+        (B, C, H, T) real, in x's precision.
+    """
+    block = outputs.shape[2]
+    starts = x[:, :, None] * powers_of(block * log_A_bar, -(-length // block))  # (B, H, blocks, P)
+    rows = torch.view_as_real(starts.to(x.dtype)).flatten(3)
+    weights = torch.view_as_real(torch.conj_physical(outputs).to(x.dtype)).flatten(3)
+    return torch.einsum("bhjp,chtp->bchjt", rows, weights).flatten(3)[..., :length]
+
+
+def advance(x: Tensor, log_A_bar: Tensor, inputs: Tensor, u: Tensor) -> Tensor:
+    """The state after a chunk: A_bar^T x + sum_t A_bar^(T-1-t) B_bar u[t], by blocks of S samples.
+
+    The sum over a block is in x's precision, that over blocks in double precision.
+
+    Args:
+        x: (B, H, P) complex, before the chunk.
+        log_A_bar: (H, P) complex128.
+        inputs: (H, S, P) complex128, A_bar^(S-1-t) B_bar for a block.
         u: (B, H, T) real.
 
     Returns:
-        (B, H, N/2) complex128.
+        (B, H, P) complex128.
     """
-    length = u.shape[-1]
-    block = min(length, max(16, BLOCK_NUMBERS // (2 * log_A_bar.numel())))
-    lag = torch.arange(block - 1, -1, -1, device=u.device)
-    weights = B_bar[:, None] * torch.exp(lag[:, None] * log_A_bar[:, None])  # (H, block, N/2)
-    real_weights = torch.view_as_real(weights).flatten(2)
-    x = x.to(torch.complex128)
-    for chunk in u.to(torch.float64).transpose(0, 1).split(block, dim=-1):  # (H, B, S)
-        size = chunk.shape[-1]
-        sums = (chunk @ real_weights[:, block - size :]).unflatten(-1, (-1, 2)).transpose(0, 1)
-        x = torch.exp(size * log_A_bar) * x + torch.view_as_complex(sums.contiguous())
-    return x
+    batch, length, block = u.shape[0], u.shape[2], inputs.shape[1]
+    rows = F.pad(u.transpose(0, 1).to(x.real.dtype), (-length % block, 0)).unflatten(2, (-1, block))
+    sums = rows.flatten(1, 2) @ torch.view_as_real(inputs.to(x.dtype).contiguous()).flatten(2)  # (H, B blocks, 2 P)
+    sums = torch.view_as_complex(sums.unflatten(2, (-1, 2)).unflatten(1, (batch, -1)))
+    weights = powers_of(block * log_A_bar, sums.shape[2]).flip(1)
+    after = (sums * weights[:, None]).sum(2).transpose(0, 1)
+    return torch.exp(length * log_A_bar) * x + after
+
+
+def powers_of(log_A_bar: Tensor, count: int) -> Tensor:
+    """A_bar^0, ..., A_bar^(count-1): (H, P) complex -> (H, count, P), by products; exp costs many times as much."""
+    powers = torch.ones_like(log_A_bar)[:, None]
+    while powers.shape[1] < count:
+        powers = torch.cat((powers, powers * torch.exp(powers.shape[1] * log_A_bar)[:, None]), 1)
+    return powers[:, :count]
 
 
 class ModalState(NamedTuple):
@@ -91,7 +121,7 @@ class ModalState(NamedTuple):
     """(1, H)."""
 
 
-class ModalConv:
+class ModalConv(StreamConv[ModalState]):
     """The convolution of a stream with filters of few modes, used as :class:`~longconv.streaming.OnlineConv` is.
 
         k[l] = D [l = 0] + 2 Re sum_n C[n] B_bar[n] A_bar[n]^l
@@ -111,18 +141,9 @@ class ModalConv:
     def __init__(self, system: Callable[[], tuple[Tensor, Tensor, Tensor, Tensor]]) -> None:
         self.system = system
 
-    def init_state(
-        self,
-        batch_size: int,
-        channels: int | None = None,
-        *,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
+    def _first_state(
+        self, batch_size: int, channels: int | None, device: torch.device | str | None, dtype: torch.dtype | None
     ) -> ModalState:
-        """The state before the first sample, as :meth:`OnlineConv.init_state <longconv.streaming.OnlineConv>`."""
-        check_int("batch_size", batch_size, least=0)
-        if dtype is not None and dtype not in FLOATS:
-            raise TypeError(f"dtype is {dtype}, expected one of {', '.join(map(str, FLOATS))}")
         A_bar, B_bar, C, D = (part.to(device) for part in self.system())
         if channels not in (None, len(A_bar)):
             raise ValueError(f"channels is {channels}, but the system is of {len(A_bar)}")

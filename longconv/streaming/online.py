@@ -10,13 +10,13 @@ from longconv import _autocast
 from longconv._checks import FLOATS, check_bool, check_device, check_int, check_shape, check_tensor, describe
 from longconv.streaming.levels import Levels
 from longconv.streaming.products import Known, Streamed, TapRange, Taps
-from longconv.streaming.state import OnlineState, Pieces
+from longconv.streaming.state import OnlineState, Pieces, StreamConv
 
 WHOLE = 8
 """Blocks of a chunk from which on it is taken as a whole, if it is no shorter than what came before."""
 
 
-class OnlineConv:
+class OnlineConv(StreamConv[OnlineState]):
     r"""The causal convolution of a stream, sample by sample or in chunks, exactly.
 
     .. math:: y_t = \sum_{j \le t} k_j\, x_{t-j}
@@ -92,31 +92,9 @@ class OnlineConv:
 
     # --- what everybody calls -----------------------------------------------------------------------------------------
 
-    def init_state(
-        self,
-        batch_size: int,
-        channels: int | None = None,
-        *,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
+    def _first_state(
+        self, batch_size: int, channels: int | None, device: torch.device | str | None, dtype: torch.dtype | None
     ) -> OnlineState:
-        """The state before the first sample.
-
-        Args:
-            batch_size: B.
-            channels: H; needed where the filter is a stream, which doesn't show it before it starts.
-            device: where the state lives; None: where the taps are.
-            dtype: real dtype that sets the state's precision, float32 at least; None: that of the taps.
-
-        Raises:
-            TypeError: a size that is no integer, or a dtype that is not a real floating one.
-            ValueError: a negative size; channels or batch size that are not the filter's; no channels for a stream.
-        """
-        check_int("batch_size", batch_size, least=0)
-        if dtype is not None and dtype not in FLOATS:
-            raise TypeError(f"dtype is {dtype}, expected one of {', '.join(map(str, FLOATS))}")
-        if channels is not None:
-            check_int("channels", channels, least=0)
         if isinstance(self.products, Streamed):
             if channels is None:
                 raise ValueError("channels is None, expected H: the filter is a stream, and doesn't show it yet")

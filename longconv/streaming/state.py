@@ -6,11 +6,16 @@ where the filter is a stream itself: samples above, taps below.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
+
+from longconv._checks import check_int, check_stream
+
+StateT = TypeVar("StateT")
 
 
 class Level(NamedTuple):
@@ -65,7 +70,7 @@ class OnlineState(NamedTuple):
         return Origin(time, until) if n < until else NOWHERE
 
 
-class StreamConv(Protocol):
+class StreamConv(ABC, Generic[StateT]):
     """What the convolutions of a stream have in common, whatever the filter."""
 
     def init_state(
@@ -75,14 +80,36 @@ class StreamConv(Protocol):
         *,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
-    ) -> Any:
-        """The state before the first sample."""
+    ) -> StateT:
+        """The state before the first sample.
 
-    def step(self, x_t: Tensor, state: Any, /) -> tuple[Tensor, Any]:
+        Args:
+            batch_size: B.
+            channels: H; needed where the filter is a stream, which doesn't show it before it starts.
+            device: where the state lives; None: where the filter is.
+            dtype: real dtype that sets the state's precision, float32 at least; None: that of the filter.
+
+        Raises:
+            TypeError: a size that is no integer, or a dtype that is not a real floating one.
+            ValueError: a negative size; channels or batch size that are not the filter's; no channels for a stream.
+        """
+        check_stream(batch_size, dtype)
+        if channels is not None:
+            check_int("channels", channels, least=0)
+        return self._first_state(batch_size, channels, device, dtype)
+
+    @abstractmethod
+    def _first_state(
+        self, batch_size: int, channels: int | None, device: torch.device | str | None, dtype: torch.dtype | None
+    ) -> StateT: ...
+
+    @abstractmethod
+    def step(self, x_t: Tensor, state: StateT) -> tuple[Tensor, StateT]:
         """One sample (B, H) and the state before it -> the output (B, H), and the state after it."""
 
-    def prefill(self, x: Tensor, state: Any, /) -> tuple[Tensor, Any]:
-        """A chunk (B, H, T) and the state before it -> the outputs (B, H, T), and the state after it."""
+    @abstractmethod
+    def prefill(self, x: Tensor, state: StateT | None = None) -> tuple[Tensor, StateT]:
+        """A chunk (B, H, T) and the state before it (None: the first) -> the outputs, and the state after it."""
 
 
 @dataclass(frozen=True)

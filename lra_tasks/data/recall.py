@@ -3,15 +3,17 @@
 ========= =============================================================================================================
 source    generated here; no download
 length    a sequence holds ``seq_len`` tokens of pairs (128; the papers also use 512), then "=>" and a key: 130
-input     tokens, vocabulary of 20: 9 keys, 9 values, "=>" and a full stop, which only fills the papers' vocabulary
+input     tokens, vocabulary of 20: 9 keys, 9 values, "=>" and a full stop, which may hide values in training
 output    logits of the next token at every position, of which the last counts: the value of the key asked for
 classes   20 tokens; a value drawn at random is right in one of 9 cases, 11.1 %: chance level
 sizes     8,000 / 500 / 2,000 distinct sequences, no two of them alike in any of the splits
 metric    accuracy of the last token
 protocol  each sequence maps every key to a random value, then lists random keys, each followed by its value, and asks
           for one of those that it has listed. Training counts every next token (``targets="all"``, for causal mixers),
-          as the published code does, or the last alone (``targets="last"``, for any mixer, encoders among them). Then
-          a sequence teaches one answer in place of one a pair, and 8,000 are learned by heart: give ``n_train=40000``
+          as the published code does. An encoder sees those in its input: it learns as encoders of text do, from values
+          that are hidden (``targets="hidden"``, ``--preset encoder``: a share of each sequence, up to half). Any
+          mixer learns from the last value alone too (``targets="last"``), but 8,000 sequences teach 8,000 answers
+          then, soon known by heart: give ``n_train=40000`` or more
 ========= =============================================================================================================
 
 References:
@@ -35,21 +37,33 @@ from lra_tasks.data.errors import DataError
 
 KEYS = 9
 """Tokens 0..8 are keys and 9..17 their values."""
-ARROW, VOCABULARY = 18, 20
-TARGETS = ("all", "last")
+ARROW, STOP, VOCABULARY = 18, 19, 20
+TARGETS = ("all", "hidden", "last")
 SPLITS = ("train", "val", "test")
 _FRUITLESS = 20
 """Rounds without a new sequence after which generation gives up."""
 
 
 class Recalls(Dataset[Sample]):
-    """Sequences of tokens (n, L + 1): the model reads all but the last, and predicts all but the first."""
+    """Sequences of tokens (n, L + 1): the model reads all but the last, and predicts all but the first.
 
-    def __init__(self, tokens: np.ndarray, *, last_only: bool) -> None:
+    Args:
+        tokens: the sequences.
+        targets: which predictions count, one of :data:`TARGETS`.
+        seed: of the values that are hidden.
+    """
+
+    def __init__(self, tokens: np.ndarray, targets: str, seed: int = 0) -> None:
         whole = torch.from_numpy(tokens.astype(np.int64))
-        self.inputs, self.labels = whole[:, :-1], whole[:, 1:].clone()
-        if last_only:
-            self.labels[:, :-1] = IGNORED
+        self.inputs, self.labels = whole[:, :-1].clone(), whole[:, 1:].clone()
+        if targets == "all":
+            return
+        counts = torch.zeros_like(whole, dtype=torch.bool)
+        counts[:, -1] = True
+        if targets == "hidden":
+            counts[:, 1:-3:2] = torch.from_numpy(draw_hidden(np.random.default_rng(seed), *counts[:, 1:-3:2].shape))
+            self.inputs[counts[:, :-1]] = STOP
+        self.labels[~counts[:, 1:]] = IGNORED
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -70,9 +84,10 @@ class AssociativeRecall(Task):
         n_train: sequences to train on.
         n_val: sequences to validate on.
         n_test: sequences to test on.
-        targets: what training counts: "all", every next token, or "last", the value asked for. A mixer that sees the
-            future needs "last": every other next token stands in its input.
-        data_seed: seed of the generated sequences.
+        targets: what training counts: "all", every next token; "hidden", the value asked for and others that the full
+            stop stands for in the input; or "last", the value asked for. A mixer that sees the future cannot learn from
+            "all": the next tokens stand in its input.
+        data_seed: seed of the generated sequences, and of what is hidden in them.
     """
 
     cache_name = "associative_recall"
@@ -136,8 +151,8 @@ class AssociativeRecall(Task):
 
     def load(self, folder: Path) -> dict[str, Dataset[Sample]]:
         """The three splits, in memory."""
-        last_only = {"train": self.targets == "last", "val": True, "test": True}
-        return {split: Recalls(np.load(folder / f"{split}.npy"), last_only=last_only[split]) for split in SPLITS}
+        targets = {"train": self.targets, "val": "last", "test": "last"}
+        return {split: Recalls(np.load(folder / f"{split}.npy"), targets[split], self.data_seed) for split in SPLITS}
 
 
 def distinct_sequences(n: int, pairs: int, seed: int) -> np.ndarray:
@@ -168,3 +183,8 @@ def draw_sequences(random: np.random.Generator, n: int, pairs: int) -> np.ndarra
     rows[:, 0:-3:2], rows[:, 1:-3:2] = keys, np.take_along_axis(values, keys, axis=1)
     rows[:, -3], rows[:, -2:-1], rows[:, -1:] = ARROW, asked, np.take_along_axis(values, asked, axis=1)
     return rows
+
+
+def draw_hidden(random: np.random.Generator, n: int, pairs: int) -> np.ndarray:
+    """Which values of n sequences are hidden, bool (n, pairs): of each sequence another share, uniform in [0, 1/2]."""
+    return random.random((n, pairs)) < random.uniform(0.0, 0.5, size=(n, 1))

@@ -15,7 +15,7 @@ from lra_tasks.data import TASKS, create_task
 from lra_tasks.mixers import defaults_of
 from lra_tasks.recipes.paper import PAPER
 from lra_tasks.recipes.pretraining import for_pretraining
-from lra_tasks.recipes.quick import QUICK
+from lra_tasks.recipes.quick import ENCODER, QUICK
 from lra_tasks.recipes.settings import (
     ModelSettings,
     OptimizerSettings,
@@ -67,7 +67,7 @@ DEFAULT_MIXERS = {
     "minecraft": "conv_s5",
     "habitat": "conv_s5",
 }
-_PRESETS = {"quick": QUICK, "paper": PAPER}
+_PRESETS = {"quick": QUICK, "encoder": ENCODER, "paper": PAPER}
 
 
 def list_presets(task: str) -> tuple[str, ...]:

@@ -1,4 +1,7 @@
-"""`--preset quick`: small models for a 2-core machine; one base a task, and what a mixer changes in it."""
+"""`--preset quick`: small models for a 2-core machine; one base a task, and what a mixer changes in it.
+
+`--preset encoder`: the same for a task that mixers learn in another way when they see the future.
+"""
 
 from __future__ import annotations
 
@@ -115,6 +118,16 @@ RECALL = Preset(
     ),
     mixers={**STATE_SPACES, "hyena": RECALLING, "orchid": RECALLING},
 )
+
+# Mixers that see the future learn from hidden values, as encoders of text do.
+RECALL_ENCODER = Preset(
+    base=RECALL.base.override(
+        {"data": {"targets": "hidden"}, "model": {"n_layers": 4}, "mixer_options": {"bidirectional": True}}
+    ),
+    mixers=RECALL.mixers,
+)
+
+ENCODER: dict[str, Preset] = {"associative_recall": RECALL_ENCODER}
 
 QUICK: dict[str, Preset] = {
     "smnist": DIGITS,

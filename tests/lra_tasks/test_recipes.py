@@ -50,7 +50,7 @@ def test_a_recipe_builds_a_model_of_the_task(task: str, mixer: str, preset: str)
 @pytest.mark.parametrize(("mixer", "option", "value"), [("s4d", "bidirectional", True), ("orchid", "causal", False)])
 def test_a_model_that_sees_the_future_may_not_learn_next_tokens(mixer: str, option: str, value: bool) -> None:
     recipe = create_recipe("associative_recall", mixer).override({"mixer_options": {option: value}})
-    with pytest.raises(UsageError, match=f"{option} is {value}.*--data.targets last"):
+    with pytest.raises(UsageError, match=f"{option} is {value}.*--data.targets hidden"):
         build(RunConfig("associative_recall", mixer, "quick", 0, None, recipe))
     build(RunConfig("associative_recall", mixer, "quick", 0, None, recipe.override({"data": {"targets": "last"}})))
 

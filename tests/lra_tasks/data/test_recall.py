@@ -9,7 +9,7 @@ import pytest
 
 from lra_tasks.data import DataError, create_task
 from lra_tasks.data.base import IGNORED
-from lra_tasks.data.recall import ARROW, KEYS, AssociativeRecall, distinct_sequences, draw_sequences
+from lra_tasks.data.recall import ARROW, KEYS, STOP, AssociativeRecall, distinct_sequences, draw_sequences
 
 
 def prepared(folder: Path, **options: object) -> AssociativeRecall:
@@ -53,8 +53,8 @@ def test_sequences_are_distinct_over_all_splits(tmp_path: Path) -> None:
 
 
 def test_what_counts(tmp_path: Path) -> None:
-    """In training every next token or the answer; in validation and test the answer."""
-    for targets in ("all", "last"):
+    """In training every next token, values that are hidden, or the answer; in validation and test the answer."""
+    for targets in ("all", "hidden", "last"):
         task = prepared(tmp_path, targets=targets)
         assert task.length == 18 and task.sizes == (60, 20, 30) and task.needs_causal == (targets == "all")
         batch = next(iter(task.train_dataloader()))
@@ -65,6 +65,19 @@ def test_what_counts(tmp_path: Path) -> None:
         for others in (labels if targets == "last" else None, next(iter(task.test_dataloader()))["labels"]):
             assert others is None or (others[:, :-1] == IGNORED).all()
         assert (labels[:, -1] >= KEYS).all()
+
+
+def test_hidden_values(tmp_path: Path) -> None:
+    """What counts is what doesn't stand in the input; the shares of sequences differ; nothing else has changed."""
+    whole = next(iter(prepared(tmp_path, targets="all", n_train=600, batch_size=600, seq_len=64).train_dataloader()))
+    task = prepared(tmp_path, targets="hidden", n_train=600, batch_size=600, seq_len=64)
+    batch = next(iter(task.train_dataloader()))
+    hidden, counted = batch["inputs"] == STOP, batch["labels"] != IGNORED
+    assert not hidden[:, 0::2].any() and (counted[:, :-1] == hidden[:, 1:]).all() and counted[:, -1].all()
+    assert (batch["labels"] == whole["labels"])[counted].all() and (batch["inputs"] == whole["inputs"])[~hidden].all()
+    share = hidden[:, 1::2].double().mean(1)
+    assert abs(share.mean() - 0.25) < 0.02 and share.max() > 0.4 and share.min() < 0.05
+    assert not (next(iter(task.test_dataloader()))["inputs"] == STOP).any()
 
 
 def test_the_data_depends_on_its_own_seed_alone(tmp_path: Path) -> None:
