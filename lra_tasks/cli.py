@@ -109,9 +109,14 @@ def _train(options: Namespace, selection: Selection | None, console: Console) ->
 
 def _evaluate(options: Namespace, console: Console) -> int:
     config, metrics = evaluate(
-        Path(options.run), data_dir=options.data_dir, split=options.split, accelerator=options.accelerator
+        Path(options.run),
+        data_dir=options.data_dir,
+        split=options.split,
+        accelerator=options.accelerator,
+        rate=options.rate,
     )
     name = "validation" if options.split == "val" else "test"
+    name = name if options.rate == 1 else f"{name} (one in {options.rate} samples)"
     if config.recipe.pretraining is not None:
         what = PREDICTED[config.recipe.pretraining.objective]
         loss = metrics[f"{options.split}/loss"]

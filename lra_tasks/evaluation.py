@@ -115,7 +115,7 @@ def score(config: RunConfig, task: Task, module: TrainingModule, split: Split = 
 
 
 def evaluate(
-    path: Path, *, data_dir: str | None = None, split: Split = "test", accelerator: str = "auto"
+    path: Path, *, data_dir: str | None = None, split: Split = "test", accelerator: str = "auto", rate: int = 1
 ) -> tuple[RunConfig, dict[str, float]]:
     """Score the best checkpoint of a run's folder, or a ``.ckpt``, which carries its configuration.
 
@@ -124,9 +124,10 @@ def evaluate(
         data_dir: where the data lies now; None: where the run had it.
         split: which part of the data.
         accelerator: cpu, gpu or auto; the run's own need not be here.
+        rate: one in so many samples is read, with no low-pass, and the step sizes of the model are multiplied by it.
 
     Raises:
-        UsageError: this machine lacks the accelerator.
+        UsageError: this machine lacks the accelerator, or the model has no step sizes for another rate.
         RunError: there is no run or no usable checkpoint.
         DataError: a data file is missing or corrupt.
     """
@@ -144,4 +145,20 @@ def evaluate(
     config = replace(config, recipe=config.recipe.override({"trainer": {"accelerator": accelerator}}))
     if data_dir is not None:
         config = replace(config, data_dir=data_dir)
-    return config, score(config, *restore(config, checkpoint), split)
+    task, module = restore(config, checkpoint)
+    if rate == 1:
+        return config, score(config, task, module, split)
+    _resample(task, module, rate)
+    try:
+        return config, score(config, task, module, split)
+    except ValueError as error:
+        raise UsageError(f"{config.mixer} on {config.task}: {error}") from error
+
+
+def _resample(task: Task, module: TrainingModule, rate: int) -> None:
+    """Have the module read one in ``rate`` samples."""
+    if rate < 1:
+        raise UsageError(f"--rate is {rate}, expected 1 or more")
+    if not isinstance(module, SequenceModule) or task.info.d_input is None:
+        raise UsageError(f"--rate is {rate}, expected 1: {task.info.name} has no samples of a continuous signal")
+    module.rate = rate

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from longconv._checks import check_choice
 from longconv.mixers import list_mixers
-from longconv.models import VIDEO_MIXERS
+from longconv.models import SEQUENCE_BASELINES, VIDEO_MIXERS
 from lra_tasks.data import TASKS, VIDEO_TASKS, VideoTask
 from lra_tasks.errors import UsageError
 from lra_tasks.recipes import DEFAULT_MIXERS, list_presets
@@ -39,8 +39,11 @@ def _show_all(console: Console) -> None:
         table.add_row(name, str(info.length), classes, chance, sizes, " ".join(list_presets(name)))
     console.print(table)
     for name, task in sorted(TASKS.items()):
-        console.print(f"{name}: {task.info.title}; default mixer {DEFAULT_MIXERS[name]}", highlight=False)
+        lacking = task.lacks()
+        note = f" ({lacking})" if lacking else ""
+        console.print(f"{name}: {task.info.title}; default mixer {DEFAULT_MIXERS[name]}{note}", highlight=False)
     console.print(f"mixers: {' '.join(list_mixers(video=False))}", highlight=False)
+    console.print(f"to compare with: {' '.join(SEQUENCE_BASELINES)}", highlight=False)
     console.print(f"mixers of video: {' '.join(VIDEO_MIXERS)}", highlight=False)
 
 
@@ -64,5 +67,8 @@ def _show_one(name: str, console: Console) -> None:
         "presets": " ".join(list_presets(name)),
         "mixer": f"{DEFAULT_MIXERS[name]} by default",
     }
+    lacking = task.lacks()
+    if lacking:
+        rows["missing"] = lacking
     for key, text in rows.items():
         console.print(f"{key:<9} {text}", highlight=False, markup=False, soft_wrap=True)

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from longconv.mixers import MIXERS, Mixer, list_mixers, mixer_defaults
-from longconv.models import BASELINES, VIDEO_MIXERS
+from longconv.models import BASELINES, SEQUENCE_BASELINES, VIDEO_MIXERS
 from lra_tasks.data import VIDEO_TASKS
 
 
@@ -18,19 +18,19 @@ def list_mixers_of(task: str) -> list[str]:
     >>> "s4d" in list_mixers_of("smnist"), list_mixers_of("moving_mnist")
     (True, ['conv_s5', 'conv_lstm', 'frame_attention'])
     """
-    return list(VIDEO_MIXERS) if task in VIDEO_TASKS else list_mixers(video=False)
+    return list(VIDEO_MIXERS) if task in VIDEO_TASKS else [*list_mixers(video=False), *SEQUENCE_BASELINES]
 
 
 def class_of(mixer: str) -> type[Mixer]:
     """The class of a mixer or of one to compare with."""
-    return {**MIXERS, **BASELINES}[mixer]
+    return {**MIXERS, **BASELINES, **SEQUENCE_BASELINES}[mixer]
 
 
 def defaults_of(mixer: str) -> dict[str, Any]:
     """The options of such a mixer with their defaults."""
     if mixer in MIXERS:
         return mixer_defaults(mixer)
-    found = inspect.signature(BASELINES[mixer]).parameters
+    found = inspect.signature(class_of(mixer)).parameters
     return {name: p.default for name, p in found.items() if p.default is not inspect.Parameter.empty}
 
 

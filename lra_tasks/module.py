@@ -97,7 +97,12 @@ class SequenceModule(TrainingModule):
         optimizer: settings of the optimiser and its schedule.
         n_classes: number of classes.
         seed: seed of the run.
+
+    Attributes:
+        rate: one in so many samples is read, with the step sizes of the model multiplied by it.
     """
+
+    rate: int = 1
 
     def __init__(self, model: nn.Module, optimizer: OptimizerSettings, *, n_classes: int, seed: int) -> None:
         super().__init__(model, optimizer, seed=seed)
@@ -107,7 +112,11 @@ class SequenceModule(TrainingModule):
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits (B, n_classes) or (B, L, n_classes) of a batch."""
-        return self.model(batch["inputs"], lengths=batch.get("lengths"))
+        if self.rate == 1:
+            return self.model(batch["inputs"], lengths=batch.get("lengths"))
+        lengths = batch.get("lengths")
+        lengths = None if lengths is None else (lengths + self.rate - 1) // self.rate
+        return self.model(batch["inputs"][:, :: self.rate], lengths=lengths, rate=self.rate)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Loss and accuracy of a batch; a loss that is not finite ends the run before it can reach the parameters."""

@@ -176,6 +176,12 @@ def _evaluate() -> Parser:
     parser.add_argument("--split", type=Literal["test", "val"], default="test", help="part of the data")
     parser.add_argument("--data-dir", type=str | None, help="folder of prepared data, where it has moved")
     parser.add_argument("--accelerator", type=str, default="auto", help="cpu, gpu or auto; the run's may be another")
+    parser.add_argument(
+        "--rate",
+        type=int,
+        default=1,
+        help="read one in so many samples, with the step sizes of the model multiplied by it",
+    )
     return parser
 
 

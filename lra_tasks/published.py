@@ -83,6 +83,7 @@ _MODELS = {
     "dss": "DSS",
     "sgconv": "SGConv",
     "long_conv": "LongConv",
+    "transformer": "Transformer",
 }
 _S4D_INITS = {"legs": "S4D-LegS", "inv": "S4D-Inv", "lin": "S4D-Lin"}
 _FALLBACK = "S4"

@@ -12,11 +12,14 @@ from longconv.models.optim import optimizer_groups
 from longconv.models.pairs import PairClassifier
 from longconv.models.pooling import pool
 from longconv.models.quantizer import VectorQuantizer
+from longconv.models.sequence_baselines import GRU, SEQUENCE_BASELINES, PlainConvolution, RotaryAttention
 from longconv.models.trunk import Embedding, Trunk
 from longconv.models.video import VIDEO_MIXERS, VideoPredictor
 
 __all__ = [
     "BASELINES",
+    "GRU",
+    "SEQUENCE_BASELINES",
     "VIDEO_MIXERS",
     "Backbone",
     "BackboneOptions",
@@ -29,7 +32,9 @@ __all__ = [
     "FrameAttention",
     "LanguageModel",
     "PairClassifier",
+    "PlainConvolution",
     "Residual",
+    "RotaryAttention",
     "SequenceClassifier",
     "SequenceRegressor",
     "TiedDropout",

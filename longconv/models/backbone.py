@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from longconv._checks import FLOATS, check_bool, check_int, check_shape, check_tensor
-from longconv.mixers import create_mixer
 from longconv.models.blocks import Block, Residual
 from longconv.models.drop import active_drop, drop_path_rates
 from longconv.models.feed_forward import FeedForward
 from longconv.models.norms import BatchNorm, apply_norm, create_norm
 from longconv.models.padding import check_lengths, valid_positions, zero_padding
+from longconv.models.sequence_baselines import create_layer
 
 MixerOptions = Mapping[str, Any]
 
@@ -54,7 +54,8 @@ class Backbone(nn.Module):
     Args:
         d_model: the number of features D.
         n_layers: the number of layers n.
-        mixer: the name of a mixer (see ``longconv.list_mixers()``), or one name a layer.
+        mixer: the name of a mixer (see ``longconv.list_mixers()``), or one name a layer; to compare with there are
+            ``"transformer"``, ``"gru"`` and ``"cnn"``.
         mixer_options: the options of all mixers, or one mapping a layer.
         norm: ``"layer"``, ``"batch"`` (statistics over the valid positions alone) or ``"rms"``.
         prenorm: whether a norm comes before its mixer or after the sum.
@@ -109,7 +110,7 @@ class Backbone(nn.Module):
 
         self.layers = nn.ModuleList(
             Block(
-                create_mixer(name, d_model, **layer_options),
+                create_layer(name, d_model, **layer_options),
                 residual(rate),
                 None if feed_forward is None else FeedForward(d_model, feed_forward, expansion),
                 None if feed_forward is None else residual(rate),
@@ -118,18 +119,19 @@ class Backbone(nn.Module):
         )
         self.norm = create_norm(norm, d_model) if prenorm else nn.Identity()
 
-    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, lengths: Tensor | None = None, *, rate: float = 1.0) -> Tensor:
         """A whole batch.
 
         Args:
             x: (B, L, D).
             lengths: (B,) valid lengths in [0, L]; None: all L.
+            rate: what multiplies every dt of the mixers: 2 for data with half as many samples a unit of time.
 
         Returns:
             (B, L, D), zero at t >= lengths.
 
         Raises:
-            ValueError: a wrong shape, or a length out of range.
+            ValueError: a wrong shape, a length out of range, or a rate other than 1 for a mixer without a dt.
             TypeError: a dtype that isn't floating, or lengths that aren't integers.
         """
         check_tensor("x", x, "(B, L, D)", ndim=3, dtypes=FLOATS)
@@ -139,7 +141,7 @@ class Backbone(nn.Module):
             valid = valid_positions(check_lengths(lengths, x), x.shape[1])
         x = zero_padding(x, valid)
         for block in self.blocks():
-            x = block(x, lengths, valid)
+            x = block(x, lengths, valid, rate=rate)
         return zero_padding(apply_norm(self.norm, x, valid), valid)
 
     def blocks(self) -> list[Block]:

@@ -5,6 +5,7 @@ Symbols: B batch, L length, D features.
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 from torch import Tensor, nn
@@ -75,18 +76,22 @@ class Block(nn.Module):
         self.feed_forward_residual = feed_forward_residual
         self.feed_forward = feed_forward
 
-    def forward(self, x: Tensor, lengths: Tensor | None = None, valid: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, lengths: Tensor | None = None, valid: Tensor | None = None, *, rate: float = 1.0
+    ) -> Tensor:
         """A whole batch.
 
         Args:
             x: (B, L, D), zero at padded positions.
             lengths: (B,) valid lengths; None: all L.
             valid: the mask (B, L, 1) of ``lengths``; None exactly where ``lengths`` is.
+            rate: what multiplies every dt of the mixer.
 
         Returns:
             (B, L, D), zero at padded positions.
         """
-        y = self.mixer(self.mixer_residual.enter(x, valid), lengths)
+        sampling = {} if rate == 1 else {"rate": self._check_rate(rate)}
+        y = self.mixer(self.mixer_residual.enter(x, valid), lengths, **sampling)
         return self._feed_forward(self.mixer_residual.leave(x, y, valid), valid)
 
     def step(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
@@ -98,6 +103,14 @@ class Block(nn.Module):
         """A chunk (B, L, D), with the mixer's state in (None: the start) and out."""
         y, state = self.mixer.prefill(self.mixer_residual.enter(x), state)
         return self._feed_forward(self.mixer_residual.leave(x, y)), state
+
+    def _check_rate(self, rate: float) -> float:
+        """The rate, where the mixer takes one; a mixer whose own filter has no dt refuses it itself."""
+        if "rate" not in inspect.signature(self.mixer.forward).parameters:
+            raise ValueError(
+                f"rate is {rate:g}, expected 1: {type(self.mixer).__name__} has no step dt that a rate could multiply"
+            )
+        return rate
 
     def _feed_forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
         if self.feed_forward is None or self.feed_forward_residual is None:

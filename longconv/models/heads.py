@@ -20,12 +20,14 @@ from longconv.models.trunk import Trunk
 class _SequenceModel(PooledModel):
     """One vector of numbers a sequence."""
 
-    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, lengths: Tensor | None = None, *, rate: float = 1.0) -> Tensor:
         """A batch of sequences.
 
         Args:
             x: (B, L, d_input) floating, or (B, L) integer tokens; anything may stand at t >= lengths.
             lengths: (B,) valid lengths in [1, L]; None: all L.
+            rate: what multiplies every dt of the mixers: a model trained on one sampling rate serves data with half as
+                many samples a unit of time by ``rate=2``.
 
         Returns:
             (B, n): logits of the classes, or the regressor's outputs.
@@ -34,7 +36,7 @@ class _SequenceModel(PooledModel):
             ValueError: a wrong shape, a token or a length out of range, or an empty sequence.
             TypeError: a wrong dtype.
         """
-        return self.head(self.pooled(x, lengths))
+        return self.head(self.pooled(x, lengths, rate=rate))
 
 
 class SequenceClassifier(_SequenceModel):

@@ -43,6 +43,6 @@ class PooledModel(HubModel):
         self.head = head(self.trunk.backbone.d_model, check_int(size, n_outputs))
         self.config = {size: n_outputs, "pooling": pooling, **backbone_defaults(), **trunk}
 
-    def pooled(self, x: Tensor, lengths: Tensor | None) -> Tensor:
-        """The pooled features (B, D) of sequences of at least one position."""
-        return pool(self.trunk(x, lengths, least_length=1), self.pooling, lengths)
+    def pooled(self, x: Tensor, lengths: Tensor | None, *, rate: float = 1.0) -> Tensor:
+        """The pooled features (B, D) of sequences of at least one position; ``rate`` multiplies every dt."""
+        return pool(self.trunk(x, lengths, least_length=1, rate=rate), self.pooling, lengths)

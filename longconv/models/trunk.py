@@ -101,13 +101,14 @@ class Trunk(nn.Module):
         self.embedding = Embedding(d_model, d_input=d_input, n_tokens=n_tokens)
         self.backbone = Backbone(d_model, n_layers, **options)
 
-    def forward(self, x: Tensor, lengths: Tensor | None = None, *, least_length: int = 0) -> Tensor:
+    def forward(self, x: Tensor, lengths: Tensor | None = None, *, least_length: int = 0, rate: float = 1.0) -> Tensor:
         """A whole batch.
 
         Args:
             x: (B, L, d_input) floating, or (B, L) integer tokens; anything may stand at t >= lengths.
             lengths: (B,) valid lengths in [least_length, L]; None: all L.
             least_length: the smallest length that is accepted.
+            rate: what multiplies every dt of the mixers.
 
         Returns:
             (B, L, D), zero at t >= lengths.
@@ -116,7 +117,7 @@ class Trunk(nn.Module):
         if lengths is not None:
             valid = valid_positions(check_lengths(lengths, x, least=least_length), x.shape[1])
             x = x.masked_fill(~valid[..., 0], 0) if x.ndim == 2 else zero_padding(x, valid)
-        return self.backbone(self.embedding(x), lengths)
+        return self.backbone(self.embedding(x), lengths, rate=rate)
 
     def streaming_refusal(self) -> str | None:
         """None if the trunk can stream now, else the reason why not."""

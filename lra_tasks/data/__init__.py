@@ -23,6 +23,8 @@ from lra_tasks.data.official_video import DMLab, Habitat, Minecraft
 from lra_tasks.data.pathfinder.task import Path256, Path512, Pathfinder32, Pathfinder64, PathX
 from lra_tasks.data.recall import AssociativeRecall
 from lra_tasks.data.retrieval import Retrieval
+from lra_tasks.data.spam import Spam
+from lra_tasks.data.speech.espeak import Espeak35
 from lra_tasks.data.speech.task import (
     SpeechCommands10,
     SpeechCommands10Half,
@@ -35,9 +37,9 @@ from lra_tasks.data.video import VideoTask
 
 _SEQUENCES: tuple[type[Task], ...] = (
     SequentialMNIST, PermutedMNIST, Fashion, ColourCIFAR, GrayCIFAR,
-    ListOps, Text, Retrieval, AssociativeRecall,
+    ListOps, Text, Retrieval, Spam, AssociativeRecall,
     Pathfinder32, Pathfinder64, PathX, Path256, Path512,
-    SpeechCommands10, SpeechCommands10Half, SpeechCommands10MFCC, SpeechCommands35, SpeechCommands35Half,
+    SpeechCommands10, SpeechCommands10Half, SpeechCommands10MFCC, SpeechCommands35, SpeechCommands35Half, Espeak35,
 )  # fmt: skip
 _VIDEOS: tuple[type[VideoTask], ...] = (MovingMNIST, DMLab, Minecraft, Habitat)
 VIDEO_TASKS: dict[str, type[VideoTask]] = {task.info.name: task for task in _VIDEOS}

@@ -122,6 +122,11 @@ class Task(LightningDataModule, ABC):
     def load(self, folder: Path) -> Mapping[str, Dataset[Sample]]:
         """The data sets "train", "val" and "test" from a prepared folder."""
 
+    @classmethod
+    def lacks(cls) -> str | None:
+        """What this machine lacks to prepare the data, or None; missing files of data are no matter of the machine."""
+        return None
+
     @property
     def length(self) -> int:
         """The (greatest) sequence length L with these options."""

@@ -3,7 +3,8 @@
 A cache folder holds the arrays of one task under one set of parameters and a ``manifest.json`` that records those
 parameters and the size and SHA-256 of every file. It is built in a temporary folder beside its final place, flushed to
 disk and renamed, all under a file lock. So a folder that exists is whole, whatever was interrupted, and of two
-processes that prepare at once one builds and the other waits and reads.
+processes that prepare at once one builds and the other waits and reads. A build that keeps a journal goes on where it
+was interrupted (:mod:`lra_tasks.data.journal`).
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ import errno
 import hashlib
 import json
 import logging
+import math
 import os
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -29,6 +32,10 @@ from lra_tasks.files import flush, move_flushed
 log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
+JOURNAL = ".journal.json"
+"""How far an interrupted build has come; it is there only while that is worth something."""
+_FACTS = ".facts.json"
+"""What an interrupted build was made of."""
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 
@@ -106,12 +113,15 @@ class ArrayWriter:
         path: the file.
         row: shape of a row.
         dtype: of the array.
+        rows: how many rows of an earlier file are kept; what follows them is cut off.
     """
 
-    def __init__(self, path: Path, row: tuple[int, ...], dtype: DTypeLike) -> None:
-        self.row, self.dtype, self.rows = row, np.dtype(dtype), 0
-        self._file = path.open("wb")
+    def __init__(self, path: Path, row: tuple[int, ...], dtype: DTypeLike, rows: int = 0) -> None:
+        self.row, self.dtype, self.rows = row, np.dtype(dtype), rows
+        self._file = path.open("r+b" if rows else "wb")
         self._write_header()
+        self._file.truncate(self._file.tell() + rows * self.dtype.itemsize * math.prod(row))
+        self._file.seek(0, os.SEEK_END)
 
     def append(self, rows: np.ndarray) -> None:
         """Add rows of shape ``(n, *row)``."""
@@ -119,6 +129,11 @@ class ArrayWriter:
             raise ValueError(f"rows is {rows.shape}, expected (n, {', '.join(map(str, self.row))})")
         self._file.write(np.ascontiguousarray(rows, dtype=self.dtype).tobytes())
         self.rows += len(rows)
+
+    def flush(self) -> None:
+        """Force all rows so far to the disk; the header still tells another number of them."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
 
     def _write_header(self) -> None:
         """Numpy pads headers so that the first axis can grow in place."""
@@ -153,10 +168,14 @@ def _lock(folder: Path) -> AcquireReturnProxy:
 def _build(folder: Path, facts: Mapping[str, Any], build: Callable[[Path], None]) -> None:
     """Build in a temporary folder and rename; the lock is held, so any temporary folder found is left over."""
     work = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(work, ignore_errors=True)
-    try:
+    known = json.dumps(facts, sort_keys=True)
+    if not _can_go_on(work, known):
+        shutil.rmtree(work, ignore_errors=True)
         work.mkdir()
+        (work / _FACTS).write_text(known)
+    try:
         build(work)
+        (work / _FACTS).unlink()
         paths = sorted(path for path in work.rglob("*") if path.is_file())
         files = {str(p.relative_to(work)): {"bytes": p.stat().st_size, "sha256": _sha256(p)} for p in paths}
         manifest = json.dumps({**facts, "files": files}, indent=2)
@@ -166,8 +185,17 @@ def _build(folder: Path, facts: Mapping[str, Any], build: Callable[[Path], None]
         if folder.exists():
             shutil.rmtree(folder)
         move_flushed(work, folder)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    except BaseException as error:
+        if isinstance(error, Exception) or not _can_go_on(work, known):
+            shutil.rmtree(work, ignore_errors=True)
+        raise
+
+
+def _can_go_on(work: Path, known: str) -> bool:
+    """Whether a temporary folder holds the beginning of the same build, with a journal of it."""
+    with suppress(OSError, ValueError):
+        return (work / JOURNAL).is_file() and (work / _FACTS).read_text() == known
+    return False
 
 
 def _sha256(path: Path) -> str:

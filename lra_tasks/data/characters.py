@@ -36,8 +36,8 @@ _MOST_CHARACTERS = 256 - FIRST
 _CODE_POINTS = 0x110000
 _DOCUMENTS_AT_ONCE = 256
 
-Row = tuple[tuple[str, ...], int]
-"""The documents of a sample, one or two, and its label."""
+Row = tuple[tuple[str | bytes, ...], int]
+"""The documents of a sample, one or two, and its label; those in bytes are for level "byte" alone."""
 
 
 class Documents(Dataset[Sample]):
@@ -146,10 +146,12 @@ class CharacterTask(OfficialTask):
         self.files()
         numbers = self._count(kept, folder) if self.level == "char" else None
 
-        def encode(text: str) -> np.ndarray:
-            if numbers is None:
-                return np.frombuffer(text[:kept].encode("utf-8", "surrogatepass")[:kept], np.uint8)
-            return numbers[code_points(text[:kept])]
+        def encode(text: str | bytes) -> np.ndarray:
+            if numbers is not None:
+                assert isinstance(text, str)
+                return numbers[code_points(text[:kept])]
+            content = text if isinstance(text, bytes) else text[:kept].encode("utf-8", "surrogatepass")
+            return np.frombuffer(content[:kept], np.uint8)
 
         for part in self.parts:
             lengths, labels = [0], []
@@ -177,7 +179,7 @@ class CharacterTask(OfficialTask):
 
             def texts() -> Iterator[str]:
                 for documents, _ in self.rows(self.parts[0]):
-                    yield from (document[:kept] for document in documents)
+                    yield from (document[:kept] for document in documents if isinstance(document, str))
                     advance(1)
 
             counts = count_characters(texts())

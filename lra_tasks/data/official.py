@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tarfile
+import zlib
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -77,3 +79,49 @@ def held_out(n: int, n_val: int) -> tuple[np.ndarray, np.ndarray]:
     """The numbers of the samples to train and to validate on: a permutation seeded with 42, the last of it held out."""
     order = torch.randperm(n, generator=torch.Generator().manual_seed(SPLIT_SEED)).numpy()
     return order[: n - n_val], order[n - n_val :]
+
+
+def stratified(labels: np.ndarray, part: int = 7, of: int = 10) -> dict[str, np.ndarray]:
+    """Numbers of the samples of every split: ``part`` of ``of`` rounded down, half of the rest, and what is left.
+
+    All three are spread evenly over the classes.
+
+    >>> labels = np.repeat(np.arange(3), 20)
+    >>> [np.bincount(labels[chosen]).tolist() for chosen in stratified(labels).values()]
+    [[14, 14, 14], [3, 3, 3], [3, 3, 3]]
+    """
+    generator = np.random.default_rng(SPLIT_SEED)
+    shuffled = generator.permutation(len(labels))
+    grouped = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    rest, train = _every(grouped, part, of)
+    test, val = _every(rest, 1, 2)
+    return {
+        "train": generator.permutation(train),
+        "val": generator.permutation(val),
+        "test": generator.permutation(test),
+    }
+
+
+def _every(items: np.ndarray, part: int, of: int) -> tuple[np.ndarray, np.ndarray]:
+    """Evenly spread over ``items``, ``part`` of ``of`` taken out: what is left, and what was taken."""
+    steps = np.arange(len(items) + 1) * part // of
+    taken = np.diff(steps) > 0
+    return items[~taken], items[taken]
+
+
+def read_archive(path: Path, wanted: Callable[[list[str]], bool]) -> list[tuple[list[str], bytes]]:
+    """Names, as folders and a file, and contents of the wanted files of an archive, by name.
+
+    Raises:
+        DataError: the archive is corrupt or cut off.
+    """
+    found: list[tuple[list[str], bytes]] = []
+    try:
+        with tarfile.open(path) as archive:
+            for member in archive:
+                folders = member.name.removeprefix("./").split("/")
+                if member.isfile() and wanted(folders) and (file := archive.extractfile(member)) is not None:
+                    found.append((folders, file.read()))
+    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+        raise DataError(f"{path} is corrupt or cut off ({error}): download it again") from error
+    return sorted(found)

@@ -24,8 +24,8 @@ def available_processes() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def in_order(function: Callable[[int], T], processes: int | None = None) -> Generator[T, None, None]:
-    """``function(0)``, ``function(1)``, ... without end, a few chunks ahead in ``processes`` processes.
+def in_order(function: Callable[[int], T], processes: int | None = None, start: int = 0) -> Generator[T, None, None]:
+    """``function(start)``, ``function(start + 1)``, ... without end, some chunks ahead in ``processes`` processes.
 
     The results do not depend on the number of processes. Close the iterator (``contextlib.closing``) to stop them; an
     interrupt or an error of ``function`` stops them too.
@@ -33,10 +33,11 @@ def in_order(function: Callable[[int], T], processes: int | None = None) -> Gene
     Args:
         function: picklable, and a function of the chunk's number alone.
         processes: None for all available cores; 1 works in this process.
+        start: the first chunk.
     """
     processes = available_processes() if processes is None else processes
     if processes == 1:
-        chunk = 0
+        chunk = start
         while True:
             yield function(chunk)
             chunk += 1
@@ -44,8 +45,8 @@ def in_order(function: Callable[[int], T], processes: int | None = None) -> Gene
     context = multiprocessing.get_context("fork" if sys.platform.startswith("linux") else "spawn")
     pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_start_worker)
     try:
-        pending: deque[Future[T]] = deque(pool.submit(function, chunk) for chunk in range(2 * processes))
-        chunk = len(pending)
+        pending: deque[Future[T]] = deque(pool.submit(function, chunk) for chunk in range(start, start + 2 * processes))
+        chunk = start + len(pending)
         while True:
             yield pending.popleft().result()
             pending.append(pool.submit(function, chunk))

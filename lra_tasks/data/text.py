@@ -22,8 +22,6 @@ References:
 from __future__ import annotations
 
 import re
-import tarfile
-import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -35,7 +33,7 @@ from longconv._checks import check_real
 from lra_tasks.data.base import Sample, TaskInfo
 from lra_tasks.data.characters import N_TOKENS, CharacterTask, Row, split_train
 from lra_tasks.data.errors import DataError
-from lra_tasks.data.official import first_folder
+from lra_tasks.data.official import first_folder, read_archive
 
 ARCHIVE = "aclImdb_v1.tar.gz"
 _RATINGS = {"neg": range(1, 5), "pos": range(7, 11)}
@@ -113,7 +111,7 @@ class Text(CharacterTask):
     def rows(self, part: str) -> Iterator[Row]:
         """The reviews, sorted by class and file name."""
         files = self.files()
-        reviews = read_archive(files[0], part) if files[0].is_file() else read_folders(files, part)
+        reviews = read_packed(files[0], part) if files[0].is_file() else read_folders(files, part)
         seen = set()
         for where, kind, name, content in reviews:
             seen.add(kind)
@@ -147,24 +145,17 @@ def read_folders(folders: list[Path], part: str) -> Iterator[Review]:
                 yield str(path), folder.name, path.name, path.read_bytes()
 
 
-def read_archive(path: Path, part: str) -> Iterator[Review]:
-    """The reviews of a part of the archive, in the order of its files.
+def read_packed(path: Path, part: str) -> Iterator[Review]:
+    """The reviews of a part of the archive, by class and name.
 
     Raises:
         DataError: the archive is corrupt or cut off.
     """
-    found: list[tuple[str, str, bytes]] = []
-    try:
-        with tarfile.open(path) as archive:
-            for member in archive:
-                folders = member.name.removeprefix("./").split("/")
-                if folders[:2] == ["aclImdb", part] and len(folders) == 4 and folders[2] in _RATINGS:
-                    file = archive.extractfile(member)
-                    if file is not None:
-                        found.append((folders[2], folders[3], file.read()))
-    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
-        raise DataError(f"{path} is corrupt or cut off ({error}): download it again") from error
-    for kind, name, content in sorted(found):
+
+    def wanted(folders: list[str]) -> bool:
+        return folders[:2] == ["aclImdb", part] and len(folders) == 4 and folders[2] in _RATINGS
+
+    for (*_, kind, name), content in read_archive(path, wanted):
         yield f"{path}: {part}/{kind}/{name}", kind, name, content
 
 

@@ -8,11 +8,18 @@ from __future__ import annotations
 from lra_tasks.recipes.settings import ModelSettings, OptimizerSettings, Overrides, Preset, Recipe, TrainerSettings
 from lra_tasks.recipes.video import QUICK_MOVING_MNIST, QUICK_VIDEO
 
+# Attention in its usual block; it is causal or not as the preset has it, and wants a lower rate than filters.
+ATTENTION: Overrides = {
+    "model": {"norm": "layer", "feed_forward": "mlp"},
+    "optimizer": {"lr": 0.001},
+}
+
 # State sizes that leave a step of training no slower than S4D's, and the gate that S4D has.
 STATE_SPACES: dict[str, Overrides] = {
     "lssl": {"mixer_options": {"output": "glu", "trainable_dt": False}},
     "dss": {"mixer_options": {"d_state": 64, "output": "glu"}},
     "s5": {"mixer_options": {"d_state": 64, "output": "glu"}},
+    "transformer": ATTENTION,
 }
 
 # Filters that oscillate from the start, as its authors have them on small tasks.
@@ -74,6 +81,8 @@ TEXT = Preset(
     ),
     mixers=STATE_SPACES,
 )
+# A third of all mails are longer than 1024 bytes, by little.
+MAILS = Preset(base=TEXT.base, mixers=TEXT.mixers)
 RETRIEVAL = Preset(base=TEXT.base.override({"trainer": {"max_epochs": 1}}), mixers=TEXT.mixers)
 
 # A small model that reads whole clips; on two cores an epoch of raw samples takes hours, of coefficients minutes.
@@ -88,6 +97,18 @@ SPEECH = Preset(
     mixers=STATE_SPACES,
 )
 COEFFICIENTS = Preset(base=SPEECH.base.override({"trainer": {"max_epochs": 10}}), mixers=STATE_SPACES)
+
+# Every eighth sample, 2000 a clip, of a fifteenth of the clips.
+WORDS = Preset(
+    base=SPEECH.base.override(
+        {
+            "data": {"batch_size": 25, "n_train": 2100, "n_val": 350, "n_test": 350, "every": 8},
+            "model": {"n_layers": 3},
+            "trainer": {"max_epochs": 6},
+        }
+    ),
+    mixers=STATE_SPACES,
+)
 
 # 10,000 pictures show that everything runs; to leave chance, Pathfinder wants the paper preset and a GPU.
 PATHFINDER = Preset(
@@ -138,6 +159,7 @@ QUICK: dict[str, Preset] = {
     "listops": LISTOPS,
     "text": TEXT,
     "retrieval": RETRIEVAL,
+    "spam": MAILS,
     "pathfinder32": PATHFINDER,
     "pathfinder64": _larger(5000, 16),
     "pathx": _larger(2000, 4),
@@ -148,6 +170,7 @@ QUICK: dict[str, Preset] = {
     "sc10-mfcc": COEFFICIENTS,
     "sc35": SPEECH,
     "sc35-8k": SPEECH,
+    "espeak35": WORDS,
     "associative_recall": RECALL,
     "moving_mnist": QUICK_MOVING_MNIST,
     "dmlab": QUICK_VIDEO,

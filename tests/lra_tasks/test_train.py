@@ -20,10 +20,11 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 
 from lra_tasks import cli, plots
+from lra_tasks.config import RunConfig
 from lra_tasks.data.base import Sample
 from lra_tasks.data.pixels import Pixels
 from lra_tasks.errors import RunError
-from lra_tasks.evaluation import evaluate
+from lra_tasks.evaluation import evaluate, restore
 from lra_tasks.module import SequenceModule, learning_rate_factor
 from tests.lra_tasks.running import main, read_metrics, run, tiny
 
@@ -288,3 +289,32 @@ def test_the_learning_rate_rises_linearly_and_ends_at_zero() -> None:
     assert factors[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
     assert factors[10] == 1 and factors[55] == pytest.approx(0.5) and factors[100] == pytest.approx(0, abs=1e-12)
     assert all(later <= earlier for earlier, later in itertools.pairwise(factors[10:]))
+
+
+def test_evaluation_at_half_the_rate(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One in two samples, with every dt doubled, as the model itself computes it; the run's own number is as it was."""
+    config = RunConfig.load(finished / "config.yaml")
+    _, whole = evaluate(finished)
+    _, half = evaluate(finished, rate=2)
+    task, module = restore(config, finished / "checkpoints" / "best.ckpt")
+    limit = config.recipe.trainer.limit_test_batches
+    correct = []
+    with torch.no_grad():
+        for batch, _ in zip(task.test_dataloader(), range(int(limit)), strict=False):
+            logits = module.eval().model(batch["inputs"][:, ::2], rate=2.0)
+            correct += (logits.argmax(-1) == batch["labels"]).tolist()
+    assert half["test/accuracy"] == pytest.approx(sum(correct) / len(correct))
+    assert half["test/loss"] != whole["test/loss"]
+    run(["evaluate", str(finished), "--rate", "2"])
+    assert "test (one in 2 samples) accuracy" in capsys.readouterr().out
+
+
+def test_another_rate_needs_step_sizes_and_a_signal(
+    tmp_path: Path, data_dir: Path, finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for mixer, reason in (("sgconv", "the taps of SGConv are free parameters"), ("gru", "GRU has no step dt")):
+        run(tiny(tmp_path / mixer, data_dir, "--mixer", mixer, "--trainer.max_epochs", "1"))
+        assert main(["evaluate", str(tmp_path / mixer), "--rate", "2"]) == 2
+        assert f"{mixer} on smnist: rate is 2, expected 1: {reason}" in capsys.readouterr().err
+    assert main(["evaluate", str(finished), "--rate", "0"]) == 2
+    assert "--rate is 0, expected 1 or more" in capsys.readouterr().err

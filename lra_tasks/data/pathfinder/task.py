@@ -36,6 +36,7 @@ from longconv._checks import check_choice, check_int
 from lra_tasks.data.base import Sample, Task, TaskInfo, fractions, marks, official_folder
 from lra_tasks.data.cache import ArrayWriter, save_array
 from lra_tasks.data.errors import DataError
+from lra_tasks.data.journal import Journal
 from lra_tasks.data.parallel import in_order, progress_bar
 from lra_tasks.data.pathfinder.draw import draw_chunk
 from lra_tasks.data.pathfinder.official import Entry, find_release, read_entries, read_picture
@@ -138,23 +139,20 @@ class Pathfinder32(Task):
         }
 
     def _generate(self, folder: Path) -> None:
-        labels: list[np.ndarray] = []
         for margin in SETTINGS[self.size].margins:
             paddles(self.size, margin)  # tables that forked processes then share
-        chunks = in_order(partial(draw_chunk, self.size, _CHUNK[self.size], self.data_seed), self.processes)
+        draw = partial(draw_chunk, self.size, _CHUNK[self.size], self.data_seed)
+        arrays: dict[str, Any] = {"images": ((self.size, self.size), np.uint8), "labels": ((), np.uint8)}
         with (
-            ArrayWriter(folder / "images.npy", (self.size, self.size), np.uint8) as images,
-            closing(chunks),
+            Journal(folder, arrays) as journal,
+            closing(in_order(draw, self.processes, journal.chunks)) as chunks,
             progress_bar(f"{self.info.name}: drawing", self.n_samples) as advance,
         ):
-            for pictures, chunk_labels in chunks:
-                left = self.n_samples - images.rows
-                images.append(pictures[:left])
-                labels.append(chunk_labels[:left])
-                advance(len(labels[-1]))
-                if images.rows == self.n_samples:
-                    break
-        save_array(folder / "labels.npy", np.concatenate(labels))
+            advance(journal.rows["labels"])
+            while left := self.n_samples - journal.rows["labels"]:
+                images, labels = next(chunks)
+                journal.append({"images": images[:left], "labels": labels[:left]})
+                advance(min(left, len(labels)))
 
     def _read(self, folder: Path, entries: list[Entry]) -> None:
         """Read the pictures; unusable ones are left out, counted and named. Half of all or more of them is an error."""

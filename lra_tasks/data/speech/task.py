@@ -31,16 +31,16 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from longconv._checks import check_choice
 from lra_tasks.data.base import Sample, TaskInfo, marks
 from lra_tasks.data.cache import ArrayWriter, save_array
 from lra_tasks.data.errors import DataError
-from lra_tasks.data.official import SPLIT_SEED, OfficialTask
+from lra_tasks.data.official import OfficialTask, stratified
 from lra_tasks.data.parallel import progress_bar
 from lra_tasks.data.speech.cepstrum import cepstrum
+from lra_tasks.data.speech.clips import FULL_SCALE, Moments, open_clips
 from lra_tasks.data.speech.official import (
     LISTS,
     RATE,
@@ -58,44 +58,8 @@ THIRTY_FIVE = (
     "seven", "six", "stop", "three", "two", "wow", "zero",
 )  # fmt: skip
 """The words in the order of their labels, which is S4's."""
-SPLITS = ("train", "val", "test")
-_FULL_SCALE = 32768.0
-_LEAST_DEVIATION = 1e-5
-"""Added to deviations, for time steps at which every training clip is silent."""
 _AT_ONCE = 256
 """Clips that are read, transformed and written together."""
-
-
-class Clips(Dataset[Sample]):
-    """Clips of a split, memory-mapped: int16 (n, L) samples or float32 (n, T, 20) coefficients.
-
-    Args:
-        path: the ``.npy`` file.
-        labels: class of every clip.
-        mean: what is taken off, (L, 1) or (1, 20).
-        deviation: what the rest is divided by, of the same shape.
-        every: one in so many samples is taken.
-    """
-
-    def __init__(self, path: Path, labels: np.ndarray, mean: Tensor, deviation: Tensor, every: int = 1) -> None:
-        self.path, self.labels, self.every = path, labels, every
-        self.mean, self.deviation = mean, deviation + _LEAST_DEVIATION
-        self._clips: np.ndarray | None = None
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> Sample:
-        if self._clips is None:
-            self._clips = np.load(self.path, mmap_mode="r")
-        clip = self._clips[index, :: self.every]
-        values = torch.from_numpy(clip.astype(np.float32))
-        if clip.ndim == 1:
-            values = (values / _FULL_SCALE)[:, None]
-        return {"inputs": (values - self.mean) / self.deviation, "label": int(self.labels[index])}
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_clips": None}
 
 
 class SpeechCommands35(OfficialTask):
@@ -166,7 +130,7 @@ class SpeechCommands35(OfficialTask):
         """Write samples or coefficients and labels of every split, and mean and deviation of the training clips."""
         source = find_clips(self.read_from, self.words)
         splits = self.split(source, list_clips(source, self.words))
-        moments = _Moments()
+        moments = Moments()
         with ExitStack() as stack:
             advance = stack.enter_context(
                 progress_bar(f"{self.info.name}: reading", sum(len(clips) for clips in splits.values()))
@@ -186,7 +150,7 @@ class SpeechCommands35(OfficialTask):
                 labels = [self.words.index(clip.split("/")[0]) for clip in clips]
                 save_array(folder / f"{split}_labels.npy", np.array(labels, np.uint8))
         mean, deviation = moments.finish(over_time=self.coefficients)
-        scale = 1.0 if self.coefficients else _FULL_SCALE
+        scale = 1.0 if self.coefficients else FULL_SCALE
         save_array(folder / "moments.npy", np.stack([mean, deviation]) / scale)
 
     def load(self, folder: Path) -> Mapping[str, Dataset[Sample]]:
@@ -197,20 +161,11 @@ class SpeechCommands35(OfficialTask):
             mean, deviation = mean.mean()[None, None], (square - mean.mean().square()).sqrt()[None, None]
         elif not self.coefficients:
             mean, deviation = mean[:: self.every], deviation[:: self.every]
-        return {
-            split: Clips(
-                folder / f"{split}_clips.npy",
-                np.load(folder / f"{split}_labels.npy"),
-                mean.float(),
-                deviation.float(),
-                self.every,
-            )
-            for split in SPLITS
-        }
+        return open_clips(folder, mean, deviation, self.every)
 
     def _read(self, source: Path, clips: Sequence[str]) -> np.ndarray:
         samples = np.stack([read_clip(source / clip) for clip in clips])
-        return cepstrum(torch.from_numpy(samples / np.float32(_FULL_SCALE))).numpy() if self.coefficients else samples
+        return cepstrum(torch.from_numpy(samples / np.float32(FULL_SCALE))).numpy() if self.coefficients else samples
 
 
 class SpeechCommands35Half(SpeechCommands35):
@@ -284,53 +239,3 @@ class SpeechCommands10MFCC(SpeechCommands10):
         official_dir: str | Path | None = None,
     ) -> None:
         super().__init__(data_dir, batch_size, num_workers, seed, official_dir=official_dir)
-
-
-def stratified(labels: np.ndarray) -> dict[str, np.ndarray]:
-    """Numbers of the clips of every split: 70 % rounded down, half of the rest, and what is left, spread over classes.
-
-    >>> labels = np.repeat(np.arange(3), 20)
-    >>> [np.bincount(labels[chosen]).tolist() for chosen in stratified(labels).values()]
-    [[14, 14, 14], [3, 3, 3], [3, 3, 3]]
-    """
-    generator = np.random.default_rng(SPLIT_SEED)
-    shuffled = generator.permutation(len(labels))
-    grouped = shuffled[np.argsort(labels[shuffled], kind="stable")]
-    rest, train = _every(grouped, 7, 10)
-    test, val = _every(rest, 1, 2)
-    return {
-        "train": generator.permutation(train),
-        "val": generator.permutation(val),
-        "test": generator.permutation(test),
-    }
-
-
-def _every(items: np.ndarray, part: int, of: int) -> tuple[np.ndarray, np.ndarray]:
-    """Evenly spread over ``items``, ``part`` of ``of`` taken out: what is left, and what was taken."""
-    steps = np.arange(len(items) + 1) * part // of
-    taken = np.diff(steps) > 0
-    return items[~taken], items[taken]
-
-
-class _Moments:
-    """Mean and deviation over clips, gathered a few clips at a time."""
-
-    def __init__(self) -> None:
-        self.n = 0
-        self.total: Any = 0.0
-        self.square: Any = 0.0
-
-    def add(self, values: np.ndarray) -> None:
-        """Clips (n, L, channels)."""
-        wide = values.astype(np.float64)
-        self.n += len(wide)
-        self.total = self.total + wide.sum(axis=0)
-        self.square = self.square + np.square(wide).sum(axis=0)
-
-    def finish(self, over_time: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and deviation (L, channels) of every time step, or (1, channels) over all of them."""
-        n, total, square = self.n, self.total, self.square
-        if over_time:
-            n, total, square = n * len(total), total.sum(axis=0)[None], square.sum(axis=0)[None]
-        mean = total / n
-        return mean, np.sqrt(np.maximum(square / n - np.square(mean), 0.0))

