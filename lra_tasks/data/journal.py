@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -37,7 +38,7 @@ class Journal:
 
     def __init__(self, folder: Path, arrays: Mapping[str, tuple[tuple[int, ...], DTypeLike]]) -> None:
         self.path = folder / JOURNAL
-        noted = json.loads(self.path.read_text()) if self.path.is_file() else {"chunks": 0, "rows": {}}
+        noted: dict[str, Any] = json.loads(self.path.read_text()) if self.path.is_file() else {"chunks": 0, "rows": {}}
         self.chunks: int = noted["chunks"]
         self._files = {
             name: ArrayWriter(folder / f"{name}.npy", row, dtype, noted["rows"].get(name, 0))

@@ -6,13 +6,16 @@ References:
     Timalsina, Rudra, Ré), arXiv:2206.12037.
     LongConv: Simple Hardware-Efficient Long Convolutions for Sequence Modeling (Fu, Epstein, Nguyen, Thomas, Zhang,
     Dao, Rudra, Ré), arXiv:2302.06646.
+    Sequential CIFAR-10 and ten words: the files configs/experiment/{cifar/s4-cifar,s4-sc}.yaml of
+    github.com/state-spaces/s4 and cifar/long-conv-cifar.yaml of github.com/HazyResearch/safari.
     SGConv: What Makes Convolutional Models Great on Long Sequence Modeling? (Li, Cai, Zhang, Chen, Dey),
     arXiv:2210.09298.
     S5: Simplified State Space Layers for Sequence Modeling (Smith, Warrington, Linderman), arXiv:2208.04933.
 
-What a paper does not give (the epochs of LongConv, the batch size of SGConv) is taken from S4. As in S4's code, the
-step sizes of S4 and S4D learn at the base rate on ListOps, Text and Retrieval and at the filters' elsewhere, and no
-parameter of a filter has weight decay.
+None of these sources gives settings for sequential and permuted MNIST, for Pathfinder at 64, 256 and 512, or of Hyena,
+LSSL and Orchid for any task here: there is no such preset. What a paper does not give (the epochs of LongConv, the
+batch size of SGConv) is taken from S4. As in S4's code, the step sizes of S4 and S4D learn at the base rate on ListOps,
+Text and Retrieval and at the filters' elsewhere, and no parameter of a filter has weight decay.
 """
 
 from __future__ import annotations
@@ -161,6 +164,34 @@ PATHX = Preset(
 
 SPEECH = Preset(_base(16, 40, d_model=128, prenorm=True), _state_spaces(64), only_named=True)
 
+# The authors' file for ten words: S4's first version, causal, with a plateau schedule in place of the cosine.
+TEN_WORDS = Preset(
+    SPEECH.base.override(
+        {
+            "data": {"batch_size": 20},
+            "model": {"dropout": 0.1},
+            "mixer_options": {"bidirectional": False},
+            "optimizer": {"weight_decay": 0.0},
+            "trainer": {"max_epochs": 200},
+        }
+    ),
+    {"s4": {"mixer_options": {"d_state": 64}}},
+    only_named=True,
+)
+
+# The authors' files s4-cifar and long-conv-cifar; S4's has two systems for all features, ours one a feature.
+COLOUR = Preset(
+    IMAGE.base.override({"model": {"tie_dropout": True}}),
+    {
+        "s4": {"mixer_options": {"d_state": 64}},
+        "long_conv": {
+            "mixer_options": {"bidirectional": False, "filter_dropout": 0.2, "threshold": 0.001},
+            "trainer": {"max_epochs": 300},
+        },
+    },
+    only_named=True,
+)
+
 PAPER: dict[str, Preset] = {
     "listops": LISTOPS,
     "text": TEXT,
@@ -168,6 +199,8 @@ PAPER: dict[str, Preset] = {
     "image": IMAGE,
     "pathfinder32": PATHFINDER,
     "pathx": PATHX,
+    "sc10": TEN_WORDS,
     "sc35": SPEECH,
+    "scifar": COLOUR,
     "moving_mnist": PAPER_MOVING_MNIST,
 }

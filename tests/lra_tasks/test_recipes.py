@@ -114,12 +114,16 @@ def test_paper_recipes_hold_the_published_settings() -> None:
         ("pathx", "long_conv", {"optimizer.lr": 0.0005, "mixer_options.l_max": 16384, "data.batch_size": 16}),
         ("pathx", "sgconv", {"mixer_options.decay_min": 1.0, "mixer_options.decay_max": 3.0, "optimizer.lr": 0.004}),
         ("sc35", "s4", {"model.d_model": 128, "optimizer.lr": 0.01, "trainer.max_epochs": 40}),
+        ("scifar", "s4", {"model.d_model": 512, "model.tie_dropout": True, "trainer.max_epochs": 200}),
+        ("scifar", "long_conv", {"mixer_options.threshold": 0.001, "trainer.max_epochs": 300}),
+        ("sc10", "s4", {"data.batch_size": 20, "model.dropout": 0.1, "optimizer.weight_decay": 0.0}),
     ],
 )
 def test_paper_rows(task: str, mixer: str, published: dict[str, Any]) -> None:
     values = flatten(RunConfig(task, mixer, "paper", 0, None, create_recipe(task, mixer, "paper")).to_dict())
     assert {name: values[name] for name in published} == pytest.approx(published)
-    assert values["mixer_options.bidirectional"] is True and values["model.norm"] in ("batch", "layer")
+    causal = (task, mixer) in (("sc10", "s4"), ("scifar", "long_conv"))
+    assert values["mixer_options.bidirectional"] is not causal and values["model.norm"] in ("batch", "layer")
 
 
 def test_differences_name_both_values_and_leave_out_what_may_change() -> None:

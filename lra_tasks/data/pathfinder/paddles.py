@@ -25,6 +25,8 @@ class Paddles:
         radius: R.
         lines: uint8 (360+K, 2R+1, 2R+1), the picture of a paddle around the pixel that it is placed by.
         masks: uint8 likewise, the room that it and its margin take (255: fully).
+        room: (360+K, M, 2), the pixels of a mask that are not 0, around the one it is placed by (some repeated).
+        room_taken: uint8 (360+K, M), the mask there.
         next_pivot: float (360+K, 2), from the pivot of one paddle to that of its successor; see ``move``.
         choices: (360+K, M), the directions 0..K-1 that a successor can take, filled up to the greatest number M.
         turns: float (360+K, M), their weights; 0 where filled up.
@@ -48,6 +50,9 @@ class Paddles:
         stamps = [_draw(settings, margin, self.radius, angle) for angle in pointing]
         self.lines = np.stack([line for line, _ in stamps])
         self.masks = np.stack([mask for _, mask in stamps])
+        self.room = _stack([np.argwhere(mask) - self.radius for mask in self.masks])
+        rows = np.arange(len(self.masks))[:, None]
+        self.room_taken = self.masks[rows, self.room[..., 0] + self.radius, self.room[..., 1] + self.radius]
         self.next_pivot = _step(directions, length + 2 * margin)
         difference = np.abs(directions[:, None] - ends)
         difference = np.minimum(difference, 2 * np.pi - difference)

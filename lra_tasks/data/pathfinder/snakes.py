@@ -107,9 +107,7 @@ class _Board:
         border[rim:-rim, rim:-rim] = 0
         self.inside = inside.ravel()
         self.mask = np.tile(border.ravel(), n)
-        span = np.mgrid[-tables.radius : tables.radius + 1, -tables.radius : tables.radius + 1]
-        self._window = self._flat(span.reshape(2, -1).T)
-        self._stamps = tables.masks.reshape(len(tables.masks), -1)
+        self._paddle_room = self._flat(tables.room)
         self._ends = self._flat(tables.reach)
         self._disc = self._flat(tables.disc)
         self._room = self._flat(tables.seed_room)
@@ -148,10 +146,10 @@ class _Board:
 
     def burn(self, pictures: np.ndarray, placed: np.ndarray) -> None:
         """Take the room of the paddles ``placed`` (n, 3)."""
-        where = self._at(placed[:, 1:])[:, None] + self._window
-        stamps = self._stamps[placed[:, 0]] * self.inside[where]
+        where = self._at(placed[:, 1:])[:, None] + self._paddle_room[placed[:, 0]]
+        taken = self.tables.room_taken[placed[:, 0]] * self.inside[where]
         where += pictures[:, None] * self.area
-        self.mask[where] = np.maximum(self.mask[where], stamps)
+        self.mask[where] = np.maximum(self.mask[where], taken)
 
     def successors(self, pictures: np.ndarray, direction: np.ndarray, pivot: np.ndarray) -> np.ndarray:
         """Cumulated probabilities (n, M) of the next paddle's ``choices``; all zero at a dead end."""
@@ -167,8 +165,8 @@ class _Board:
 
     def fits(self, pictures: np.ndarray, placed: np.ndarray) -> np.ndarray:
         """Whether the paddles ``placed`` (n, 3) have room beside what is taken."""
-        where = (self._at(placed[:, 1:]) + pictures * self.area)[:, None] + self._window
-        return (self.mask[where] + self._stamps[placed[:, 0]].astype(np.int16)).max(axis=1) < _OVERLAP
+        where = (self._at(placed[:, 1:]) + pictures * self.area)[:, None] + self._paddle_room[placed[:, 0]]
+        return (self.mask[where] + self.tables.room_taken[placed[:, 0]].astype(np.int16)).max(axis=1) < _OVERLAP
 
     def _at(self, pixels: np.ndarray) -> np.ndarray:
         return self._flat(pixels + self.pad)
