@@ -36,7 +36,7 @@ MAY_IMPORT = {
     ),
     "longconv._info": ("longconv._native", "longconv.ops"),
     "lra_tasks": ("longconv",),
-    "bench": ("longconv",),
+    "bench": ("longconv", "lra_tasks"),
 }
 """For every layer, lowest first, the layers that it may import besides itself."""
 

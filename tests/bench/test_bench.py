@@ -308,6 +308,7 @@ SMALLEST = [
     "mixers/hyena/prefill",
     "mixers/dss/step",
     "models/s4d/both",
+    "loaders/pathfinder32",
     "scaling-L/2x64x256/both",
     "scaling-B/1x64x4096/both",
     "scaling-H/2x16x4096/both",
