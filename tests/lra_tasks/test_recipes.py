@@ -28,7 +28,7 @@ ROWS = [
     (task, mixer, preset)
     for task in sorted(set(TASKS) - set(VIDEO_TASKS))
     for preset in list_presets(task)
-    for mixer in (PAPER[task].mixers if preset == "paper" else list_mixers(video=False))
+    for mixer in (PAPER[task].mixers if preset == "paper" else (*list_mixers(video=False), "transformer"))
 ]
 
 
