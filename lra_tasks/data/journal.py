@@ -33,7 +33,7 @@ class Journal:
 
     Attributes:
         chunks: how many chunks are written; the next one has this number.
-        rows: how many rows of each file.
+        rows: how many rows of each file these are; an interrupt between two files may leave more.
     """
 
     def __init__(self, folder: Path, arrays: Mapping[str, tuple[tuple[int, ...], DTypeLike]]) -> None:
@@ -44,18 +44,14 @@ class Journal:
             name: ArrayWriter(folder / f"{name}.npy", row, dtype, noted["rows"].get(name, 0))
             for name, (row, dtype) in arrays.items()
         }
+        self.rows = {name: file.rows for name, file in self._files.items()}
         self._noted = time.monotonic()
-
-    @property
-    def rows(self) -> dict[str, int]:
-        """How many rows each file has."""
-        return {name: file.rows for name, file in self._files.items()}
 
     def append(self, rows: Mapping[str, np.ndarray]) -> None:
         """Add one chunk: rows of some or all of the files."""
         for name, added in rows.items():
             self._files[name].append(added)
-        self.chunks += 1
+        self.chunks, self.rows = self.chunks + 1, {name: file.rows for name, file in self._files.items()}
         if time.monotonic() - self._noted > _EVERY:
             self._note()
 

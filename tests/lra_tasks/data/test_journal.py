@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import signal
 import time
 from functools import partial
@@ -12,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lra_tasks.data import create_task
-from lra_tasks.data.cache import JOURNAL, ensure, find_fault
+from lra_tasks.data import DataError, create_task
+from lra_tasks.data.cache import JOURNAL, ArrayWriter, ensure, find_fault
 from lra_tasks.data.journal import Journal
 from tests.lra_tasks.data.test_cache import leftovers, start
 
@@ -59,6 +60,24 @@ def test_an_interrupted_build_goes_on(tmp_path: Path, stop: int) -> None:
     assert not folder.exists()
     ensure(folder, {"seed": 0}, partial(build, log=log))
     assert log.read_text().split() == [str(number) for number in range(CHUNKS)]
+    check(folder)
+
+
+def test_an_interrupt_between_two_files_is_no_half_chunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+
+    def interrupted(self: ArrayWriter, rows: np.ndarray) -> None:
+        calls.append(1)
+        if len(calls) == 6:
+            raise KeyboardInterrupt
+        append(self, rows)
+
+    append, folder = ArrayWriter.append, tmp_path / "task" / "key"
+    monkeypatch.setattr(ArrayWriter, "append", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        ensure(folder, {"seed": 0}, build)
+    ensure(folder, {"seed": 0}, build)
+    assert len(calls) == 6 + 2 * (CHUNKS - 2)
     check(folder)
 
 
@@ -123,3 +142,26 @@ def test_pathfinder_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert drawn == [1, 2, 3, 4, 5]
     for name in ("images", "labels"):
         assert (task.folder / f"{name}.npy").read_bytes() == (whole.folder / f"{name}.npy").read_bytes()
+
+
+def fill_the_disk(folder: Path) -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+    try:
+        ensure(folder, {"seed": 0}, fill)
+    except DataError as error:
+        folder.with_name("error").write_text(str(error))
+
+
+def fill(folder: Path) -> None:
+    with Journal(folder, ARRAYS) as journal:
+        for number in range(1000):
+            journal.append(chunk(number))
+
+
+def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
+    """A file that outgrows the process's limit fails in the write call, as one on a full disk does."""
+    process = start(fill_the_disk, tmp_path / "key")
+    process.join(timeout=60)
+    assert process.exitcode == 0
+    assert (tmp_path / "error").read_text().startswith(f"no space left while preparing {tmp_path / 'key'}")
+    assert leftovers(tmp_path / "key") == ["error"]
