@@ -47,10 +47,10 @@ def build(config: RunConfig) -> tuple[Task, TrainingModule]:
 def _build_video(task: VideoTask, config: RunConfig) -> VideoModule:
     """The module of a video predictor."""
     settings: dict[str, Any] = asdict(config.recipe.model)
-    loss, feedback = settings.pop("loss"), settings.pop("feedback")
+    training = {name: settings.pop(name) for name in ("loss", "feedback", "feedback_from")}
     options = dict(config.recipe.mixer_options)
     model = VideoPredictor(task.channels, mixer=config.mixer, mixer_options=options, **settings)
-    return VideoModule(model, config.recipe.optimizer, loss=loss, feedback=feedback, task=task, seed=config.seed)
+    return VideoModule(model, config.recipe.optimizer, **training, task=task, seed=config.seed)
 
 
 def _build_model(task: Task, config: RunConfig) -> nn.Module:

@@ -39,6 +39,7 @@ class VideoModule(TrainingModule):
         optimizer: settings of the optimiser and its schedule.
         loss: the error that training minimises, see :meth:`~longconv.models.VideoPredictor.loss`.
         feedback: passes that feed predictions back, see there.
+        feedback_from: share of the training's steps that have none before; scores have them always.
         task: whose context and horizons count.
         seed: seed of the run.
     """
@@ -52,11 +53,13 @@ class VideoModule(TrainingModule):
         *,
         loss: str,
         feedback: int,
+        feedback_from: float,
         task: VideoTask,
         seed: int,
     ) -> None:
         super().__init__(model, optimizer, seed=seed)
-        self.loss, self.feedback, self.context, self.horizons = loss, feedback, task.context, task.horizons
+        self.loss, self.feedback, self.feedback_from = loss, feedback, feedback_from
+        self.context, self.horizons = task.context, task.horizons
         self.scores = nn.ModuleDict(
             {
                 f"{stage}_{guess}_{name}_{horizon}": metric
@@ -92,12 +95,18 @@ class VideoModule(TrainingModule):
         self._score(batch, "test")
 
     def _loss(self, batch: Batch, stage: Literal["train", "val", "test"]) -> Tensor:
-        loss = self.model.loss(batch["inputs"], self.loss, feedback=self.feedback)
+        feedback = self._passes() if stage == "train" else self.feedback
+        loss = self.model.loss(batch["inputs"], self.loss, feedback=feedback)
         self.refuse_infinite(loss, stage)
         self.log(f"{stage}/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch["inputs"]), sync_dist=True)
         if stage == "train":
             self.log("train/loss_step", loss, on_step=True, on_epoch=False)
         return loss
+
+    def _passes(self) -> int:
+        """Passes of feedback at this step of the training."""
+        begun = self.global_step >= self.feedback_from * self.trainer.estimated_stepping_batches
+        return self.feedback if begun else 0
 
     def _score(self, batch: Batch, stage: Literal["val", "test"]) -> None:
         frames = batch["inputs"]

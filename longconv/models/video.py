@@ -68,43 +68,50 @@ class PixelMixer(nn.Module):
 
 
 class FrameEncoder(nn.Sequential):
-    """Frames (F, C, H, W) -> latent frames (F, D, H / 2^n, W / 2^n), n halvings with ``depths`` features each.
+    """Frames (F, C, H, W) -> latent frames (F, D, H / (p 2^n), W / (p 2^n)): patches, then n halvings.
 
     Args:
         channels: C.
         depths: features after every halving, n of them.
         d_model: D.
+        patch: p; the p x p pixels of a patch come in as features of one place.
     """
 
-    def __init__(self, channels: int, depths: Sequence[int], d_model: int) -> None:
-        parts: list[nn.Module] = []
+    def __init__(self, channels: int, depths: Sequence[int], d_model: int, patch: int = 1) -> None:
+        parts: list[nn.Module] = [nn.PixelUnshuffle(patch)] if patch > 1 else []
+        features = channels * patch**2
         for depth in depths:
-            conv = nn.Conv2d(channels, depth, 4, stride=2, padding=1)
+            conv = nn.Conv2d(features, depth, 4, stride=2, padding=1)
             parts += [conv, FrameNorm(group_count(depth, None), depth), nn.GELU("tanh")]
-            channels = depth
-        super().__init__(*parts, nn.Conv2d(channels, d_model, 3, padding=1))
+            features = depth
+        super().__init__(*parts, nn.Conv2d(features, d_model, 3, padding=1))
 
 
 class FrameDecoder(nn.Sequential):
-    """The way back: latent frames (F, D, h, w) -> logits of frames (F, C, 2^n h, 2^n w).
+    """The way back: latent frames (F, D, h, w) -> logits of frames (F, C, p 2^n h, p 2^n w).
 
     Args:
         channels: C.
         depths: features of the encoder's halvings.
         d_model: D.
         bias: what the logits start from.
+        patch: p.
     """
 
-    def __init__(self, channels: int, depths: Sequence[int], d_model: int, bias: float = 0.0) -> None:
+    def __init__(self, channels: int, depths: Sequence[int], d_model: int, bias: float = 0.0, patch: int = 1) -> None:
         parts: list[nn.Module] = []
-        for depth, after in zip(reversed(depths), [*reversed(depths[:-1]), channels], strict=True):
+        pixels = channels * patch**2
+        outward = [*reversed(depths), pixels][1:]
+        for depth, after in zip(reversed(depths), outward, strict=True):
             parts += [nn.Conv2d(d_model, depth, 3, padding=1), FrameNorm(group_count(depth, None), depth)]
             parts += [nn.GELU("tanh"), nn.ConvTranspose2d(depth, after, 4, stride=2, padding=1)]
             d_model = after
-        super().__init__(*parts)
-        last = self[-1].bias
+        if not depths:
+            parts.append(nn.Conv2d(d_model, pixels, 3, padding=1))
+        last = parts[-1].bias
         assert isinstance(last, Tensor)
         nn.init.constant_(last, bias)
+        super().__init__(*parts, *([nn.PixelShuffle(patch)] if patch > 1 else []))
 
 
 class VideoPredictor(HubModel):
@@ -126,6 +133,8 @@ class VideoPredictor(HubModel):
         mixer: ``"conv_s5"``, or to compare with it ``"conv_lstm"`` or ``"frame_attention"``.
         mixer_options: options of the mixers.
         depths: features of the encoder's halvings; n of them make latent frames of H / 2^n x W / 2^n.
+        patch: p; where it is not 1 the p x p pixels of a patch are the features of one place before the first halving:
+            latent frames are smaller by p again, at the cost of one convolution; ``depths`` may then be empty.
         norm: ``"layer"`` or ``"rms"``, over the features of a pixel.
         prenorm: whether the norm comes before its mixer or (published) after the sum.
         dropout: probability of the dropout on each branch.
@@ -155,6 +164,7 @@ class VideoPredictor(HubModel):
         mixer: str = "conv_s5",
         mixer_options: Mapping[str, Any] | None = None,
         depths: Sequence[int] = (16, 32),
+        patch: int = 1,
         norm: str = "layer",
         prenorm: bool = False,
         dropout: float = 0.0,
@@ -170,6 +180,7 @@ class VideoPredictor(HubModel):
             "mixer": mixer,
             "mixer_options": options,
             "depths": list(depths),
+            "patch": patch,
             "norm": norm,
             "prenorm": prenorm,
             "dropout": dropout,
@@ -177,13 +188,13 @@ class VideoPredictor(HubModel):
             "mean": mean,
         }
         self.channels, self.d_model = check_int("channels", channels), check_int("d_model", d_model)
-        if not depths:
-            raise ValueError("depths is empty, expected the features of one halving at least")
-        self.halvings = len([check_int("depths", depth) for depth in depths])
+        if check_int("patch", patch) == 1 and not depths:
+            raise ValueError("depths is empty, expected the features of one halving at least, or a patch above 1")
+        self.shrinkage = patch * 2 ** len([check_int("depths", depth) for depth in depths])
         kind = VIDEO_MIXERS[check_choice("mixer", mixer, list(VIDEO_MIXERS))]
         check_options(f"mixer {mixer!r}", options, list(_parameters(kind)))
         check_choice("norm", norm, ("layer", "rms"))
-        self.encoder = FrameEncoder(channels, depths, d_model)
+        self.encoder = FrameEncoder(channels, depths, d_model, patch)
         self.quantizer = None if codebook is None else VectorQuantizer(codebook, d_model)
         self.layers = nn.ModuleList(
             Block(
@@ -199,7 +210,7 @@ class VideoPredictor(HubModel):
             )
             for _ in range(check_int("n_layers", n_layers))
         )
-        self.decoder = FrameDecoder(channels, depths, d_model, _logit(mean))
+        self.decoder = FrameDecoder(channels, depths, d_model, _logit(mean), patch)
 
     # --- whole videos -------------------------------------------------------------------------------------------------
 
@@ -207,7 +218,7 @@ class VideoPredictor(HubModel):
         """The predictions after every frame.
 
         Args:
-            frames: (B, T, C, H, W) in [0, 1], H and W multiples of 2^n.
+            frames: (B, T, C, H, W) in [0, 1], H and W multiples of p 2^n.
 
         Returns:
             (B, T, C, H, W) in (0, 1): at place t the prediction of frame t + 1.
@@ -357,9 +368,11 @@ class VideoPredictor(HubModel):
         expected = [None] * (frames.ndim - 3) + [self.channels, None, None]
         symbols = "(B, T, C, H, W)" if frames.ndim == 5 else "(B, C, H, W)"
         check_shape(name, frames, expected, symbols)
-        least, (height, width) = 2**self.halvings, frames.shape[-2:]
+        least, (height, width) = self.shrinkage, frames.shape[-2:]
         if height % least or width % least or not height or not width:
-            raise ValueError(f"{name} has frames of {height} x {width}, expected multiples of {least} (2^len(depths))")
+            raise ValueError(
+                f"{name} has frames of {height} x {width}, expected multiples of {least} (patch 2^len(depths))"
+            )
 
 
 def _logit(mean: float) -> float:

@@ -21,6 +21,7 @@ import importlib
 import json
 import zipfile
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -67,15 +68,13 @@ def _read_mp4(path: Path, most: int) -> np.ndarray:
     try:
         av: Any = importlib.import_module("av")
     except ImportError as error:
-        raise DataError(f"{path} is read by PyAV, which is missing: `pip install av`") from error
+        raise DataError(f"{path} is read by PyAV, which is missing: `pip install longconv[video]`") from error
     try:
         with av.open(str(path)) as container:
-            shots = []
-            for frame in container.decode(video=0):
-                shots.append(frame.to_ndarray(format="rgb24"))
-                if len(shots) == most:
-                    break
-    except (OSError, ValueError, IndexError) as error:
+            if not container.streams.video:
+                raise DataError(f"{path} holds no video")
+            shots = [frame.to_ndarray(format="rgb24") for frame in islice(container.decode(video=0), most)]
+    except (OSError, ValueError, av.FFmpegError) as error:
         raise DataError(f"{path} is damaged: {error}") from error
     return np.stack(shots) if shots else np.empty((0, 1, 1, 3), np.uint8)
 

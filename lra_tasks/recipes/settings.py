@@ -52,10 +52,12 @@ class VideoSettings:
         prenorm: normalise the input of a layer instead of its output.
         dropout: probability of dropping a feature of a pixel.
         depths: features after each halving of the frame by the encoder.
+        patch: pixels a side of the patches that are the encoder's input; 1 for single pixels.
         codebook: number of words that latent pixels are made of; null leaves them continuous.
         mean: gray level that predictions start from, best the mean of the data.
         loss: error that training minimises, mse, l1, their mean mse_l1, or bce for gray levels as probabilities.
         feedback: passes in which predictions become inputs of the training, as in a rollout; 0 is teacher forcing.
+        feedback_from: share of the training, in [0, 1], that is teacher forced before.
     """
 
     d_model: int = 32
@@ -64,14 +66,17 @@ class VideoSettings:
     prenorm: bool = False
     dropout: float = 0.0
     depths: tuple[int, ...] = (16, 32)
+    patch: int = 1
     codebook: int | None = None
     mean: float = 0.5
     loss: Literal["mse", "l1", "mse_l1", "bce"] = "bce"
     feedback: int = 0
+    feedback_from: float = 0.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "depths", tuple(self.depths))
         check_int("model.feedback", self.feedback, least=0)
+        check_real("model.feedback_from", self.feedback_from, least=0.0, most=1.0)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from longconv.models import VideoPredictor
 from lra_tasks.cli import main
 from lra_tasks.evaluation import restore
 from lra_tasks.results import RunFolder, read_config, read_run
@@ -32,7 +33,6 @@ def tiny(run_dir: Path, data_dir: Path, *extra: str, mixer: str = "conv_s5") -> 
         "--data.horizons": "[1,3]",
         "--model.d_model": 8,
         "--model.n_layers": 1,
-        "--model.depths": "[4,4,8]",
         "--trainer.max_epochs": 2,
         "--trainer.accelerator": "cpu",
     }
@@ -120,6 +120,21 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(tmp_path: Path, data_dir: 
     assert read_metrics(tmp_path / "run").keys() == read_metrics(finished).keys()
 
 
+def test_predictions_are_fed_back_in_the_last_share_of_the_training(
+    tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes: list[int] = []
+    loss = VideoPredictor.loss
+
+    def recorded(self: VideoPredictor, frames: torch.Tensor, kind: str, *, feedback: int) -> torch.Tensor:
+        passes.extend([feedback] * self.training)
+        return loss(self, frames, kind, feedback=feedback)
+
+    monkeypatch.setattr(VideoPredictor, "loss", recorded)
+    run(tiny(tmp_path / "run", data_dir, "--model.feedback", "3", "--model.feedback_from", "0.75"))
+    assert passes == [0, 0, 0, 3]
+
+
 @pytest.mark.parametrize("mixer", ["conv_lstm", "frame_attention"])
 def test_the_mixers_to_compare_with_train_too(mixer: str, tmp_path: Path, data_dir: Path) -> None:
     words = ["--trainer.max_epochs", "1", "--model.codebook", "7", "--model.loss", "mse_l1"]
@@ -136,6 +151,7 @@ def test_the_mixers_to_compare_with_train_too(mixer: str, tmp_path: Path, data_d
         (["train", "moving_mnist", "--data.horizons", "[5,2]"], "horizons is [5, 2]"),
         (["train", "moving_mnist", "--preset", "paper", "--mixer", "conv_lstm"], "'conv_lstm'"),
         (["train", "moving_mnist", "--mixer_options.d_state", "7"], "d_state is 7"),
+        (["train", "moving_mnist", "--model.feedback_from", "1.5"], "model.feedback_from is 1.5"),
     ],
 )
 def test_wrong_requests_are_refused(

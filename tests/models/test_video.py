@@ -40,7 +40,11 @@ def test_every_video_mixer_is_tested() -> None:
 
 
 @every_mixer
-@pytest.mark.parametrize("options", [{}, {"prenorm": True, "norm": "rms"}, {"codebook": 5}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"prenorm": True, "norm": "rms"}, {"codebook": 5}, {"patch": 4, "depths": ()}, {"patch": 2, "depths": (6,)}],
+    ids=str,
+)
 def test_steps_and_chunks_are_forward(mixer: str, options: dict[str, Any]) -> None:
     model, x = predictor(mixer, **options).eval(), video()
     want = model(x)
@@ -71,6 +75,19 @@ def test_a_prediction_depends_on_the_past_alone() -> None:
     (gradient,) = torch.autograd.grad(model(x)[:, 4].sum(), x)
     size = gradient.abs().amax((0, 2, 3, 4))
     assert (size[:5] > 0).all() and (size[5:] == 0).all()
+
+
+@pytest.mark.parametrize("patch", [2, 8])
+def test_a_patch_is_read_and_written_at_its_place(patch: int) -> None:
+    """With convolutions that hand on what they get, the decoder undoes the encoder."""
+    model, x = predictor(patch=patch, depths=(), d_model=2 * patch**2, mixer_options={"d_state": 4}), video()[0]
+    for conv in (model.encoder[1], model.decoder[0]):
+        assert isinstance(conv, torch.nn.Conv2d) and conv.bias is not None
+        torch.nn.init.dirac_(conv.weight)
+        torch.nn.init.zeros_(conv.bias)
+    latent = model.encoder(x)
+    assert latent.shape == (9, 2 * patch**2, 16 // patch, 16 // patch)
+    assert torch.equal(model.decoder(latent), x)
 
 
 def test_predictions_start_from_the_mean_of_the_data() -> None:
@@ -185,6 +202,8 @@ def test_words_are_the_nearest_ones() -> None:
         ({"mixer_options": {"d_stat": 8}}, TypeError, "mixer 'conv_s5' has no option 'd_stat'; did you mean 'd_state'"),
         ({"depths": ()}, ValueError, "depths is empty"),
         ({"depths": (4, 0)}, ValueError, "depths is 0"),
+        ({"patch": 0}, ValueError, "patch is 0"),
+        ({"patch": 2.0}, TypeError, "patch is 2.0"),
         ({"norm": "batch"}, ValueError, "norm is 'batch'"),
         ({"n_layers": 0}, ValueError, "n_layers is 0"),
         ({"codebook": 0}, ValueError, "n_codes is 0"),
@@ -210,6 +229,8 @@ def test_bad_frames() -> None:
         for call in (model, model.prefill, model.loss):
             with pytest.raises(ValueError, match=message):
                 call(bad)
+    with pytest.raises(ValueError, match=r"frames of 16 x 16, expected multiples of 24 \(patch 2\^len"):
+        predictor(patch=3, depths=(4, 4, 8))(x)
     with pytest.raises(ValueError, match="expected at least one frame"):
         model.rollout(x[:, :0], 3)
     with pytest.raises(ValueError, match="n_frames is -1"):

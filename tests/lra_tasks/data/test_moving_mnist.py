@@ -12,6 +12,7 @@ import torch
 
 from lra_tasks.data import DataError, VideoTask, create_task
 from lra_tasks.data.moving_mnist import DIGIT, SIZE, STEP, BouncingDigits, draw, trajectories
+from lra_tasks.data.official_video import read_video
 
 
 @pytest.fixture(scope="module")
@@ -180,5 +181,29 @@ def test_films_need_their_reader(name: str, tmp_path: Path, monkeypatch: pytest.
     task.prepare_data()
     assert task.sizes == (1, 1, 2)
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(DataError, match=r"0\.mp4 is read by PyAV, which is missing: `pip install av`"):
+    with pytest.raises(DataError, match=r"0\.mp4 is read by PyAV, which is missing: `pip install longconv\[video\]`"):
         task.dataset("test")[0]
+
+
+def film(path: Path, frames: int = 12) -> None:
+    """An MP4 whose t-th frame is of the gray level 20 t."""
+    av = pytest.importorskip("av")
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width = stream.height = 32
+        shots = (av.VideoFrame.from_ndarray(np.full((32, 32, 3), 20 * t, np.uint8)) for t in range(frames))
+        for shot in (*shots, None):
+            container.mux(stream.encode(shot))
+
+
+def test_films_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "0.mp4"
+    film(path)
+    video = read_video(path, 5, 3)
+    assert video.shape == (5, 32, 32, 3)
+    assert np.abs(video.mean((1, 2, 3)) - 20 * np.arange(3, 8)).max() < 4
+    with pytest.raises(DataError, match=r"0\.mp4 has 12 frames, but 13 are asked for"):
+        read_video(path, 13)
+    path.write_bytes(path.read_bytes()[:300])
+    with pytest.raises(DataError, match=r"0\.mp4 is damaged"):
+        read_video(path, 5)
