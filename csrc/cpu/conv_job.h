@@ -14,6 +14,7 @@ namespace longconv {
 namespace LONGCONV_ISA {
 
 constexpr int64_t kWorthAThread = 1 << 14;  // numbers that are transformed
+constexpr int64_t kShares = 16;             // of a worker, which takes one after the other: threads may start late
 
 inline int64_t least(int64_t a, int64_t b) {
     return a < b ? a : b;
@@ -73,12 +74,21 @@ struct ConvJob {
     int64_t samples = p.per_sample ? 1 : p.batch;
     int64_t parts = p.backward || filters >= p.threads ? 1 : least(samples, p.threads);  // of a filter's samples
     int64_t worth = (filters * samples * cost + kWorthAThread - 1) / kWorthAThread;
-    int64_t workers = least(least(p.threads, filters* parts), least(worth, p.threads));
+    int64_t units = filters * parts;
+    int64_t workers = least(least(p.threads, units), least(worth, p.threads));
+    int64_t share = workers > 1 ? (units + workers * kShares - 1) / (workers * kShares) : units;
+    int64_t taken = 0;  // units
 
-    void run(int64_t worker) const {
+    void run(int64_t worker) {
         const auto w = make(static_cast<T*>(p.work) + worker * numbers);
-        const int64_t units = filters * parts;
-        for (int64_t unit = worker * units / workers; unit < (worker + 1) * units / workers; ++unit) {
+        for (int64_t unit; (unit = __atomic_fetch_add(&taken, share, __ATOMIC_RELAXED)) < units;)
+            run(w, unit, least(unit + share, units));
+        finish_streams();
+    }
+
+    template <typename Worker>
+    void run(const Worker& w, int64_t unit, int64_t end) const {
+        for (; unit < end; ++unit) {
             const int64_t filter = unit / parts, part = unit % parts;
             const int64_t begin = p.per_sample ? filter / p.channels : 0;
             const int64_t first = begin + part * samples / parts, last = begin + (part + 1) * samples / parts;
@@ -90,7 +100,7 @@ struct ConvJob {
     }
 
     static void task(int64_t begin, int64_t end, void* context) {
-        for (int64_t worker = begin; worker < end; ++worker) static_cast<const ConvJob*>(context)->run(worker);
+        for (int64_t worker = begin; worker < end; ++worker) static_cast<ConvJob*>(context)->run(worker);
     }
 };
 

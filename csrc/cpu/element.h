@@ -130,15 +130,18 @@ struct Reader {
     }
 };
 
-// Numbers for row[0 .. valid), a vector at a time; those beyond are dropped.
+// Numbers for row[0 .. valid), a vector at a time; those beyond are dropped. `past`: past the caches if possible.
 template <typename S, typename T, int N>
 struct Writer {
     S* row;
     int64_t valid;
+    bool streams;
     mutable S edge[2 * N];
 
-    Writer(S* data, int64_t count) : row(data), valid(count) {}
+    Writer(S* data, int64_t count, bool past = false)
+        : row(data), valid(count), streams(past && sizeof(S) == sizeof(T) && is_aligned(data, sizeof(Vector<T, N>))) {}
     inline void operator()(int64_t n, const Vector<T, N>& value) const {
+        if (streams && n + N <= valid) return stream(row + n, value);
         Element<S, T, N>::store(n + N <= valid ? row + n : edge + (n < valid ? 0 : N), value);
     }
     // What did not fill a vector, and zeros up to length.

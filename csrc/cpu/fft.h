@@ -186,19 +186,23 @@ struct Fft {
 
     // Buffers that come with their level 0 done: those of `falling` go down to the leaves, where at_leaf(leaf, offset)
     // is called, and those of `rising` come up again; NULL for none.
+    struct Buffers {
+        T* falling[3];
+        T* rising[3];
+    };
+
     template <typename F>
-    void walk(T* const falling[2], T* const rising[2], const F& at_leaf, int level = 0, int64_t block = 0,
-              int64_t offset = 0) const {
+    void walk(const Buffers& buffers, const F& at_leaf, int level = 0, int64_t block = 0, int64_t offset = 0) const {
         if (level == plan.levels) return at_leaf(block, offset);
         if (level > 0)
-            for (int i = 0; i < 2; ++i)
-                if (falling[i]) descend(level, block, falling[i] + offset);
+            for (T* buffer : buffers.falling)
+                if (buffer) descend(level, block, buffer + offset);
         for (int j = 0; j < plan.radix[level]; ++j)
-            walk(falling, rising, at_leaf, level + 1, plan.radix[level] * block + j,
+            walk(buffers, at_leaf, level + 1, plan.radix[level] * block + j,
                  offset + j * plan.columns[level] * kComplex);
         if (level > 0)
-            for (int i = 0; i < 2; ++i)
-                if (rising[i]) ascend(level, block, rising[i] + offset);
+            for (T* buffer : buffers.rising)
+                if (buffer) ascend(level, block, buffer + offset);
     }
 };
 

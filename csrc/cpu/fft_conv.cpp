@@ -1,19 +1,23 @@
 // The FFT convolution: every row by one complex transform of its own length, see fft_worker.h and fft.h.
 
-#include "conv_job.h"
 #include "direct_conv.h"
-#include "fft_worker.h"
+#include "fft_plan.h"
+#include "kernels.h"
 
 namespace longconv {
 namespace LONGCONV_ISA {
+
+// In fft_rows_*.cpp: all rows in vectors of W, the width of the plan.
+template <typename T, int W>
+int32_t fft_rows(const LongconvFftConv& p, const Plan<T>& plan, int64_t* memory);
+
 namespace {
 
 template <typename T, int W = kMostLanes<T>>
 int32_t run(const LongconvFftConv& p, const Plan<T>& plan, int64_t* memory) {
     if constexpr (W > kLeastLanes<T>)
         if (plan.width < W) return run<T, W / 2>(p, plan, memory);
-    const auto make = [&](T* work) { return Worker<T, W>{p, plan, work}; };
-    return run_conv<T>(p, Worker<T, W>::numbers(plan, p.backward), plan.size, make, memory);
+    return fft_rows<T, W>(p, plan, memory);
 }
 
 template <typename T>

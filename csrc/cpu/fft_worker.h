@@ -1,8 +1,8 @@
 // A worker of csrc/cpu/fft_conv.cpp: filter after filter, and the samples of each, row by row.
 //
 // The filter's spectrum S (with skip, the reversed filter as -i k[m - 1] at X^(size - m), for X^-m = -i X^(size - m))
-// stays in the worker's memory while all the samples pass. At the points 1 / X is the conjugate of X, so the gradients
-// are, with U and G the values of the gated input and of the cotangent,
+// is finished leaf by leaf as the first sample passes, and stays in the worker's memory for the others. At the points 1
+// / X is the conjugate of X, so the gradients are, with U and G the values of the gated input and of the cotangent,
 //
 //     dx = inverse(G conj(S)),    dk = Re inverse(sum_b conj(U) G),    dk_reverse[m - 1] = -Im of the same at size - m.
 //
@@ -41,7 +41,8 @@ struct Ahead {
         }
     }
 };
-constexpr int64_t kAhead = 1 << 14;  // numbers: longer rows would drive this one out of the cache
+constexpr int64_t kAhead = 1 << 14;     // numbers: longer rows would drive this one out of the cache
+constexpr int64_t kStreamed = 1 << 20;  // numbers: rows that are better written past the caches
 
 template <typename T, int W>
 struct Worker {
@@ -58,7 +59,7 @@ struct Worker {
     T* line = work + pitch;    // circular mode and reversed filters: real parts, then imaginary parts
     T* values = line + pitch;  // backward alone: U
     T* sums = values + pitch;  // and sum_b conj(U) G
-    bool folded = p.circular && !plan.own_ring;
+    bool folded = p.circular && !plan.own_ring, streamed = p.length >= kStreamed;
 
     static int64_t numbers(const Plan<T>& plan, bool backward) { return (backward ? 5 : 3) * (2 * plan.size + kGap); }
 
@@ -103,10 +104,10 @@ struct Worker {
 
     // ---- the filter
 
+    // Its level 0, in `spectrum`.
     void transform_filter(int64_t owner, int64_t channel) const {
         const T* k = taps_of<T, W>(p, p.k, owner, channel, p.taps, work);
         const T* reverse = taps_of<T, W>(p, p.k_reverse, owner, channel, p.reverse_taps, work + plan.size);
-        const T* skip = row<T>(p.skip, 0, channel);
         if (reverse) {
             __builtin_memset(line, 0, 2 * plan.size * sizeof(T));
             __builtin_memcpy(line, k, p.taps * sizeof(T));
@@ -115,14 +116,16 @@ struct Worker {
         } else {
             fft.descend_real(spectrum, Reader<T, T, W>(k, p.taps));
         }
+    }
+
+    // Its values at the points of a leaf, by which inverses are divided.
+    LONGCONV_INLINE void finish_filter(int64_t channel, int64_t leaf, int64_t offset) const {
+        const T* skip = row<T>(p.skip, 0, channel);
         const T scale = T(1) / static_cast<T>(plan.size), all = skip ? *skip : T(0);
-        T *const falling[2] = {spectrum, nullptr}, *const rising[2] = {};
-        fft.walk(falling, rising, [&](int64_t leaf, int64_t offset) {
-            C x[W];
-            fft.evaluate(x, spectrum + offset, leaf);
-            unroll<W>([&](auto i) __attribute__((always_inline)) {
-                C{(x[i].re + all) * scale, x[i].im * scale}.store(spectrum + offset + i * F::kComplex);
-            });
+        C x[W];
+        fft.evaluate(x, spectrum + offset, leaf);
+        unroll<W>([&](auto i) __attribute__((always_inline)) {
+            C{(x[i].re + all) * scale, x[i].im * scale}.store(spectrum + offset + i * F::kComplex);
         });
     }
 
@@ -166,7 +169,7 @@ struct Worker {
         const int64_t count = valid(b);
         with_storage([&](auto s) {
             using S = decltype(s);
-            const Writer<S, T, W> out(row<S>(to, b, h), count);
+            const Writer<S, T, W> out(row<S>(to, b, h), count, streamed);
             if (gate.data) {
                 const Reader<S, T, W> g(row<S>(gate, b, h), count);
                 last_pass([&](int64_t n, const V& x) __attribute__((always_inline)) { out(n, x * g(n)); }, from, count,
@@ -183,7 +186,8 @@ struct Worker {
         const int64_t count = valid(b);
         with_storage([&](auto s) {
             using S = decltype(s);
-            const Writer<S, T, W> du(row<S>(p.du, b, h), count), dpre(row<S>(p.dpre_gate, b, h), count);
+            const Writer<S, T, W> du(row<S>(p.du, b, h), count, streamed),
+                dpre(row<S>(p.dpre_gate, b, h), count, streamed);
             const Reader<S, T, W> u(row<S>(p.u, b, h), count), pre(row<S>(p.pre_gate, b, h), count);
             fft.ascend_real(
                 [&](int64_t n, const V& dx) __attribute__((always_inline)) {
@@ -195,10 +199,11 @@ struct Worker {
         });
     }
 
-    void convolve(int64_t b, int64_t h, const Ahead& ahead) const {
+    // `first`: the filter's spectrum is not there yet.
+    void convolve(int64_t b, int64_t h, bool first, const Ahead& ahead) const {
         transform_row(work, p.u, p.pre_gate, b, h);
-        T *const falling[2] = {work, nullptr}, *const rising[2] = {work, nullptr};
-        fft.walk(falling, rising, [&](int64_t leaf, int64_t offset) {
+        fft.walk({{work, first ? spectrum : nullptr}, {work}}, [&](int64_t leaf, int64_t offset) {
+            if (first) finish_filter(h, leaf, offset);
             C x[W];
             ahead.fetch(offset / 2, W * W / 2);
             fft.evaluate(x, work + offset, leaf);
@@ -216,21 +221,29 @@ struct Worker {
         });
     }
 
-    // values: U, down, and with want_y up again as y; work: G, down, and with want_x up again as dx; with want_taps
-    // sums += conj(U) G.
-    void correlate(bool want_x, bool want_taps, bool want_y, const Ahead& ahead) const {
-        const bool need_u = want_taps || want_y, need_g = want_x || want_taps;
-        T* const falling[2] = {need_g ? work : nullptr, need_u ? values : nullptr};
-        T* const rising[2] = {want_x ? work : nullptr, want_y ? values : nullptr};
-        fft.walk(falling, rising, [&](int64_t leaf, int64_t offset) {
+    // What a call wants, and whether a sample is the first or the last of its filter.
+    struct Wanted {
+        bool x, taps, y, first, last;
+    };
+
+    // values: U, down, and with want.y up again as y; work: G, down, and with want.x up again as dx; with want.taps
+    // sums += conj(U) G, which come up after the last sample.
+    void correlate(int64_t h, const Wanted& want, const Ahead& ahead) const {
+        const bool need_u = want.taps || want.y, need_g = want.x || want.taps;
+        const bool new_filter = want.first && (want.x || want.y), finish_taps = want.taps && want.last;
+        const typename F::Buffers buffers = {
+            {need_g ? work : nullptr, need_u ? values : nullptr, new_filter ? spectrum : nullptr},
+            {want.x ? work : nullptr, want.y ? values : nullptr, finish_taps ? sums : nullptr}};
+        fft.walk(buffers, [&](int64_t leaf, int64_t offset) {
             alignas(64) T aside[F::kLeaf];
-            T* points = want_y ? aside : values + offset;
+            T* points = want.y ? aside : values + offset;
             C x[W];
+            if (new_filter) finish_filter(h, leaf, offset);
             ahead.fetch(offset / 2, W * W / 2);
             if (need_u) {
                 fft.evaluate(x, values + offset, leaf);
                 unroll<W>([&](auto i) __attribute__((always_inline)) { x[i].store(points + i * F::kComplex); });
-                if (want_y) {
+                if (want.y) {
                     multiply(x, offset);
                     fft.interpolate(values + offset, x, leaf);
                 }
@@ -238,34 +251,40 @@ struct Worker {
             ahead.fetch(offset / 2 + W * W / 2, W * W / 2);
             if (!need_g) return;
             fft.evaluate(x, work + offset, leaf);
-            if (want_taps)
+            if (want.taps) add_products(x, points, sums + offset, want.first);
+            if (want.x) {
                 unroll<W>([&](auto i) __attribute__((always_inline)) {
-                    T* sum = sums + offset + i * F::kComplex;
-                    const C u = C::load(points + i * F::kComplex);
-                    (C::load(sum) + x[i].times_conjugate(u.re, u.im)).store(sum);
+                    const C s = C::load(spectrum + offset + i * F::kComplex);
+                    x[i] = x[i].times_conjugate(s.re, s.im);
                 });
-            if (!want_x) return;
-            unroll<W>([&](auto i) __attribute__((always_inline)) {
-                const C s = C::load(spectrum + offset + i * F::kComplex);
-                x[i] = x[i].times_conjugate(s.re, s.im);
-            });
-            fft.interpolate(work + offset, x, leaf);
+                fft.interpolate(work + offset, x, leaf);
+            }
+            if (finish_taps) interpolate_taps(leaf, offset);
+        });
+    }
+
+    // to (+)= conj(u) g
+    static LONGCONV_INLINE void add_products(const C* g, const T* u_points, T* to, bool first) {
+        unroll<W>([&](auto i) __attribute__((always_inline)) {
+            const C u = C::load(u_points + i * F::kComplex), product = g[i].times_conjugate(u.re, u.im);
+            T* sum = to + i * F::kComplex;
+            (first ? product : C::load(sum) + product).store(sum);
         });
     }
 
     // ---- the gradients of the filter, from `sums`
 
-    void restore_taps(T* dk, T* dk_reverse, T* dskip) const {
+    LONGCONV_INLINE void interpolate_taps(int64_t leaf, int64_t offset) const {
         const T scale = T(1) / static_cast<T>(plan.size);
-        T *const falling[2] = {}, *const rising[2] = {sums, nullptr};
-        fft.walk(falling, rising, [&](int64_t leaf, int64_t offset) {
-            C x[W];
-            unroll<W>([&](auto i) __attribute__((always_inline)) {
-                const C sum = C::load(sums + offset + i * F::kComplex);
-                x[i] = {sum.re * scale, sum.im * scale};
-            });
-            fft.interpolate(sums + offset, x, leaf);
+        C x[W];
+        unroll<W>([&](auto i) __attribute__((always_inline)) {
+            const C sum = C::load(sums + offset + i * F::kComplex);
+            x[i] = {sum.re * scale, sum.im * scale};
         });
+        fft.interpolate(sums + offset, x, leaf);
+    }
+
+    void restore_taps(T* dk, T* dk_reverse, T* dskip) const {
         if (dk && !dk_reverse) {
             const Writer<T, T, W> out(dk, p.taps);
             fft.ascend_real(out, sums);
@@ -285,18 +304,17 @@ struct Worker {
         transform_filter(owner, channel);
         for (int64_t b = first; b < last; ++b) {
             const auto ahead = [&](const LongconvRows& rows) { return next(rows, b, channel, first, last); };
-            convolve(b, channel,
+            convolve(b, channel, b == first,
                      {{ahead(p.u), ahead(p.y), ahead(p.pre_gate), ahead(p.post_gate),
                        next_taps(p.k, owner, channel, b + 1 == last, bytes_of(p.filter_element))}});
         }
     }
 
-    void backward_row(int64_t b, int64_t h, bool want_taps, const Ahead& ahead) const {
-        const bool want_x = p.du.data || p.dpre_gate.data, want_y = p.dpost_gate.data;
-        if (want_x || want_taps) transform_row(work, p.dy, p.post_gate, b, h, folded);
-        if (want_y || want_taps) transform_row(values, p.u, p.pre_gate, b, h);
-        correlate(want_x, want_taps, want_y, ahead);
-        if (want_y) restore_row(p.dpost_gate, p.dy, values, b, h, folded);
+    void backward_row(int64_t b, int64_t h, const Wanted& want, const Ahead& ahead) const {
+        if (want.x || want.taps) transform_row(work, p.dy, p.post_gate, b, h, folded);
+        if (want.y || want.taps) transform_row(values, p.u, p.pre_gate, b, h);
+        correlate(h, want, ahead);
+        if (want.y) restore_row(p.dpost_gate, p.dy, values, b, h, folded);
         if (p.du.data && p.dpre_gate.data) return restore_both(work, b, h);
         if (p.du.data) restore_row(p.du, p.pre_gate, work, b, h, false);
         if (p.dpre_gate.data) restore_row(p.dpre_gate, p.u, work, b, h, false);
@@ -304,24 +322,32 @@ struct Worker {
 
     void backward(int64_t filter, int64_t channel, int64_t first, int64_t last) const {
         const int64_t owner = p.per_sample ? filter / p.channels : 0;
-        const bool want_taps = p.dk.data || p.dk_reverse.data || p.dskip.data;
-        if (p.du.data || p.dpre_gate.data || p.dpost_gate.data) transform_filter(owner, channel);
-        if (want_taps) __builtin_memset(sums, 0, 2 * plan.size * sizeof(T));
+        Wanted want = {p.du.data || p.dpre_gate.data, p.dk.data || p.dk_reverse.data || p.dskip.data,
+                       p.dpost_gate.data != nullptr, true, false};
+        if (want.x || want.y) transform_filter(owner, channel);
+        if (want.taps && first == last) __builtin_memset(sums, 0, 2 * plan.size * sizeof(T));
         for (int64_t b = first; b < last; ++b) {
+            want.first = b == first, want.last = b + 1 == last;
             const auto ahead = [&](const LongconvRows& rows) { return next(rows, b, channel, first, last); };
             const auto taps = [&](const LongconvRows& rows, int64_t step) {
-                return next_taps(rows, owner, channel, b + 1 == last, step);
+                return next_taps(rows, owner, channel, want.last, step);
             };
             backward_row(
-                b, channel, want_taps,
+                b, channel, want,
                 {{ahead(p.dy), ahead(p.u), ahead(p.du), ahead(p.pre_gate), ahead(p.post_gate), ahead(p.dpre_gate),
                   ahead(p.dpost_gate), taps(p.k, bytes_of(p.filter_element)), taps(p.dk, sizeof(T))}});
         }
-        if (want_taps)
+        if (want.taps)
             restore_taps(row<T>(p.dk, owner, channel), row<T>(p.dk_reverse, owner, channel),
                          row<T>(p.dskip, owner, channel));
     }
 };
+
+template <typename T, int W>
+int32_t fft_rows(const LongconvFftConv& p, const Plan<T>& plan, int64_t* memory) {
+    const auto make = [&](T* work) { return Worker<T, W>{p, plan, work}; };
+    return run_conv<T>(p, Worker<T, W>::numbers(plan, p.backward), plan.size, make, memory);
+}
 
 }  // namespace LONGCONV_ISA
 }  // namespace longconv

@@ -5,6 +5,10 @@
 
 #include <stdint.h>
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 namespace longconv {
 namespace LONGCONV_ISA {
 
@@ -22,6 +26,32 @@ struct VectorOf {
 };
 template <typename T, int N>
 using Vector = typename VectorOf<T, N>::type;
+
+// Past the caches, to an address that is aligned to the vector.
+template <typename V>
+inline void stream(void* to, const V& value) {
+#if defined(__x86_64__)
+    if constexpr (sizeof(V) == 16) return _mm_stream_si128(static_cast<__m128i*>(to), reinterpret_cast<__m128i>(value));
+#if defined(__AVX2__)
+    if constexpr (sizeof(V) == 32)
+        return _mm256_stream_si256(static_cast<__m256i*>(to), reinterpret_cast<__m256i>(value));
+#endif
+#if defined(__AVX512F__)
+    if constexpr (sizeof(V) == 64)
+        return _mm512_stream_si512(static_cast<__m512i*>(to), reinterpret_cast<__m512i>(value));
+#endif
+#endif
+    __builtin_memcpy(to, &value, sizeof(V));
+}
+inline bool is_aligned(const void* address, int64_t bytes) {
+    return reinterpret_cast<uintptr_t>(address) % static_cast<uintptr_t>(bytes) == 0;
+}
+// After the last such store, so that other threads see them in order.
+inline void finish_streams() {
+#if defined(__x86_64__)
+    _mm_sfence();
+#endif
+}
 
 template <int... I>
 struct Indices {};
