@@ -135,10 +135,12 @@ struct DirectWorker {
         F::convolve(to, W, {x + p.reverse_taps, filter, 1, 1, taps}, (count + W - 1) / W, V{});
     }
 
-    void correlate(const T* x, const T* g, int64_t vectors) const {
-        for (int64_t n = 0; n < vectors; n += kSummed)
-            F::correlate(totals, g + n * W, W, {x + p.reverse_taps + n * W, nullptr, 1, 1, taps},
-                         least(kSummed, vectors - n));
+    // Of the tile at t. In circular mode there are numbers everywhere.
+    void correlate(const T* x, const T* g, const Line& l, int64_t t, int64_t count) const {
+        const int64_t around = p.circular ? taps : 0, begin = -t - p.reverse_taps, end = l.n - t - p.reverse_taps;
+        for (int64_t n = 0; n < count; n += kSummed * W)
+            F::correlate_met(totals, g + n, {x + p.reverse_taps + n, nullptr, 1, 1, taps},
+                             least(kSummed * W, count - n), begin - around - n, end + around - n);
     }
 
     void forward(const Line& l, int64_t t, int64_t count) const {
@@ -163,7 +165,7 @@ struct DirectWorker {
             __builtin_memset(g_copy + before + count, 0, W * sizeof(T));
             g = g_copy;
         }
-        if (want_taps) correlate(x, g + before, (count + W - 1) / W);
+        if (want_taps) correlate(x, g + before, l, t, count);
         if (!want_x) return;
         if (copied) copy(g_copy + before + count, p.dy, p.post_gate, l, t + count, end);
         F::convolve(side, W, {g + taps - 1, filter + taps - 1, 1, -1, taps}, (count + W - 1) / W, V{});

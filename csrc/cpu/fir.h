@@ -123,6 +123,28 @@ struct Fir {
         });
     }
 
+    // The same for `count` times, which may end within a vector: z is 0 up to its end. x has numbers at the times
+    // [begin, end) alone and is 0 elsewhere. What meets a zero that stands for nothing has to be finite: for NaN times
+    // 0 is NaN, which would be in the sums of lags that the number has no part in.
+    static void correlate_met(double* totals, const T* z, const Input& in, int64_t count, int64_t begin, int64_t end) {
+        constexpr int64_t kWide = kColumns ? W : 1;
+        const int64_t vectors = (count + kPhases - 1) / kPhases, unfilled = vectors * kPhases - count;
+        const int64_t past = in.lags - 1, early = within(past + begin, count), late = within(count - end, count);
+        if (all_finite(z, early * kWide) && all_finite(z + (count - late) * kWide, late * kWide) &&
+            (!unfilled || all_finite(in.x + count - past, past + unfilled)))
+            return correlate(totals, z, W, in, vectors);
+        for (int64_t lag = 0; lag < in.lags; ++lag)
+            for (int64_t n = within(lag + begin, count); n < within(lag + end, count); ++n)
+                for (int64_t c = 0; c < kWide; ++c)
+                    totals[lag * kLanes + c] += double(z[n * kWide + c]) * double(in.x[(n - lag) * in.time + c]);
+    }
+    static int64_t within(int64_t time, int64_t count) { return time < 0 ? 0 : time < count ? time : count; }
+    static bool all_finite(const T* numbers, int64_t count) {
+        int64_t others = 0;
+        for (int64_t i = 0; i < count; ++i) others += !(numbers[i] * T(0) == T(0));
+        return others == 0;
+    }
+
     template <int Q>
     static void group(double* totals, const T* z, int64_t z_vector, const T* x, int64_t step, int64_t count) {
         constexpr int P = kFirTaps, kCopies = P / Q;  // of the sums, for they wait for each other

@@ -181,32 +181,13 @@ struct Worker {
         F::add(total, (sum[0] + sum[1]) + (sum[2] + sum[3]));
     }
 
-    static bool all_finite(const T* numbers, int64_t count) {
-        int64_t others = 0;
-        for (int64_t i = 0; i < count; ++i) others += !(numbers[i] * T(0) == T(0));
-        return others == 0;
-    }
-
-    // Vectors reach beyond the sequence, where x is 0 before it and dz after it. What meets these has to be finite: for
-    // NaN times 0 is NaN, which would be in the sums of taps that the number has no part in.
-    void add_products(double* total, const T* dz, const Input& in, int64_t t, int64_t count) const {
-        const int64_t early = p.initial.data ? 0 : least(most(job.past - t, 0), count);
-        const bool late = count % kVector != 0;
-        if (all_finite(dz, early * kWide) && (!late || all_finite(in.x + count - job.past, job.past)))
-            return F::correlate(total, dz, W, in, over(count, kVector));
-        for (int64_t lag = 0; lag < p.taps; ++lag)
-            for (int64_t n = p.initial.data ? 0 : most(lag - t, 0); n < count; ++n)
-                for (int64_t c = 0; c < kWide; ++c)
-                    total[lag * F::kLanes + c] += double(dz[n * kWide + c]) * double(in.x[(n - lag) * in.time + c]);
-    }
-
     void backward(int64_t i, const Line& l, int64_t t, int64_t count, bool slopes_alone) const {
         T* dz = slopes(i);
         const bool sums_up = p.dw && !slopes_alone;
         const Input in = p.activation != LONGCONV_NONE || sums_up ? input(l, t, count) : Input{};
         slopes(dz, l, in, t, count);
         if (slopes_alone) return;
-        if (sums_up) add_products(totals(i), dz, in, t, count);
+        if (sums_up) F::correlate_met(totals(i), dz, in, count, p.initial.data ? -job.past : -t, count);
         if (p.dbias) bias_gradient(totals(i) + p.taps * F::kLanes, dz, over(count, kVector));
         if (p.du.data) input_gradient(dz, l, t, count);
         if (p.dinitial.data && t == 0) past_gradient(dz, l);

@@ -190,6 +190,28 @@ def test_a_bad_row_stays_alone(length: int, taps: int, bad: float) -> None:
     assert not got[2][1].isfinite().all()
 
 
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+@pytest.mark.parametrize("length", [5, 40, 300, 2049])
+def test_sums_keep_a_bad_number_to_the_taps_that_meet_it(
+    isa: str, length: int, bad: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And to the times that it reaches: those before the sequence and after it, or within a vector, are zeros."""
+    monkeypatch.setattr(cpu, "_most_taps", lambda *_: 300)
+    taps, reverse = min(length, 20), min(length - 1, 7)
+    later, earlier, times = torch.arange(taps), torch.arange(1, reverse + 1), torch.arange(length)
+    for place in {0, 3, length // 2, length - 1}:
+        for spoiled in ("u", "dy"):
+            u, dy = torch.randn(1, 1, length), torch.randn(1, 1, length)
+            (u if spoiled == "u" else dy)[..., place] = bad
+            y, _, dk, dk_reverse = run({"u": u, "k": torch.randn(1, taps), "k_reverse": torch.randn(1, reverse)}, dy)
+            sign = 1 if spoiled == "u" else -1
+            inside = [(t >= 0) & (t < length) for t in (place + sign * later, place - sign * earlier)]
+            assert torch.equal(dk[0].isfinite(), ~inside[0])
+            assert torch.equal(dk_reverse[0].isfinite(), ~inside[1])
+            reached = (times >= place - reverse) & (times < place + taps) & (spoiled == "u")
+            assert torch.equal(y[0, 0].isfinite(), ~reached)
+
+
 def test_views_give_what_copies_give() -> None:
     """Rows at any stride, among them repeated ones and channels-last ones."""
     u = torch.randn(3, 1000, 4)
