@@ -109,9 +109,6 @@ class Comparison {
     double error_ = 0, norm_ = 0;
 };
 
-// What all results that were compared since start_random hash to.
-uint64_t digest();
-
 }  // namespace testing
 
 #endif
