@@ -14,7 +14,7 @@ from torch import Tensor
 
 from longconv.ops import cauchy
 from longconv.ops.cauchy import cpu
-from longconv.ops.cauchy.operator import BACKENDS, call_backward, call_forward
+from longconv.ops.cauchy.operator import BACKENDS, OPERATOR
 from tests.tolerances import RELATIVE_L2, assert_close
 
 FAST = [
@@ -198,7 +198,7 @@ def test_points_with_sets_of_their_own() -> None:
         inputs = [torch.randn(2, 3, 9, dtype=torch.complex128), z, spread(3, 9)]
         g, grads = torch.randn(2, 3, 300, dtype=torch.complex128), []
         for backend in ("cpu", "reference"):
-            grads.append([call_forward(*inputs, backend), *call_backward(g, *inputs, [True] * 3, backend)])
+            grads.append([OPERATOR.call(*inputs, backend), *OPERATOR.call_backward(g, *inputs, [True] * 3, backend)])
         for got, expected in zip(*grads, strict=True):
             assert_close(got, expected)
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from longconv._checks import COMPLEX, broadcast_shapes, check_choice, check_device, check_tensor, describe
-from longconv.ops.cauchy.operator import BACKENDS, call_forward
+from longconv.ops.cauchy.operator import BACKENDS, OPERATOR
 
 __all__ = ["cauchy"]
 
@@ -57,5 +57,5 @@ def cauchy(v: Tensor, z: Tensor, w: Tensor, *, backend: str = "auto") -> Tensor:
             broadcast_shapes(v.shape[:-1], w.shape[:-1])
     except RuntimeError:
         raise ValueError(f"v is {describe(v)} and w is {describe(w)}: leading axes must broadcast") from None
-    y: Tensor = call_forward(v, z, w, backend)
+    y: Tensor = OPERATOR.call(v, z, w, backend)
     return y

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from longconv._checks import check_choice, check_device, check_int, check_shape, check_tensor
-from longconv.ops.dense_taps.operator import BACKENDS, call_forward
+from longconv.ops.dense_taps.operator import BACKENDS, OPERATOR
 
 __all__ = ["dense_taps"]
 
@@ -47,5 +47,5 @@ def dense_taps(A: Tensor, B: Tensor, C: Tensor, length: int, *, backend: str = "
     check_device("B", B, "C", C)
     check_int("length", length, least=0)
     check_choice("backend", backend, BACKENDS.names())
-    y: Tensor = call_forward(A, B, C, length, backend)
+    y: Tensor = OPERATOR.call(A, B, C, length, backend)
     return y

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from longconv._checks import check_choice, check_device, check_int, check_shape, check_tensor
-from longconv.ops.state_space_taps.operator import BACKENDS, call_forward
+from longconv.ops.state_space_taps.operator import BACKENDS, OPERATOR
 
 __all__ = ["state_space_taps"]
 
@@ -54,5 +54,5 @@ def state_space_taps(
         check_device(name, tensor, "C", C)
     check_int("length", length, least=0)
     check_choice("backend", backend, BACKENDS.names())
-    y: Tensor = call_forward(A, B, C, left, right, length, backend)
+    y: Tensor = OPERATOR.call(A, B, C, left, right, length, backend)
     return y

@@ -1,15 +1,12 @@
-"""The operators ``longconv::state_space_taps`` and its gradients: schema, fake, autograd, vmap."""
+"""The operators ``longconv::state_space_taps`` and its gradients."""
 
 from __future__ import annotations
-
-from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from longconv.ops._library import define, gradients_of
 from longconv.ops._registry import Backend, Backends
+from longconv.ops._with_gradients import WithGradients, by_autograd, vmap_features
 from longconv.ops.state_space_taps import reference, torch_blocks
 
 BACKENDS = Backends(
@@ -21,80 +18,16 @@ BACKENDS = Backends(
 )
 
 
-def _forward(A: Tensor, B: Tensor, C: Tensor, left: Tensor, right: Tensor, length: int, backend: str) -> Tensor:
-    if length == 0 or C.numel() == 0:
-        return _fake_forward(A, B, C, left, right, length, backend).zero_()
-    system = (A, B, C, left, right)
-    y: Tensor = BACKENDS.choose(backend, *system, length).forward(*system, length)
-    return y
-
-
-def _fake_forward(A: Tensor, B: Tensor, C: Tensor, left: Tensor, right: Tensor, length: int, backend: str) -> Tensor:
+def _fake(A: Tensor, B: Tensor, C: Tensor, left: Tensor, right: Tensor, length: int, backend: str) -> Tensor:
     return C.new_empty(*C.shape[:2], length, dtype=torch.float64)
 
 
-def _backward(g: Tensor, A: Tensor, B: Tensor, C: Tensor, left: Tensor, right: Tensor, backend: str) -> list[Tensor]:
-    system = (A, B, C, left, right)
-    if g.numel() == 0 or C.numel() == 0:
-        return [torch.zeros_like(part, memory_format=torch.contiguous_format) for part in system]
-    chosen = BACKENDS.choose(backend, *system, g.shape[-1])
-    assert chosen.backward is not None
-    return [gradient.contiguous() for gradient in chosen.backward(g, *system)]
-
-
-def _fake_backward(g: Tensor, *system: Any) -> list[Tensor]:
-    return [torch.empty_like(part, memory_format=torch.contiguous_format) for part in system[:-1]]
-
-
-def _save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    *system, _, ctx.backend = inputs
-    ctx.save_for_backward(*system)
-
-
-def _gradients(ctx: Any, g: Tensor) -> tuple[Any, ...]:
-    return (*call_backward(g, *ctx.saved_tensors, ctx.backend), None, None)
-
-
-def _save_second(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    ctx.save_for_backward(*inputs[:-1])
-
-
-def _second_gradients(ctx: Any, cotangents: Sequence[Tensor | None]) -> tuple[Any, ...]:
-    """The gradient of the gradients: autograd through the torch backend, whichever backend gave the first."""
-    return (*gradients_of(torch_blocks.backward, ctx.saved_tensors, cotangents, ctx.needs_input_grad), None)
-
-
-def _vmap(operator: Callable[..., Any], info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Any, Any]:
-    """Mapped systems are more features: the mapped axis is folded into H, the last axis but one of every tensor."""
-
-    def fold(tensor: Tensor, dim: int | None) -> Tensor:
-        tensor = tensor.unsqueeze(0).expand(info.batch_size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
-        return tensor.movedim(0, -3).flatten(-3, -2)
-
-    def unfold(tensor: Tensor) -> Tensor:
-        return tensor.unflatten(-2, (info.batch_size, -1)).movedim(-3, 0)
-
-    result = operator(*(fold(a, d) if isinstance(a, Tensor) else a for a, d in zip(args, in_dims, strict=True)))
-    if isinstance(result, Tensor):
-        return unfold(result), 0
-    return [unfold(gradient) for gradient in result], [0] * len(result)
-
-
-call_forward = define(
-    "state_space_taps",
-    "(Tensor a, Tensor b, Tensor c, Tensor left, Tensor right, SymInt length, str backend) -> Tensor",
-    _forward,
-    _fake_forward,
-    _save,
-    _gradients,
-    _vmap,
-)
-call_backward = define(
-    "state_space_taps_backward",
-    "(Tensor g, Tensor a, Tensor b, Tensor c, Tensor left, Tensor right, str backend) -> Tensor[]",
-    _backward,
-    _fake_backward,
-    _save_second,
-    _second_gradients,
-    _vmap,
+OPERATOR = WithGradients(
+    BACKENDS,
+    ["a", "b", "c", "left", "right"],
+    ["SymInt length"],
+    _fake,
+    by_autograd(torch_blocks.backward),
+    vmap_features(-2),
+    factor=2,
 )
