@@ -119,7 +119,7 @@ WORDS = Preset(
         {
             "data": {"batch_size": 25, "n_train": 2100, "n_val": 350, "n_test": 350, "every": 8},
             "model": {"n_layers": 3},
-            "trainer": {"max_epochs": 6},
+            "trainer": {"max_epochs": 5},
         }
     ),
     mixers=MIXERS,
