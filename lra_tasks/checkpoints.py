@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import math
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning import LightningModule, Trainer
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
@@ -18,8 +20,16 @@ from lra_tasks.errors import RunError
 from lra_tasks.files import load_checkpoint, save_checkpoint, write_text
 from lra_tasks.results import RunFolder
 
-COLUMNS = ("epoch", "step", "train/loss", "train/accuracy", "val/loss", "val/accuracy", "lr", "seconds")
-"""Columns of ``history.csv``: losses in nats, accuracies in [0, 1], the wall time of the epoch in seconds."""
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
+_MEASURED = ("seconds", "samples_per_s", "memory_mb")
+COLUMNS = ("epoch", "step", "train/loss", "train/accuracy", "val/loss", "val/accuracy", "lr", *_MEASURED)
+"""Columns of ``history.csv``: losses in nats, accuracies in [0, 1], the wall time of the epoch in seconds, samples a
+second of its training alone, of all processes together, and the peak memory of a process so far in MB: resident on the
+CPU, allocated on a GPU."""
 
 
 class AtomicCheckpointIO(CheckpointIO):
@@ -46,6 +56,8 @@ class EpochCheckpoints(Checkpoint):
     The history travels inside the checkpoints, so a resumed run continues it. A kill between the two files is
     harmless: the resumed run repeats the epoch from ``last.ckpt`` and writes the same ``best.ckpt`` again.
 
+    With ``trainer.early_stopping`` the run ends after that many epochs without a better one.
+
     Args:
         folder: the run's folder.
         config: the run's configuration; kept in each checkpoint, so that a lone ``.ckpt`` can be evaluated.
@@ -55,12 +67,19 @@ class EpochCheckpoints(Checkpoint):
         self.folder = folder
         self.config = config
         self.history: list[dict[str, float]] = []
-        self._started = 0.0
+        self._started = self._trained = 0.0
+        self._samples = 0
 
     @property
     def best(self) -> dict[str, float] | None:
         """The row of the best epoch, or None before the first."""
         return max(self.history, key=_merit, default=None)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the last epochs, as many as early stopping waits for, brought no better one."""
+        patience, best = self.config.recipe.trainer.early_stopping, self.best
+        return patience is not None and best is not None and self.history[-1]["epoch"] - best["epoch"] >= patience
 
     def state_dict(self) -> dict[str, Any]:
         """The history, for a checkpoint."""
@@ -68,15 +87,28 @@ class EpochCheckpoints(Checkpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue the history of a checkpoint."""
-        self.history = [dict(row) for row in state_dict["history"]]
+        unmeasured = dict.fromkeys(_MEASURED, math.nan)
+        self.history = [unmeasured | row for row in state_dict["history"]]
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add the configuration and the epoch's row."""
         checkpoint["run"] = {"config": self.config.to_dict(), "row": dict(self.history[-1]) if self.history else {}}
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave a resumed run as it is where it has stopped early."""
+        trainer.should_stop = self.exhausted
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock of the epoch."""
-        self._started = time.perf_counter()
+        self._started = self._trained = time.perf_counter()
+        self._samples = 0
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count samples and the time they took."""
+        self._samples += len(batch["inputs"]) * trainer.world_size
+        self._trained = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Extend the history and write the checkpoints."""
@@ -89,12 +121,25 @@ class EpochCheckpoints(Checkpoint):
         self.history.append(
             {"epoch": trainer.current_epoch + 1, "step": trainer.global_step, **row}
             | {"lr": learning_rate, "seconds": seconds}
+            | {"samples_per_s": self._samples / max(self._trained - self._started, 1e-9)}
+            | {"memory_mb": peak_memory(trainer.strategy.root_device)}
         )
+        trainer.should_stop = self.exhausted
         if self.best is self.history[-1]:
             trainer.save_checkpoint(self.folder.best)
         trainer.save_checkpoint(self.folder.last)
         if trainer.is_global_zero:
             write_history(self.folder.history, self.history)
+
+
+def peak_memory(device: torch.device) -> float:
+    """Most memory in MB that this process has held so far: allocated on a GPU, else resident; NaN where unknown."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    if resource is None:
+        return math.nan
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
 def _merit(row: dict[str, float]) -> tuple[float, float]:

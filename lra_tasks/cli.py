@@ -18,11 +18,12 @@ from lra_tasks.config import RunConfig
 from lra_tasks.data import TASKS, DataError, create_task
 from lra_tasks.errors import RunError, UsageError
 from lra_tasks.evaluation import evaluate
+from lra_tasks.files import write_text
 from lra_tasks.listing import show_tasks
 from lra_tasks.parser import COMMANDS, create_parser
 from lra_tasks.pretraining import PREDICTED
-from lra_tasks.report import report
-from lra_tasks.results import Run, RunFolder, read_run
+from lra_tasks.report import form_of, report
+from lra_tasks.results import Run, RunFolder, find_runs, read_run
 from lra_tasks.selection import Selection, default_run_dir, select
 from lra_tasks.train import train
 from lra_tasks.video_module import score_table
@@ -134,13 +135,17 @@ def _evaluate(options: Namespace, console: Console) -> int:
 def _report(options: Namespace, console: Console) -> int:
     runs: list[Run] = []
     problems: list[str] = []
-    for path in options.runs:
+    for path in (found for given in options.runs for found in find_runs(Path(given))):
         try:
-            runs.append(read_run(Path(path)))
+            runs.append(read_run(path))
         except (RunError, OSError) as error:
             problems.append(str(error))
     if runs:
-        sys.stdout.write(report(runs, options.format))
+        text = report(runs, options.format or form_of(options.output))
+        if options.output is None:
+            sys.stdout.write(text)
+        else:
+            write_text(Path(options.output), text)
     for problem in problems:
         _complain(f"left out: {problem}", 1)
     return 1 if problems else 0

@@ -27,6 +27,7 @@ RESUME_MAY_CHANGE = (
     "trainer.devices",
     "trainer.strategy",
     "trainer.max_epochs",
+    "trainer.early_stopping",
     "trainer.log_every_n_steps",
     "data.num_workers",
     "data.processes",

@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from lightning import LightningModule
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn import functional as F
 from torchmetrics.classification import MulticlassAccuracy
 
-from longconv.models import optimizer_groups
+from longconv.models import Block, optimizer_groups
 from lra_tasks.data import Batch
 from lra_tasks.data.base import IGNORED
 from lra_tasks.errors import RunError
@@ -55,6 +56,16 @@ class TrainingModule(LightningModule, ABC):
         self.model = model
         self.settings = optimizer
         self.seed = seed
+
+    def configure_model(self) -> None:
+        """Divide the parameters of every block, and the rest, among the processes where the strategy is fsdp2."""
+        if self.device_mesh is None or isinstance(self.model, FSDPModule):
+            return
+        mesh = self.device_mesh["data_parallel"]
+        for module in [*self.model.modules()]:
+            if isinstance(module, Block):
+                fully_shard(module, mesh=mesh)
+        fully_shard(self.model, mesh=mesh)
 
     def seed_epoch(self, batch_idx: int) -> None:
         """Set the random state, at the first batch of an epoch."""

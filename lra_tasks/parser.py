@@ -32,7 +32,7 @@ COMMANDS = {
     "pretrain": "train a backbone to predict the inputs of a task, for train --from",
     "train": "train a model and test its best checkpoint",
     "evaluate": "accuracy of a run's best checkpoint",
-    "report": "a table of runs beside published accuracies",
+    "report": "runs beside published accuracies: a table, or a page with curves",
 }
 """Every command, with its line of help."""
 
@@ -186,9 +186,10 @@ def _evaluate() -> Parser:
 
 
 def _report() -> Parser:
-    parser = Parser(description="A table of runs with the published accuracies beside ours.")
-    parser.add_argument("runs", metavar="RUNS", type=str, nargs="+", help="folders of runs")
-    parser.add_argument("--format", type=Format, default="text", help="form of the table")
+    parser = Parser(description="A table of runs with the published accuracies beside ours, or a page with curves too.")
+    parser.add_argument("runs", metavar="RUNS", type=str, nargs="+", help="folders of runs, or of folders of runs")
+    parser.add_argument("--format", type=Format | None, help="form; text, or what the name of --output says")
+    parser.add_argument("--output", type=str | None, help="file to write, such as report.html; the screen where none")
     return parser
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from matplotlib.axes import Axes
@@ -20,9 +21,15 @@ _N_FEATURES = 6
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a figure as PNG, whole or not at all."""
+    content = figure_bytes(figure, "png", dpi=120)
+    write_atomic(path, lambda file: file.write(content))
+
+
+def figure_bytes(figure: Figure, form: str, **options: Any) -> bytes:
+    """A figure as the content of a file."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
-    write_atomic(path, lambda file: file.write(buffer.getvalue()))
+    figure.savefig(buffer, format=form, **options)
+    return buffer.getvalue()
 
 
 def plot_learning_curve(

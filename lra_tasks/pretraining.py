@@ -49,8 +49,8 @@ class Predictor(nn.Module):
 
     >>> model = Predictor(9, n_tokens=9, masked=True, d_model=8, n_layers=1)
     >>> hidden = torch.rand(2, 20) < 0.5
-    >>> model(torch.randint(9, (2, 20)), hidden).shape
-    torch.Size([2, 20, 8])
+    >>> model(torch.randint(9, (2, 20)), hidden, hidden).shape == (hidden.sum(), 9)
+    True
     """
 
     def __init__(
@@ -63,19 +63,20 @@ class Predictor(nn.Module):
         self.trunk = Trunk(**widened, **trunk)
         self.decoder = nn.Linear(self.trunk.backbone.d_model, n_outputs)
 
-    def forward(self, x: Tensor, hidden: Tensor | None, lengths: Tensor | None = None) -> Tensor:
-        """Features (B, L, D) of inputs (B, L, d_input) or (B, L), for :attr:`decoder`.
+    def forward(self, x: Tensor, hidden: Tensor | None, asked: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Predictions (n, n_outputs) at the n positions that are asked for, in their order.
 
         Args:
-            x: the inputs.
+            x: the inputs, (B, L, d_input) or (B, L).
             hidden: (B, L), True where the model must not see them; None with the causal objective.
+            asked: (B, L), True where a prediction is wanted.
             lengths: (B,) valid lengths; None: all L.
         """
         if hidden is not None and self.n_tokens is not None:
             x = x.masked_fill(hidden, self.n_tokens)
         elif hidden is not None:
             x = torch.cat([x.masked_fill(hidden[..., None], 0.0), hidden[..., None].to(x.dtype)], dim=-1)
-        return self.trunk(x, lengths)
+        return self.decoder(self.trunk(x, lengths)[asked])
 
 
 def choose_hidden(shape: tuple[int, int], ratio: float, lengths: Tensor | None, generator: torch.Generator) -> Tensor:
@@ -148,12 +149,12 @@ class PretrainingModule(TrainingModule):
         if self.pretraining.objective == "masked":
             ratio = self.pretraining.mask_ratio
             asked = choose_hidden((x.shape[0], x.shape[1]), ratio, lengths, generator).to(x.device)
-            features, wanted = self.model(x, asked, lengths), x
+            hidden, wanted = asked, x
         else:
-            n_asked = torch.full((len(x),), x.shape[1], device=x.device) if lengths is None else lengths
-            asked = torch.arange(x.shape[1] - 1, device=x.device) < n_asked[:, None] - 1
-            features, wanted = self.model(x, None, lengths)[:, :-1], x[:, 1:]
-        predicted, wanted = self.model.decoder(features[asked]).float(), wanted[asked]
+            n_valid = torch.full((len(x),), x.shape[1], device=x.device) if lengths is None else lengths
+            asked = torch.arange(x.shape[1], device=x.device) < n_valid[:, None] - 1
+            hidden, wanted = None, x.roll(-1, dims=1)
+        predicted, wanted = self.model(x, hidden, asked, lengths).float(), wanted[asked]
         if self.pretraining.loss == "l1":
             return (predicted - wanted).abs().sum() / max(1, wanted.numel())
         if self.levels is not None:

@@ -105,9 +105,36 @@ def write_metrics(folder: RunFolder, metrics: dict[str, Any]) -> None:
 class Run:
     """A finished run, read back."""
 
-    name: str
+    folder: RunFolder
     config: RunConfig
     metrics: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """What its folder is called."""
+        return self.folder.path.name
+
+    def history(self) -> list[dict[str, float]]:
+        """A row an epoch; NaN where a number is missing, and no row where the file is."""
+        try:
+            with self.folder.history.open(newline="") as file:
+                return [{name: _number(cell) for name, cell in row.items()} for row in csv.DictReader(file)]
+        except OSError:
+            return []
+
+
+def _number(cell: str | None) -> float:
+    try:
+        return float(cell or "nan")
+    except ValueError:
+        return math.nan
+
+
+def find_runs(path: Path) -> list[Path]:
+    """The folders of the runs in a folder; itself where it is one, or has none."""
+    if RunFolder(path).config.is_file():
+        return [path]
+    return sorted(file.parent for file in path.glob("*/config.yaml")) or [path]
 
 
 _NUMBERS = ("parameters", "wall_time_s", "epochs")
@@ -131,9 +158,10 @@ def read_run(path: Path) -> Run:
     config = read_config(folder)
     metrics = _read_metrics(folder.metrics) if folder.metrics.is_file() else None
     n_epochs = config.recipe.trainer.max_epochs
-    if metrics is None or metrics["epochs"] < n_epochs:  # a finished run that is being extended keeps its metrics
+    ended = metrics is not None and (metrics["epochs"] >= n_epochs or metrics.get("stopped_early") is True)
+    if metrics is None or not ended:  # a finished run that is being extended keeps its metrics
         raise RunError(f"{path} has not finished: {count_epochs(folder)} of {n_epochs} epochs; go on with --resume")
-    return Run(path.name, config, metrics)
+    return Run(folder, config, metrics)
 
 
 def _read_metrics(path: Path) -> dict[str, Any]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import os
+import statistics
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +54,8 @@ def train(config: RunConfig, folder: RunFolder, *, resume: bool, console: Consol
     task, module = build(config)
     if not folder.last.is_file():
         _start(module, config)
+    if config.recipe.trainer.compile:
+        module.model.compile()
     checkpoints = EpochCheckpoints(folder, config)
     with quiet_lightning():
         trainer = create_trainer(
@@ -150,7 +154,10 @@ def _finish(run: _Trained, console: Console) -> dict[str, Any]:
         "best_epoch": int(best["epoch"]),
         "epochs": len(history),
         "parameters": count_parameters(module),
+        "stopped_early": run.checkpoints.exhausted,
         "wall_time_s": sum(row["seconds"] for row in history),
+        **_measured("samples_per_s", statistics.median, [row["samples_per_s"] for row in history]),
+        **_measured("peak_memory_mb", max, [row["memory_mb"] for row in history]),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "device": run.trainer.strategy.root_device.type,
         "threads": torch.get_num_threads(),
@@ -164,6 +171,12 @@ def _finish(run: _Trained, console: Console) -> dict[str, Any]:
     except RunError as error:
         console.print(f"warning: the result stands, but a plot of it is missing: {error}", markup=False, soft_wrap=True)
     return metrics
+
+
+def _measured(name: str, of: Callable[[list[float]], float], values: list[float]) -> dict[str, float]:
+    """What the epochs have in common, of those that were measured; nothing where none was."""
+    known = [value for value in values if math.isfinite(value)]
+    return {name: of(known)} if known else {}
 
 
 def _draw(run: _Trained, task: Task, module: TrainingModule) -> None:

@@ -14,6 +14,7 @@ import torch
 from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import ModelParallelStrategy
 
 from lra_tasks.errors import UsageError
 from lra_tasks.files import cannot_write
@@ -56,15 +57,26 @@ def create_trainer(settings: TrainerSettings, **others: Any) -> Trainer:
     Raises:
         UsageError: a setting does not fit, or not this machine.
     """
+    given = asdict(settings)
+    for name in ("early_stopping", "compile"):
+        given.pop(name)
+    if settings.strategy == "fsdp2":
+        given["strategy"] = _fully_sharded(settings.devices)
     try:
         return Trainer(
-            **{**asdict(settings), **others},
+            **{**given, **others},
             num_sanity_val_steps=0,
             enable_progress_bar=False,
             enable_model_summary=False,
         )
     except (ValueError, TypeError, ImportError, MisconfigurationException) as error:
         raise UsageError(f"the trainer refuses its settings: {error}") from error
+
+
+def _fully_sharded(devices: int | str) -> ModelParallelStrategy:
+    """FSDP2 over all devices, with checkpoints in one file that a single process can read."""
+    count = devices if isinstance(devices, int) and devices > 0 else max(1, torch.cuda.device_count())
+    return ModelParallelStrategy(data_parallel_size=count, tensor_parallel_size=1, save_distributed_checkpoint=False)
 
 
 def leave_process_group() -> None:

@@ -12,7 +12,8 @@ from typing import Any, ClassVar, NotRequired, TypedDict
 import torch
 from lightning import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.distributed import DistributedSampler
 
 from longconv._checks import check_int
 from lra_tasks.data.cache import default_data_dir, ensure, find_fault, fingerprint
@@ -183,7 +184,10 @@ class Task(LightningDataModule, ABC):
     def train_dataloader(self) -> DataLoader[Sample]:
         """Shuffled by (seed, epoch); every sample once an epoch."""
         dataset = self.dataset("train")
-        return DataLoader(dataset, sampler=EpochSampler(_size(dataset), self.seed), **self._options())
+        processes = {}
+        if self.trainer is not None:
+            processes = {"n_processes": self.trainer.world_size, "process": self.trainer.global_rank}
+        return DataLoader(dataset, sampler=EpochSampler(_size(dataset), self.seed, **processes), **self._options())
 
     def val_dataloader(self) -> DataLoader[Sample]:
         """In fixed order."""
@@ -218,8 +222,11 @@ def marks(files: Iterable[Path]) -> list[list[Any]]:
     return [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files]
 
 
-class EpochSampler(Sampler[int]):
+class EpochSampler(DistributedSampler[int]):
     """A permutation of 0..n-1 that depends on (seed, epoch) alone.
+
+    Of several processes each takes its turn in it, so that together they read, batch after batch, what one would; the
+    first samples come again where n is no multiple of their number.
 
     >>> sampler = EpochSampler(5, seed=1)
     >>> sampler.set_epoch(3); first = list(sampler)
@@ -227,20 +234,16 @@ class EpochSampler(Sampler[int]):
     (True, [0, 1, 2, 3, 4])
     """
 
-    def __init__(self, n: int, seed: int) -> None:
-        self.n, self.seed, self.epoch = n, seed, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order the next iteration follows; Lightning calls this."""
-        self.epoch = epoch
+    def __init__(self, n: int, seed: int, *, n_processes: int = 1, process: int = 0) -> None:
+        super().__init__(range(n), n_processes, process, seed=seed)  # type: ignore[arg-type]
+        self.n = n
 
     def __iter__(self) -> Iterator[int]:
         # A generator's seed for each pair: no run has 2^31 epochs, so that no two pairs share one.
         generator = torch.Generator().manual_seed((self.seed * 2**31 + self.epoch) % 2**63)
-        yield from torch.randperm(self.n, generator=generator).tolist()
-
-    def __len__(self) -> int:
-        return self.n
+        order = torch.randperm(self.n, generator=generator)
+        turns = torch.arange(self.rank, self.total_size, self.num_replicas) % self.n
+        yield from order[turns].tolist()
 
 
 def collate(samples: Sequence[Sample]) -> Batch:

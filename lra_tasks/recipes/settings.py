@@ -111,14 +111,14 @@ class OptimizerSettings:
 
 @dataclass(frozen=True)
 class TrainerSettings:
-    """What is handed to Lightning's Trainer under the same names.
+    """What is handed to Lightning's Trainer under the same names, and how a run ends and is compiled.
 
     Args:
         max_epochs: number of passes over the training set.
         precision: arithmetic, such as 32-true, bf16-mixed or 16-mixed.
         accelerator: cpu, gpu or auto.
         devices: number of devices, or auto.
-        strategy: how devices share the work, such as auto, ddp or fsdp.
+        strategy: how devices share the work, such as auto, ddp (each holds the model) or fsdp2 (each a part of it).
         gradient_clip_val: largest norm of the gradient; null does not clip.
         accumulate_grad_batches: number of batches a step of the optimiser.
         limit_train_batches: batches of an epoch (an integer) or their share (a float).
@@ -126,6 +126,8 @@ class TrainerSettings:
         limit_test_batches: batches of the test, or their share.
         log_every_n_steps: how often the loss of a step goes to the TensorBoard log.
         deterministic: refuse operations of the device that are not reproducible.
+        early_stopping: epochs without a better one after which the run ends; null runs all.
+        compile: train with torch.compile; the test is not compiled.
     """
 
     max_epochs: int = 10
@@ -140,10 +142,14 @@ class TrainerSettings:
     limit_test_batches: int | float = 1.0
     log_every_n_steps: int = 20
     deterministic: bool = False
+    early_stopping: int | None = None
+    compile: bool = False
 
     def __post_init__(self) -> None:
         for name in ("max_epochs", "accumulate_grad_batches", "log_every_n_steps"):
             check_int(f"trainer.{name}", getattr(self, name))
+        if self.early_stopping is not None:
+            check_int("trainer.early_stopping", self.early_stopping)
         if self.gradient_clip_val is not None:
             check_real("trainer.gradient_clip_val", self.gradient_clip_val, least=0.0, open_least=True)
         for name in ("limit_train_batches", "limit_val_batches", "limit_test_batches"):

@@ -15,6 +15,7 @@ import torch
 
 from lra_tasks.cli import main
 
+MEASURED = ("wall_time_s", "samples_per_s", "peak_memory_mb", "finished")
 ROOT = Path(__file__).parents[2]
 
 
@@ -60,7 +61,7 @@ def run(arguments: list[str]) -> None:
 def read_metrics(folder: Path) -> dict[str, Any]:
     """What decides whether two runs are the same: their metrics without times."""
     metrics = json.loads((folder / "metrics.json").read_text())
-    return {name: value for name, value in metrics.items() if name not in ("wall_time_s", "finished")}
+    return {name: value for name, value in metrics.items() if name not in MEASURED}
 
 
 def read_weights(folder: Path, name: str = "last") -> dict[str, torch.Tensor]:

@@ -90,7 +90,7 @@ def test_prepare_builds_the_data(tmp_path: Path, capsys: pytest.CaptureFixture[s
         ("train --resume", ["--run-dir"]),
         ("evaluate", ["run"]),
         ("report", ["runs"]),
-        ("report x --format html", ["format", "markdown"]),
+        ("report x --format pdf", ["format", "markdown"]),
     ],
 )
 def test_wrong_requests_are_refused_by_name(

@@ -72,9 +72,9 @@ def test_hidden_inputs_are_not_seen_and_the_others_are() -> None:
         (values, values + 1, module(3, d_input=3, pretraining={"loss": "l1"}).model),
     ):
         mask = hidden if x.ndim == 2 else hidden[..., None]
-        seen = model(x, hidden)
-        assert torch.equal(seen, model(torch.where(mask, other, x), hidden))
-        assert not torch.allclose(seen, model(torch.where(mask, x, other), hidden))
+        seen = model(x, hidden, hidden)
+        assert torch.equal(seen, model(torch.where(mask, other, x), hidden, hidden))
+        assert not torch.allclose(seen, model(torch.where(mask, x, other), hidden, hidden))
 
 
 # --- What is scored ---------------------------------------------------------------------------------------------------
@@ -98,7 +98,7 @@ def test_the_loss_is_the_mean_over_what_is_asked(kind: str, objective: str) -> N
     for i, n in enumerate(lengths.tolist()):
         one = x[i : i + 1, :n]
         mask = hidden[i : i + 1, :n] if objective == "masked" else None
-        predicted = it.model.decoder(it.model(one, mask))[0]
+        predicted = it.model(one, mask, torch.ones(1, n, dtype=torch.bool))
         for t in range(n):
             if objective == "masked" and hidden[i, t]:
                 errors.append((predicted[t], i, t))

@@ -13,7 +13,7 @@ import pytest
 from longconv.mixers import list_mixers
 from lra_tasks.data import TASKS, VIDEO_TASKS
 from lra_tasks.published import PUBLISHED, Published, find_published
-from lra_tasks.report import COLUMNS
+from lra_tasks.tables import COLUMNS
 from tests.lra_tasks.running import main, read_metrics, run
 
 
@@ -53,12 +53,14 @@ def test_text_has_every_run(
         "quick",
         str(metrics["parameters"]),
         f"{100 * metrics['test/accuracy']:.2f}",
+        "1",
         "99.63",
         "S4",
+        "arXiv:2111.00396",
     ]
     for name in ("finished", folder.name):
         (row,) = [line for line in lines if line.strip().startswith(f"{name} ")]
-        assert row.split()[1:-1] == cells
+        assert row.split()[1:-3] == cells
     assert any(" ".join(line.split()) == " ".join(COLUMNS.values()) for line in lines)
 
 
@@ -117,11 +119,11 @@ def test_associative_recall_has_no_published_accuracy() -> None:
 
 
 def test_larger_pictures_have_that_of_long_convolutions_alone() -> None:
-    for task, accuracy in (("path256", 92.2), ("path512", 96.1)):
-        assert find_published(task, "long_conv") == Published("LongConv", accuracy)
+    for task, accuracy, source in (("path256", 92.2, "arXiv:2302.06646"), ("path512", 96.1, "arXiv:2311.05908")):
+        assert find_published(task, "long_conv") == Published("LongConv", accuracy, source)
         assert find_published(task, "s4d") is None
     assert find_published("pathfinder64", "s4d") is None
-    assert find_published("listops", "long_conv") == Published("S4", 59.60)
+    assert find_published("listops", "long_conv") == Published("S4", 59.60, "arXiv:2111.00396")
 
 
 UNPUBLISHED = {"associative_recall", "fashion", "spam", "espeak35", "pathfinder64", "path256", "path512", *VIDEO_TASKS}

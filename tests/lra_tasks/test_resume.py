@@ -27,7 +27,7 @@ def _same(left: Path, right: Path) -> None:
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     columns = [
-        [line.rsplit(",", 1)[0] for line in (folder / "history.csv").read_text().splitlines()]
+        [line.rsplit(",", 3)[0] for line in (folder / "history.csv").read_text().splitlines()]
         for folder in (left, right)
     ]
     assert columns[0] == columns[1]
@@ -48,7 +48,7 @@ def test_a_killed_run_resumes_to_the_same_end(
 ) -> None:
     folder = tmp_path / "run"
     process = start(tiny(folder, data_dir, *SLOWER))
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while not (folder / "history.csv").exists() and time.monotonic() < deadline:
         time.sleep(0.01)
     os.kill(process.pid, kill)
@@ -162,25 +162,6 @@ def test_the_accelerator_may_change(tmp_path: Path, finished: Path) -> None:
     (folder / "config.yaml").write_text(text.replace("accelerator: cpu", "accelerator: tpu"))
     run(["train", "--run-dir", str(folder), "--resume", "--trainer.accelerator", "cpu"])
     _same(folder, finished)
-
-
-@pytest.mark.slow
-def test_two_processes_train_together_and_resume(tmp_path: Path, data_dir: Path) -> None:
-    folder = tmp_path / "run"
-    together = ("--trainer.devices", "2", "--trainer.strategy", "ddp")
-    for arguments in (
-        tiny(folder, data_dir, *together, "--trainer.max_epochs", "1"),
-        ["train", "--run-dir", str(folder), "--resume", "--trainer.max_epochs", "2"],
-    ):
-        process = start(arguments)
-        printed, _ = process.communicate(timeout=240)
-        assert process.returncode == 0, printed
-        assert printed.count("test accuracy") == 1 and "Traceback" not in printed, printed
-    metrics = read_metrics(folder)
-    assert metrics["epochs"] == 2 and 0 <= metrics["test/accuracy"] <= 1
-    assert len((folder / "history.csv").read_text().splitlines()) == 3
-    run(["train", "--run-dir", str(folder), "--resume", "--trainer.max_epochs", "3", "--trainer.devices", "1"])
-    assert read_metrics(folder)["epochs"] == 3
 
 
 @pytest.mark.parametrize("failing", [3, 4, 5, 7, 9])
