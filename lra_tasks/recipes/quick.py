@@ -79,7 +79,7 @@ LISTOPS = Preset(
         optimizer=OptimizerSettings(lr=0.01, weight_decay=0.05, filter_lr=0.001),
         trainer=TrainerSettings(max_epochs=10),
     ),
-    mixers={**STATE_SPACES, "transformer": _attention(10, n_layers=2)},
+    mixers={**STATE_SPACES, "transformer": _attention(5, n_layers=2)},
 )
 
 # A quarter of each document.
@@ -94,7 +94,7 @@ TEXT = Preset(
     mixers=MIXERS,
 )
 # The first 1024 bytes; three mails of five are longer.
-MAILS = Preset(base=TEXT.base, mixers={**TEXT.mixers, "transformer": _attention(2, n_layers=2)})
+MAILS = Preset(base=TEXT.base.override({"trainer": {"max_epochs": 2}}), mixers=TEXT.mixers)
 RETRIEVAL = Preset(base=TEXT.base.override({"trainer": {"max_epochs": 1}}), mixers=TEXT.mixers)
 
 # A small model that reads whole clips; on two cores an epoch of raw samples takes hours, of coefficients minutes.
