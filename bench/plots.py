@@ -47,27 +47,33 @@ def over_length(rows: Sequence[Row], title: str) -> Figure:
     _lines(top_left, rows, lambda row, side: 1e6 * row.times[side].median / (row.work.sequences if row.work else 1))
     top_left.set(ylabel="us a sequence", yscale="log")
     _lines(top_right, rows, lambda row, side: row.times[side].median / row.times[OURS].median)
-    top_right.set(ylabel="time, of longconv's", ylim=(0, None))
+    top_right.set(ylabel="time / longconv's", ylim=(0, None))
     _lines(low_left, rows, lambda row, side: row.errors[side])
     low_left.set(ylabel="relative error (L2)", yscale="log")
     _lines(low_right, [row for row in rows if row.memory], lambda row, side: row.memory[side] / row.least_bytes)
-    low_right.set(ylabel="peak memory above inputs, of least bytes", ylim=(0, None))
+    low_right.set(ylabel="peak memory / least bytes", ylim=(0, None))
     for axis in (top_left, top_right, low_left, low_right):
         axis.set_xscale("log", base=2)
         axis.set_xlabel("length")
         axis.grid(color="0.9")
     top_left.legend(frameon=False)
     if not low_right.lines:
+        low_right.set_axis_off()
         low_right.text(0.5, 0.5, "peak memory not measured (--memory)", ha="center", transform=low_right.transAxes)
     figure.suptitle(title, fontsize="medium")
     return figure
 
 
 def roofline(rows: Sequence[Row], title: str) -> Figure:
-    """Operations a second over operations a byte, under what a copy and a matrix product reach on as many threads."""
-    figure = Figure(figsize=(7, 5), layout="constrained")
+    """Operations a second over operations a byte, under what a copy and a matrix product reach on as many threads.
+
+    Marks of one thread are filled. Operations are those of the usual way: what takes fewer may come out above.
+    """
+    figure = Figure(figsize=(9, 5), layout="constrained")
     axis = figure.subplots()
-    intensity = np.geomspace(0.05, 200, 200)
+    points = [(row, row.work.flops / row.least_bytes, row.rates()["GFLOP/s"]) for row in rows if row.work]
+    edges = [x for _, x, _ in points]
+    intensity = np.geomspace(min(0.5, *edges) / 2, 2 * max(20, *edges), 200)
     by_threads: dict[int, list[Row]] = defaultdict(list)
     for row in rows:
         by_threads[row.threads].append(row)
@@ -77,30 +83,54 @@ def roofline(rows: Sequence[Row], title: str) -> Figure:
         product = float(np.median([c.flops_per_second for c in ceilings]))
         axis.plot(intensity, np.minimum(product, copy * intensity) / 1e9, "k", linestyle=line, linewidth=1,
                   label=f"ceiling, {threads} thread{'s' * (threads > 1)}")  # fmt: skip
-    groups: dict[str, list[Row]] = defaultdict(list)
-    for row in rows:
-        groups[row.case.split("/")[0]].append(row)
+    groups = list(dict.fromkeys(row.case.split("/")[0] for row in rows))
     markers = "os^Dv<>pP*Xh"
-    for index, (name, found) in enumerate(groups.items()):
-        shade = str(0.15 + 0.6 * index / max(len(groups) - 1, 1))
-        points = [(row.work.flops / row.least_bytes, row.rates()["GFLOP/s"]) for row in found if row.work]
-        xs, ys = zip(*points, strict=True)
-        axis.scatter(xs, ys, marker=markers[index % len(markers)], color=shade, s=24, label=name)
-    axis.set(xscale="log", yscale="log", xlabel="operations a byte", ylabel="GFLOP/s")
-    axis.legend(frameon=False, fontsize="small")
+    for index, name in enumerate(groups):
+        shade = str(0.6 * index / max(len(groups) - 1, 1))
+        own = [point for point in points if point[0].case.split("/")[0] == name]
+        filled = [shade if row.threads == 1 else "none" for row, *_ in own]
+        axis.scatter([x for _, x, _ in own], [y for *_, y in own], marker=markers[index % len(markers)], s=22,
+                     edgecolors=shade, facecolors=filled, linewidths=0.8, label=name)  # fmt: skip
+    axis.set(xscale="log", yscale="log", xlabel="operations a byte", ylabel="GFLOP/s, by the usual way's operations")
+    figure.legend(loc="outside right upper", frameon=False, fontsize="small")
     axis.grid(color="0.9")
     axis.set_title(title, fontsize="medium")
     return figure
 
 
 def _lines(axis: Axes, rows: Sequence[Row], value: Callable[[Row, str], float]) -> None:
-    """A line a side, ours first and bold."""
+    """A line a side through the rows of :func:`_joined`, ours first and bold; hollow marks at all others."""
+    joined = _joined(rows)
+    groups = (joined, True), ([row for row in rows if row not in joined], False)
     sides = list(dict.fromkeys(name for row in rows for name in row.times))
     for side, (line, marker) in zip(sorted(sides, key=lambda name: name != OURS), cycle(LINES), strict=False):
-        points = [(row.work.length, value(row, side)) for row in rows if row.work and side in row.times]
         grey, width = ("0", 2.0) if side == OURS else ("0.45", 1.2)
-        axis.plot(*zip(*points, strict=True), color=grey, linewidth=width, linestyle=line, marker=marker, markersize=4,
-                  label=side)  # fmt: skip
+        label: str | None = side
+        for found, is_line in groups:
+            points = [(row.work.length, value(row, side)) for row in found if row.work and side in row.times]
+            if points:
+                axis.plot(
+                    *zip(*points, strict=True),
+                    color=grey,
+                    linewidth=width,
+                    linestyle=line if is_line else "",
+                    marker=marker,
+                    markersize=4,
+                    markerfacecolor=grey if is_line else "none",
+                    label=label,
+                )
+                label = None
+
+
+def _joined(rows: Sequence[Row]) -> list[Row]:
+    """A row a length, the one of most positions, of the lengths that are powers of two; all where these are few."""
+    largest: dict[int, Row] = {}
+    for row in rows:
+        if row.work and row.work.length & (row.work.length - 1) == 0:
+            best = largest.get(row.work.length)
+            if best is None or best.work is None or row.work.tokens > best.work.tokens:
+                largest[row.work.length] = row
+    return list(largest.values()) if len(largest) > 1 else list(rows)
 
 
 def _save(figure: Figure, stem: Path) -> list[Path]:

@@ -2,6 +2,7 @@
 
 ================  ======================================================================================
 fft_conv          long convolution by FFT: causal, two-sided or circular, gated
+sparse_fft_conv   long convolution whose filter has blocks of its spectrum alone
 short_conv        causal convolution with a few taps a channel, with bias and activation
 linear_scan       states of h[t] = a[t] h[t-1] + b[t]
 cauchy            sum_n v[n] / (z[l] - w[n]): generating functions of state spaces
@@ -18,6 +19,7 @@ from longconv.ops.dense_taps import dense_taps
 from longconv.ops.fft_conv import fft_conv
 from longconv.ops.linear_scan import linear_scan
 from longconv.ops.short_conv import short_conv
+from longconv.ops.sparse_fft_conv import sparse_fft_conv
 from longconv.ops.state_space_step import state_space_step
 from longconv.ops.state_space_taps import state_space_taps
 from longconv.ops.transpose import transpose
@@ -29,6 +31,7 @@ __all__ = [
     "fft_conv",
     "linear_scan",
     "short_conv",
+    "sparse_fft_conv",
     "state_space_step",
     "state_space_taps",
     "transpose",

@@ -293,6 +293,7 @@ SMALLEST = [
     "fft_conv_float16/8x256x4096/forward",
     "fft_conv_float64/8x256x4096/both",
     "fft_conv_short/8x256x1024/K16/both",
+    "sparse_fft_conv/8x256x4096/monarch-1-4/both",
     "short_conv/8x256x4096/K3/both",
     "short_conv/8x256x4096/K4-bias-silu/both",
     "vandermonde/256x32x1024/both",

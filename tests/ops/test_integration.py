@@ -18,6 +18,7 @@ from longconv.ops import (
     fft_conv,
     linear_scan,
     short_conv,
+    sparse_fft_conv,
     state_space_taps,
     vandermonde,
     vandermonde_log,
@@ -25,6 +26,7 @@ from longconv.ops import (
 from tests.tolerances import assert_close, relative_l2
 
 B, H, L, K, N = 2, 3, 12, 9, 4
+BLOCKS = torch.tensor([[True, False, True], [False, False, False]])
 
 
 def real(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -78,6 +80,15 @@ def operator_calls() -> dict[str, tuple[Any, tuple[Any, ...]]]:
         "linear_scan-real": (ops.linear_scan, (real(1, H), real(L, H), None, -2, True, "auto")),
         "short_conv": (ops.short_conv, (real(B, H, L), real(H, 3), real(H), real(B, H, 2), "gelu", "auto")),
         "short_conv-bare": (ops.short_conv, (real(B, H, L), real(H, 3), None, None, "none", "auto")),
+        "sparse_fft_conv": (ops.sparse_fft_conv, (real(B, H, L), real(H, K), BLOCKS, "auto")),
+        "sparse_fft_conv_backward": (
+            ops.sparse_fft_conv_backward,
+            (real(B, H, L), real(B, H, L), real(B, H, K), BLOCKS, [True, True], "auto"),
+        ),
+        "sparse_fft_conv_backward-part": (
+            ops.sparse_fft_conv_backward,
+            (real(B, H, L), None, real(H, K), BLOCKS, [True, False], "auto"),
+        ),
         "state_space_taps": (ops.state_space_taps, (*dplr(), L, "auto")),
         "state_space_taps_backward": (ops.state_space_taps_backward, (real(2, H, L), *dplr(), "auto")),
         "vandermonde": (ops.vandermonde, (v, log_x, L, False, "auto")),
@@ -115,6 +126,7 @@ def functions() -> dict[str, tuple[Callable[..., Tensor], list[Tensor]]]:
             lambda u, w, bias, initial: short_conv(u, w, bias, activation="silu", initial=initial),
             [real(B, H, L), real(H, 3), real(H), real(B, H, 2)],
         ),
+        "sparse_fft_conv": (lambda u, k: sparse_fft_conv(u, k, BLOCKS), [real(B, H, L), real(H, K)]),
         "state_space_taps": (lambda a, b, c, left, right: state_space_taps(a, b, c, left, right, L), dplr()),
         "vandermonde": (lambda v, x: vandermonde(v, x, L).real, [nodes(2, H, N), nodes(H, N)]),
         "vandermonde_log": (lambda v, x: vandermonde_log(v, x, L, real=True), [nodes(2, H, N), nodes(H, N)]),
@@ -145,6 +157,7 @@ LENGTHS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "fft_conv": fft_conv,
     "linear_scan": lambda u, k: linear_scan(torch.tanh(k), u, u[..., 0], dim=-1),
     "short_conv": lambda u, k: short_conv(u, k[:, :4], k[:, 0], activation="gelu", initial=u[..., :3]),
+    "sparse_fft_conv": lambda u, k: sparse_fft_conv(u, k, BLOCKS),
     "state_space_taps": lambda u, k: state_space_taps(*dplr_of(k), length=u.shape[-1]),
     "vandermonde": lambda u, k: vandermonde(k[:, :4], torch.tanh(k[:, 4:8]), u.shape[-1]),
     "vandermonde_log": lambda u, k: vandermonde_log(k[:, :4], -k[:, 4:8].square(), u.shape[-1]),
@@ -185,6 +198,14 @@ def test_vmap_over_no_samples() -> None:
     u, k, none = torch.randn(B, H, L), torch.randn(H, K), torch.zeros(0, B, dtype=torch.int64)
     assert vmap(lambda u: fft_conv(u, k))(u.new_zeros(0, B, H, L)).shape == (0, B, H, L)
     assert vmap(lambda n: fft_conv(u, k, lengths=n))(none).shape == (0, B, H, L)
+
+
+def test_vmap_over_masks() -> None:
+    u, k, masks = torch.randn(3, B, H, L), torch.randn(H, K), torch.rand(3, 4) < 0.5
+    masks[:, 0] = True
+    got = vmap(lambda u, mask: sparse_fft_conv(u, k, mask))(u, masks)
+    assert_close(got, torch.stack([sparse_fft_conv(a, k, mask) for a, mask in zip(u, masks, strict=True)]))
+    assert vmap(lambda mask: sparse_fft_conv(u[0], k, mask))(masks[:0]).shape == (0, B, H, L)
 
 
 def test_vmap_over_lengths() -> None:

@@ -11,7 +11,7 @@ from longconv.ops.fft_conv.operator import BACKENDS, call_forward
 
 MODES = ("causal", "circular")
 
-__all__ = ["MODES", "fft_conv"]
+__all__ = ["MODES", "check_filter", "fft_conv"]
 
 
 def fft_conv(
@@ -75,9 +75,9 @@ def fft_conv(
     batch, channels, _ = u.shape
     check_choice("mode", mode, MODES)
     check_choice("backend", backend, BACKENDS.names())
-    k = _check_filter("k", k, u)
+    k = check_filter("k", k, u)
     if k_reverse is not None:
-        k_reverse = _check_filter("k_reverse", k_reverse, u)
+        k_reverse = check_filter("k_reverse", k_reverse, u)
         if mode == "circular":
             raise ValueError("k_reverse is given in circular mode, where every lag is in k: leave it out")
     if skip is not None:
@@ -103,7 +103,8 @@ def _check_dtype(
     return check_tensor(name, value, shape, ndim=ndim, dtypes=dtypes)
 
 
-def _check_filter(name: str, k: Tensor, u: Tensor) -> Tensor:
+def check_filter(name: str, k: Tensor, u: Tensor) -> Tensor:
+    """The filter for u (B, H, L) if its dtype, shape and device are right; under autocast in a dtype that is."""
     k = _check_dtype(name, k, "(H, K) or (B, H, K)", (2, 3), filter_dtypes(u), u)
     batch, channels, _ = u.shape
     sizes, symbols = ((channels, None), "(H, K)") if k.ndim == 2 else ((batch, channels, None), "(B, H, K)")

@@ -107,14 +107,16 @@ def _second_gradients(ctx: Any, cotangents: Sequence[Tensor | None]) -> tuple[An
     return (*gradients_of(composite, ctx.saved_tensors, cotangents, ctx.needs_input_grad), None, None, None)
 
 
-def _vmap(lengths: int, call: Callable[..., Any], info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Any, Any]:
+def map_channels(
+    shared: int, call: Callable[..., Any], info: Any, in_dims: tuple[Any, ...], *args: Any
+) -> tuple[Any, Any]:
     """Fold the mapped axis V into the channels: (V, B, H, L) becomes (B, V H, L), and a filter or skip (V H, ...).
 
-    Mapped ``lengths``, the argument of that number, differ along V, which channels can't: then the calls are made one
-    by one.
+    The argument of the number ``shared``, of lengths or a mask, is the same for all channels. Where it is mapped, the
+    calls are made one by one.
     """
     size = info.batch_size
-    if in_dims[lengths] is not None and size > 0:
+    if in_dims[shared] is not None and size > 0:
         samples = [
             [a if d is None else a.select(d, i) for a, d in zip(args, in_dims, strict=True)] for i in range(size)
         ]
@@ -129,8 +131,8 @@ def _vmap(lengths: int, call: Callable[..., Any], info: Any, in_dims: tuple[Any,
     def fold(place: int, value: Any, dim: int | None) -> Any:
         if not isinstance(value, Tensor):
             return value
-        if place == lengths:
-            return value if dim is None else value.new_zeros(value.movedim(dim, 0).shape[1:])  # V = 0: any (B,) will do
+        if place == shared:
+            return value if dim is None else value.new_zeros(value.movedim(dim, 0).shape[1:])  # V = 0: any will do
         value = front(value, dim)
         return value.movedim(0, 1).flatten(1, 2) if value.ndim == 4 else value.flatten(0, 1)
 
@@ -153,7 +155,7 @@ call_forward = define(
     _fake_forward,
     _save,
     _gradients,
-    functools.partial(_vmap, 6),
+    functools.partial(map_channels, 6),
     BACKENDS.bind,
 )
 call_backward = define(
@@ -163,5 +165,5 @@ call_backward = define(
     _fake_backward,
     _save_second,
     _second_gradients,
-    functools.partial(_vmap, 7),
+    functools.partial(map_channels, 7),
 )
