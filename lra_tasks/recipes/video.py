@@ -28,10 +28,15 @@ QUICK_VIDEO = Preset(
     mixers=QUICK_MIXERS,
 )
 
-# Ten frames given and rollouts of 40.
+# Ten frames given and rollouts of 40; about 11 minutes on two cores, 14 with ConvLSTM. Patches of 8 x 8 pixels and a
+# stream that no norm interrupts cost half the time of two halvings to as many steps, and learn motion in fewer.
 QUICK_MOVING_MNIST = Preset(
     QUICK_VIDEO.base.override(
-        {"data": {"n_train": 960, "n_val": 40}, "model": {"depths": (), "patch": 8, "mean": 0.05}}
+        {
+            "data": {"n_train": 960, "n_val": 40},
+            "model": {"depths": (), "patch": 8, "mean": 0.05},
+            "trainer": {"max_epochs": 12},
+        }
     ),
     QUICK_MIXERS,
 )
