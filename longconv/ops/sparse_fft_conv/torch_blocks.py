@@ -20,7 +20,7 @@ from longconv.ops.fft_conv.plain import Filter, Gradients
 from longconv.ops.sparse_fft_conv.blocks import residues, spectrum_size
 
 PRODUCT, STAGE, OVERHEAD = 0.15, 1.0, 4.0
-"""The cost of a number: of its product for a group, of a radix of two of its FFT, and of what else passes over it."""
+"""Estimates of what a number costs: its product for a group, a radix of two of its FFT, what else passes over it."""
 
 
 class MaskedSpectrum:
