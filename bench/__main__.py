@@ -55,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     show = commands.add_parser("table", help="print a results file as a Markdown table")
     show.add_argument("results", type=Path)
     show.add_argument("cases", nargs="*", help="names, groups or shell patterns; all")
+    show.add_argument("--brief", action="store_true", help="times and speed-ups alone")
     plot = commands.add_parser("plot", help="draw a results file as PNG and SVG")
     plot.add_argument("results", type=Path)
     plot.add_argument("cases", nargs="*", help="names, groups or shell patterns; all")
@@ -92,7 +93,10 @@ def _run(arguments: argparse.Namespace) -> None:
 def _load(arguments: argparse.Namespace) -> tuple[dict[str, str], list[Row]]:
     """Machine and those rows of a results file that are asked for."""
     machine, rows = load(arguments.results)
-    return machine, [row for row in rows if fits(row.case, arguments.cases)]
+    found = [row for row in rows if fits(row.case, arguments.cases)]
+    if not found:
+        raise ValueError(f"{arguments.results} has no case {' or '.join(arguments.cases) or 'at all'}")
+    return machine, found
 
 
 def _plot(arguments: argparse.Namespace) -> None:
@@ -130,7 +134,7 @@ def _positive(text: str) -> int:
 
 _COMMANDS = {
     "list": lambda _: print("\n".join(CASES)),
-    "table": lambda arguments: print(table(*_load(arguments))),
+    "table": lambda arguments: print(table(*_load(arguments), brief=arguments.brief)),
     "run": _run,
     "plot": _plot,
     "compare": _compare,

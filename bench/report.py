@@ -8,13 +8,16 @@ import math
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.case import OURS, Work
 from bench.machine import Ceilings
 from bench.measure import Timing
+
+BRIEF = ("case", "threads", "best peer", "its ms", "longconv ms", "times faster")
+"""Columns of a brief table."""
 
 
 @dataclass(frozen=True)
@@ -95,14 +98,19 @@ def load(path: Path) -> tuple[dict[str, str], list[Row]]:
     return content["machine"], rows
 
 
-def table(machine: dict[str, str], rows: Iterable[Row]) -> str:
-    """Machine and rows in Markdown; times are medians, with half the quartiles' distance in per cent."""
-    rows = list(rows)
+def table(machine: dict[str, str], rows: Sequence[Row], *, brief: bool = False) -> str:
+    """Machine and rows (at least one) in Markdown; times are medians, with half the quartiles' distance in per cent.
+
+    ``brief`` keeps the times and how many times faster ours is than the fastest peer.
+    """
+    heads = [head for head in _columns(rows[0]) if not brief or head in BRIEF]
     lines = [", ".join(f"{key}: {value}" for key, value in machine.items()), ""]
-    heads = ["case", "threads", "best peer", "its ms", "longconv ms", "times faster", "tokens/s", "GFLOP/s", "GB/s"]
-    heads += ["of the ceiling", "error", "memory, of the peer's"]
     lines += [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
-    lines += [f"| {' | '.join(_cells(row))} |" for row in rows]
+    for row in rows:
+        cells = _columns(row)
+        lines += [f"| {' | '.join(cells[head] for head in heads)} |"]
+    if brief:
+        return "\n".join(lines)
     absent = sorted({name for row in rows for name in row.absent})
     lines += [f"\nNot installed: {', '.join(absent)}."] if absent else []
     lines += [f"\nRefused: {name} in {row.case}, {why}." for row in rows for name, why in row.refused.items()]
@@ -139,21 +147,20 @@ def _slope(points: list[tuple[float, float]]) -> float:
     return sum((x - mean_x) * (y - mean_y) for x, y in points) / sum((x - mean_x) ** 2 for x, _ in points)
 
 
-def _cells(row: Row) -> list[str]:
+def _columns(row: Row) -> dict[str, str]:
     peer, ratio, reached, rates = row.best_peer(), row.speed_up(), row.share(), row.rates()
-    memory = f"{row.memory[OURS] / row.memory[peer]:.2f}" if peer and row.memory else ""
-    return [
-        row.case,
-        str(row.threads),
-        peer or "",
-        _milliseconds(row.times[peer]) if peer else "",
-        _milliseconds(row.times[OURS]),
-        f"{ratio:.2f}" if ratio else "",
-        *(f"{rates[name]:.3g}" if rates else "" for name in ("tokens/s", "GFLOP/s", "GB/s")),
-        f"{100 * reached:.0f} %" if reached else "",
-        f"{row.errors[OURS]:.1e}",
-        memory,
-    ]
+    return {
+        "case": row.case,
+        "threads": str(row.threads),
+        "best peer": peer or "",
+        "its ms": _milliseconds(row.times[peer]) if peer else "",
+        "longconv ms": _milliseconds(row.times[OURS]),
+        "times faster": f"{ratio:.2f}" if ratio else "",
+        **{name: f"{rates[name]:.3g}" if rates else "" for name in ("tokens/s", "GFLOP/s", "GB/s")},
+        "of the ceiling": f"{100 * reached:.0f} %" if reached else "",
+        "error": f"{row.errors[OURS]:.1e}",
+        "memory, of the peer's": f"{row.memory[OURS] / row.memory[peer]:.2f}" if peer and row.memory else "",
+    }
 
 
 def _milliseconds(timing: Timing) -> str:

@@ -27,7 +27,7 @@ from lra_tasks.pretraining import PREDICTED, PretrainingModule, start_from
 from lra_tasks.progress import RunProgress
 from lra_tasks.results import RunFolder, versions, write_metrics
 from lra_tasks.rollouts import save_contact_sheet, save_gif
-from lra_tasks.trainer import RunLogger, create_trainer, leave_process_group, quiet_lightning
+from lra_tasks.trainer import RunLogger, create_trainer, process_group, quiet_lightning
 from lra_tasks.video_module import VideoModule, score_table
 
 
@@ -69,8 +69,8 @@ def train(config: RunConfig, folder: RunFolder, *, resume: bool, console: Consol
             console.print(_headline(config, module, folder), highlight=False, soft_wrap=True)
             task.prepare_data()
         start = folder.last if folder.last.is_file() else None
-        trainer.fit(module, datamodule=task, ckpt_path=start, weights_only=True)
-        leave_process_group()
+        with process_group():
+            trainer.fit(module, datamodule=task, ckpt_path=start, weights_only=True)
     return _finish(_Trained(config, folder, checkpoints, trainer), console) if trainer.is_global_zero else {}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -79,10 +80,23 @@ def _fully_sharded(devices: int | str) -> ModelParallelStrategy:
     return ModelParallelStrategy(data_parallel_size=count, tensor_parallel_size=1, save_distributed_checkpoint=False)
 
 
-def leave_process_group() -> None:
-    """End the group of a distributed training, so that one process can go on alone."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+@contextmanager
+def process_group() -> Iterator[None]:
+    """Leave no group of a distributed training behind, and none of its variables: this process may go on alone.
+
+    With a rank among its variables a later training of this process, or of one that it starts, would wait for others.
+    """
+    names = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")
+    before = {name: os.environ.get(name) for name in names}
+    try:
+        yield
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 class RunLogger(TensorBoardLogger):

@@ -213,6 +213,11 @@ def test_results_survive_a_file_and_become_a_table(tmp_path: Path) -> None:
     assert lines[4] == f"| {cells} |"
     assert len({line.count("|") for line in lines[2:6]}) == 1
     assert lines[-1] == "Not installed: gone."
+    brief = table(machine, again, brief=True).splitlines()
+    assert brief[4:] == [
+        "| sum/3 | 2 | fast | 3000 ± 0 % | 1000 ± 0 % | 3.00 |",
+        "| calls/3 | 1 |  |  | 2000 ± 0 % |  |",
+    ]
 
 
 def test_exponents_of_the_cost() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,9 @@ def test_two_processes_train_together_and_resume(strategy: str, tmp_path: Path, 
     assert metrics["epochs"] == 2
     _, scores = evaluate(folder)
     assert scores == {"test/accuracy": metrics["test/accuracy"], "test/loss": metrics["test/loss"]}
+    environment = dict(os.environ)
     run(["train", "--run-dir", str(folder), "--resume", "--trainer.max_epochs", "3", "--trainer.devices", "1"])
+    assert dict(os.environ) == environment  # a rank left there would have a later training wait for others
     assert read_metrics(folder)["epochs"] == 3
     assert len((folder / "history.csv").read_text().splitlines()) == 4
 
