@@ -71,7 +71,8 @@ def errors(problem: Problem) -> tuple[dict[str, float], dict[str, str]]:
         gots = _results(solve, sample, problem.backward, seed=0)
         limit = problem.tolerance if name == OURS else max(problem.tolerance, PEER_TOLERANCE)
         same = [g.shape for g in gots] == [w.shape for w in wants]
-        error = max(relative_error(*pair) for pair in zip(gots, wants, strict=True)) if same else math.nan
+        each = [relative_error(*pair) for pair in zip(gots, wants, strict=True)] if same else [math.nan]
+        error = math.nan if any(map(math.isnan, each)) else max(each)
         if error <= limit:
             found[name] = error
             continue

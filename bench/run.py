@@ -56,6 +56,8 @@ def run(
                     console.print(f"[{len(rows)}] {_line(row)}", markup=False)
                     if output:
                         save(output, machine, rows)
+            except ModuleNotFoundError as error:
+                console.print(f"left out: {case.name}: {error}", markup=False)
             except WrongResultError as error:
                 wrong.append(f"{case.name}: {error}")
                 console.print(f"refused: {wrong[-1]}", markup=False)

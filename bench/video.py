@@ -7,7 +7,8 @@
   frames with its cache of keys and values.
 
 All are float32 on the CPU, in turn in one process; times are medians. With ``--output`` the results are written as
-those of ``python -m bench run``, for ``table``, ``plot`` and ``compare``.
+those of ``python -m bench run``, for ``table`` and ``compare``. The error is that of ConvS5 frame by frame beside all
+frames at once.
 """
 
 from __future__ import annotations
@@ -22,19 +23,19 @@ from torch import Tensor
 
 from bench.case import OURS
 from bench.machine import describe, restart_warm
-from bench.measure import Timing, relative_error, summarize
+from bench.measure import Timing, WrongResultError, relative_error, summarize
 from bench.report import Row, save
 from longconv.mixers import VideoMixer
 from longconv.models import VIDEO_MIXERS
 
 Run = Callable[[], object]
-OURS_HERE = "conv_s5"
+OUR_LAYER = "conv_s5"
 """The side that is the library's."""
 
 
 def build(name: str, features: int) -> VideoMixer:
     """A layer of a width; ConvS5 has the same number of real numbers as a state as ConvLSTM."""
-    options = {OURS_HERE: {"d_state": 2 * features, "output": "standard"}}.get(name, {})
+    options = {OUR_LAYER: {"d_state": 2 * features, "output": "standard"}}.get(name, {})
     return VIDEO_MIXERS[name](features, **options)
 
 
@@ -76,20 +77,20 @@ def timings(sides: Mapping[str, Run], rounds: int) -> dict[str, Timing]:
             run()
             if turn:
                 times[name].append(time.perf_counter() - start)
-    return {name: summarize(values * 2 if rounds == 1 else values) for name, values in times.items()}
+    return {name: summarize(values) for name, values in times.items()}
 
 
 @torch.no_grad()
 def streaming_error(features: int, size: int, frames: int = 16) -> float:
-    """How far ConvS5 frame by frame is from ConvS5 on all frames at once; a RuntimeError where that is wrong."""
-    mixer, u = build(OURS_HERE, features).eval(), torch.randn(1, frames, features, size, size)
+    """How far ConvS5 frame by frame is from ConvS5 on all frames at once; a WrongResultError where that is wrong."""
+    mixer, u = build(OUR_LAYER, features).eval(), torch.randn(1, frames, features, size, size)
     state, outputs = mixer.init_state(1), []
     for u_t in u.unbind(1):
         y_t, state = mixer.step(u_t, state)
         outputs.append(y_t)
     error = relative_error(torch.stack(outputs, 1), mixer(u))
     if not error < 1e-5:
-        raise RuntimeError(f"ConvS5 frame by frame is wrong by {error:.1e}, no time is reported")
+        raise WrongResultError(f"ConvS5 frame by frame is wrong by {error:.1e}, no time is reported")
     return error
 
 
@@ -99,12 +100,12 @@ def training(features: int, size: int, lengths: list[int], rounds: int) -> list[
     print(f"{'T':>6} {'conv_s5':>9} {'conv_lstm':>10} {'ratio':>6} {'us a frame, conv_s5':>20}")
     rows, error = [], streaming_error(features, size)
     for frames in lengths:
-        sides = {name: training_step(name, features, size, frames) for name in (OURS_HERE, "conv_lstm")}
+        sides = {name: training_step(name, features, size, frames) for name in (OUR_LAYER, "conv_lstm")}
         times = timings(sides, rounds)
         t = {name: timing.median for name, timing in times.items()}
-        ratio, each = t["conv_lstm"] / t[OURS_HERE], 1e6 * t[OURS_HERE] / frames
+        ratio, each = t["conv_lstm"] / t[OUR_LAYER], 1e6 * t[OUR_LAYER] / frames
         print(
-            f"{frames:>6} {1e3 * t[OURS_HERE]:9.1f} {1e3 * t['conv_lstm']:10.1f} {ratio:6.2f} {each:20.0f}", flush=True
+            f"{frames:>6} {1e3 * t[OUR_LAYER]:9.1f} {1e3 * t['conv_lstm']:10.1f} {ratio:6.2f} {each:20.0f}", flush=True
         )
         rows.append(_row(f"video/training/T{frames}", times, error))
     return rows
@@ -119,14 +120,14 @@ def generation(features: int, size: int, lengths: list[int], rounds: int) -> lis
         times = timings({name: next_frame(name, features, size, frames) for name in VIDEO_MIXERS}, rounds)
         t = {name: timing.median for name, timing in times.items()}
         cells = "".join(f"{1e3 * t[name]:10.3f}" for name in VIDEO_MIXERS)
-        print(f"{frames:>6}{cells} {t['frame_attention'] / t[OURS_HERE]:7.2f}", flush=True)
+        print(f"{frames:>6}{cells} {t['frame_attention'] / t[OUR_LAYER]:7.2f}", flush=True)
         rows.append(_row(f"video/generation/T{frames}", times, error))
     return rows
 
 
 def _row(case: str, times: Mapping[str, Timing], error: float) -> Row:
     """A case whose first side is ConvS5; the others are models of their own, with no error to it."""
-    sides = {OURS if name == OURS_HERE else name: timing for name, timing in times.items()}
+    sides = {OURS if name == OUR_LAYER else name: timing for name, timing in times.items()}
     return Row(case, torch.get_num_threads(), sides, {OURS: error}, {})
 
 
@@ -137,10 +138,12 @@ def main() -> None:
     parser.add_argument("--lengths", type=int, nargs="+", default=[32, 64, 128, 256, 512], help="frames T")
     parser.add_argument("--features", type=int, default=32)
     parser.add_argument("--size", type=int, default=16, help="height and width")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=5, help="timed ones, at least 2")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--output", type=Path, help="JSON file")
     arguments = parser.parse_args()
+    if arguments.rounds < 2:
+        parser.error(f"--rounds is {arguments.rounds}, expected at least 2")
     restart_warm()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)

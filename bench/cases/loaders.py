@@ -68,4 +68,4 @@ def problem(name: str) -> Problem:
 
 def cases() -> list[Case]:
     """Pixels, tokens of all lengths, and pictures drawn here."""
-    return [Case(f"loaders/{name}", functools.partial(problem, name)) for name in TASKS]
+    return [Case(f"loaders/{name}/batch", functools.partial(problem, name)) for name in TASKS]

@@ -79,6 +79,32 @@ def test_a_wrong_gradient_is_refused() -> None:
         errors(problem(sides={OURS: lambda x: x * x.detach()}, backward=True))
 
 
+class NoGradient(torch.autograd.Function):
+    """The square, whose gradient is no number."""
+
+    @staticmethod
+    def forward(ctx: object, x: Tensor) -> Tensor:
+        return x * x
+
+    @staticmethod
+    def backward(ctx: object, *grads: Tensor) -> Tensor:
+        return grads[0] * float("nan")
+
+
+def test_a_gradient_that_is_no_number_is_refused() -> None:
+    with pytest.raises(WrongResultError, match="longconv has a relative error of nan"):
+        errors(problem(sides={OURS: NoGradient.apply}, backward=True))
+    assert "peer" in errors(problem(sides={OURS: square, "peer": NoGradient.apply}, backward=True))[1]
+
+
+def test_a_case_that_needs_another_package_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    def make() -> Problem:
+        raise ModuleNotFoundError("No module named 'lightning'")
+
+    assert not run([Case("needy", make)], seconds=0.0)
+    assert "left out: needy: No module named 'lightning'" in capsys.readouterr().out
+
+
 def test_a_refused_case_does_not_end_the_run(tmp_path: Path) -> None:
     """It is told at once and at the end, where the command fails; a refused peer is named in the results."""
     wrong = Case("wrong", lambda: problem(sides={OURS: torch.abs}), threads=(1,))
@@ -314,7 +340,7 @@ SMALLEST = [
     "mixers/hyena/prefill",
     "mixers/dss/step",
     "models/s4d/both",
-    "loaders/pathfinder32",
+    "loaders/pathfinder32/batch",
     "scaling-L/2x64x256/both",
     "scaling-B/1x64x4096/both",
     "scaling-H/2x16x4096/both",

@@ -18,7 +18,7 @@ def test_tables_have_a_line_a_length(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "video.json"
-    words = ["--lengths", "2", "3", "--rounds", "1", "--size", "4", "--features", "8", "--output", str(path)]
+    words = ["--lengths", "2", "3", "--rounds", "2", "--size", "4", "--features", "8", "--output", str(path)]
     monkeypatch.setattr(video, "restart_warm", lambda: None)
     monkeypatch.setattr(sys, "argv", ["bench.video", *words])
     video.main()
