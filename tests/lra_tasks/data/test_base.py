@@ -11,6 +11,7 @@ import torch
 
 from lra_tasks.data import TASKS, VIDEO_TASKS, DataError, Task, create_task
 from lra_tasks.data.base import IGNORED, EpochSampler
+from lra_tasks.data.speech.synthesis import missing
 from tests.lra_tasks.data.layouts import LAYOUTS
 
 SMALL: dict[str, dict[str, Any]] = {
@@ -33,7 +34,14 @@ SMALL: dict[str, dict[str, Any]] = {
     "path256": {"n_samples": 10, "processes": 1},
     "path512": {"n_samples": 10, "processes": 1},
     "associative_recall": {"n_train": 60, "n_val": 20, "n_test": 20, "seq_len": 12},
+    "spam": {"l_max": 60},
+    "espeak35": {"n_train": 70, "n_val": 35, "n_test": 35, "processes": 1},
 }
+WORDS = missing()
+NAMES = [
+    pytest.param(name, marks=pytest.mark.skipif(name == "espeak35" and WORDS is not None, reason=f"{WORDS}"))
+    for name in sorted(SMALL)
+]
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +74,7 @@ def test_facts(name: str) -> None:
         assert heading in module.__doc__, heading
 
 
-@pytest.mark.parametrize("name", sorted(SMALL))
+@pytest.mark.parametrize("name", NAMES)
 def test_batches(name: str, root: Path) -> None:
     task = prepared(name, root)
     info = task.info
@@ -84,7 +92,7 @@ def test_batches(name: str, root: Path) -> None:
             assert counted.min() >= 0 and counted.max() < info.n_classes
             if info.d_input is not None:
                 assert inputs.shape == (len(labels), info.length, info.d_input) and inputs.dtype == torch.float32
-                assert inputs.std() > 0.1 and inputs.abs().max() <= 10
+                assert inputs.std() > 0.1 and inputs.abs().max() <= 20  # peaks of a word in silence: a dozen deviations
             else:
                 assert inputs.shape[1:-1] == (2,) * info.pair
                 assert inputs.dtype == torch.int64 and inputs.max() < (info.n_tokens or 0)
@@ -97,7 +105,7 @@ def test_batches(name: str, root: Path) -> None:
         assert seen == size
 
 
-@pytest.mark.parametrize("name", sorted(SMALL))
+@pytest.mark.parametrize("name", NAMES)
 def test_order_depends_on_seed_and_epoch_alone(name: str, root: Path) -> None:
     def labels(seed: int, epoch: int, workers: int = 0) -> list[int]:
         loader = prepared(name, root, seed=seed, num_workers=workers).train_dataloader()
