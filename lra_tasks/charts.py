@@ -17,6 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from lra_tasks.data import TASKS
 from lra_tasks.plots import figure_bytes
 from lra_tasks.published import find_published
+from lra_tasks.recipes import length_of
 from lra_tasks.results import Run
 from lra_tasks.tables import variant
 
@@ -55,9 +56,15 @@ def _styled() -> Iterator[None]:
 
 
 def series_of(runs: Sequence[Run]) -> dict[str, int]:
-    """A number, of a colour and a marker, for each mixer and preset among the runs."""
+    """A number for each mixer and preset among the runs."""
     labels = sorted({label_of(run) for run in runs})
-    return {label: number % N_COLOURS for number, label in enumerate(labels)}
+    return {label: number for number, label in enumerate(labels)}
+
+
+def look_of(number: int) -> dict[str, Any]:
+    """The colour and the marker of a number; 64 numbers have 64 pairs."""
+    turn = number + number // N_COLOURS
+    return {"color": _SERIES[number % N_COLOURS], "marker": _MARKERS[turn % len(_MARKERS)]}
 
 
 def label_of(run: Run) -> str:
@@ -81,7 +88,7 @@ def accuracy_chart(runs: Sequence[Run], *, name: str) -> Markup:
             accuracies = [100 * row["val/accuracy"] for row in history]
             minutes = [sum(row["seconds"] for row in history[: i + 1]) / 60 for i in range(len(history))]
             for axis, x in ((by_epoch, [row["epoch"] for row in history]), (by_time, minutes)):
-                axis.plot(x, accuracies, color=_SERIES[number], marker=_MARKERS[number], label=label_of(run))
+                axis.plot(x, accuracies, label=label_of(run), **look_of(number))
         for axis, label in ((by_epoch, "epoch"), (by_time, "minutes")):
             axis.axhline(chance, color=_INK, linestyle=":", linewidth=1, label="chance")
             axis.set_xlabel(label)
@@ -101,7 +108,7 @@ def loss_chart(run: Run, *, name: str) -> Markup:
         for number, (stage, label) in enumerate((("train", "training"), ("val", "validation"))):
             losses = [row[f"{stage}/loss"] for row in history]
             epochs = [row["epoch"] for row in history]
-            axis.plot(epochs, losses, color=_SERIES[number], marker=_MARKERS[number], label=label)
+            axis.plot(epochs, losses, label=label, **look_of(number))
         axis.set(xlabel="epoch", ylabel="loss")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         _legend(figure, axis)
@@ -114,24 +121,19 @@ def loss_chart(run: Run, *, name: str) -> Markup:
 
 
 def length_chart(runs: Sequence[Run], *, name: str) -> Markup:
-    """Test accuracy against the length of the task's sequences, with the published accuracies as hollow marks."""
+    """Test accuracy against the length of the runs' sequences, with the published accuracies as hollow marks."""
     series = series_of(runs)
     with _styled():
         figure = Figure(figsize=(9, 3.8), layout="constrained")
         axis = figure.subplots()
         points = []
         for run in runs:
-            length, number = length_of(run), series[label_of(run)]
+            config = run.config
+            length = length_of(config.task, config.recipe.data)
             accuracy = 100 * run.metrics["test/accuracy"]
             points.append(f"{run.name} {accuracy:.1f} % at {length}")
-            look: dict[str, Any] = {
-                "color": _SERIES[number],
-                "marker": _MARKERS[number],
-                "linestyle": "none",
-                "markersize": 7,
-            }
+            look = {**look_of(series[label_of(run)]), "linestyle": "none", "markersize": 7}
             axis.plot([length], [accuracy], label=label_of(run), **look)
-            config = run.config
             published = find_published(config.task, config.mixer, config.recipe.mixer_options)
             if published is not None:
                 axis.plot([TASKS[config.task].info.length], [published.accuracy], markerfacecolor="none", **look)
@@ -145,16 +147,11 @@ def length_chart(runs: Sequence[Run], *, name: str) -> Markup:
         return _svg(figure, name, described)
 
 
-def length_of(run: Run) -> int:
-    """The length at which a run cut its inputs, or that of its task."""
-    return int(run.config.recipe.data.get("l_max") or TASKS[run.config.task].info.length)
-
-
 def _name_tasks(axis: Axes, runs: Sequence[Run]) -> None:
     """The tasks' names beside their highest points, one under the other where lengths are equal."""
     highest: dict[int, dict[str, float]] = {}
     for run in runs:
-        tasks = highest.setdefault(length_of(run), {})
+        tasks = highest.setdefault(length_of(run.config.task, run.config.recipe.data), {})
         tasks[run.config.task] = max(tasks.get(run.config.task, 0.0), 100 * run.metrics["test/accuracy"])
     for length, tasks in highest.items():
         for task, accuracy in tasks.items():

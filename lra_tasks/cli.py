@@ -6,6 +6,7 @@ stopped by Ctrl-C or a signal.
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,6 +29,9 @@ from lra_tasks.selection import Selection, default_run_dir, select
 from lra_tasks.train import train
 from lra_tasks.video_module import score_table
 
+_STOPPED = (KeyboardInterrupt, SystemExit)
+"""What Ctrl-C and SIGTERM raise; the latter is Lightning's answer to them."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code; an error that the user can mend is one line on stderr.
@@ -46,10 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _complain(f"error: {error}", 2)
     except (RunError, DataError, OSError) as error:
         return _complain(f"error: {error}", 1)
-    except (KeyboardInterrupt, SystemExit):  # the latter is Lightning's answer to Ctrl-C and SIGTERM
-        return _complain(
-            "stopped" + ("; go on with --resume" if arguments[:1] in (["train"], ["pretrain"]) else ""), 130
-        )
+    except _STOPPED:
+        return _complain("stopped", 130)
 
 
 def _complain(message: str, code: int) -> int:
@@ -104,7 +106,10 @@ def _train(options: Namespace, selection: Selection | None, console: Console) ->
         if getattr(config, name) != getattr(selection.config, name):
             raise UsageError(f"{name} is both {getattr(selection.config, name)!r} and {getattr(config, name)!r}")
     folder = selection.run_dir or default_run_dir(config)
-    train(config, RunFolder(folder), resume=resume, console=console)
+    try:
+        train(config, RunFolder(folder), resume=resume, console=console)
+    except _STOPPED:
+        return _complain(f"stopped; go on with --resume --run-dir {shlex.quote(str(folder))}", 130)
     return 0
 
 
@@ -133,6 +138,7 @@ def _evaluate(options: Namespace, console: Console) -> int:
 
 
 def _report(options: Namespace, console: Console) -> int:
+    form = options.format or form_of(options.output)
     runs: list[Run] = []
     problems: list[str] = []
     for path in (found for given in options.runs for found in find_runs(Path(given))):
@@ -141,11 +147,19 @@ def _report(options: Namespace, console: Console) -> int:
         except (RunError, OSError) as error:
             problems.append(str(error))
     if runs:
-        text = report(runs, options.format or form_of(options.output))
+        text = report(runs, form)
         if options.output is None:
             sys.stdout.write(text)
         else:
-            write_text(Path(options.output), text)
+            _write(Path(options.output), text)
     for problem in problems:
         _complain(f"left out: {problem}", 1)
     return 1 if problems else 0
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a report; where that fails there is no run to resume."""
+    try:
+        write_text(path, text)
+    except RunError as error:
+        raise RunError(f"cannot write {path}: {error.__cause__}") from error

@@ -159,6 +159,8 @@ def _resample(task: Task, module: TrainingModule, rate: int) -> None:
     """Have the module read one in ``rate`` samples."""
     if rate < 1:
         raise UsageError(f"--rate is {rate}, expected 1 or more")
-    if not isinstance(module, SequenceModule) or task.info.d_input is None:
+    if not isinstance(module, SequenceModule):
+        raise UsageError(f"--rate is {rate}, expected 1: only classifiers are tested at another rate")
+    if task.info.d_input is None:
         raise UsageError(f"--rate is {rate}, expected 1: {task.info.name} has no samples of a continuous signal")
     module.rate = rate

@@ -67,6 +67,10 @@ class TrainingModule(LightningModule, ABC):
                 fully_shard(module, mesh=mesh)
         fully_shard(self.model, mesh=mesh)
 
+    def compile_model(self) -> None:
+        """Have torch.compile compile what a step of training calls."""
+        self.model.compile()
+
     def seed_epoch(self, batch_idx: int) -> None:
         """Set the random state, at the first batch of an epoch."""
         if batch_idx == 0:

@@ -19,6 +19,7 @@ from lra_tasks.results import Run
 from lra_tasks.tables import kind_of, tables, variant
 
 _TEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+_TEX |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}
 _TEX |= {sign: f"\\{sign}" for sign in "&%$#_{}"}
 
 

@@ -95,7 +95,8 @@ def choose_hidden(shape: tuple[int, int], ratio: float, lengths: Tensor | None, 
 class PretrainingModule(TrainingModule):
     """Training of a :class:`Predictor`, scored by its loss on what was hidden, or on the next inputs.
 
-    Hidden positions depend on (seed, epoch, batch) alone; those of validation and test are the same every time.
+    Hidden positions depend on (seed, epoch, process, batch) alone; those of validation and test are the same every
+    time.
 
     Args:
         model: the predictor.
@@ -204,6 +205,11 @@ _SHARED = ("d_model", "n_layers", "norm", "prenorm", "feed_forward", "expansion"
 """The settings of the model that decide on the backbone's parameters."""
 _VOCABULARY = ("level", "min_freq")
 """The options of data that decide what a token means."""
+_GENERATED = ("data_seed", "n_samples", "max_depth", "max_args", "min_length", "max_length")
+_DIVIDED = ("split", "val_share", "n_train", "n_val", "n_test")
+"""With those of the generator, the options that decide which samples are trained on: the others are to test with."""
+_OF_TRAINING = ("dropout", "filter_dropout", "filter_lr")
+"""The options of mixers that decide on no parameter."""
 
 
 def start_from(path: Path, module: TrainingModule, config: RunConfig) -> None:
@@ -216,7 +222,8 @@ def start_from(path: Path, module: TrainingModule, config: RunConfig) -> None:
 
     Raises:
         RunError: there is no finished run, or its checkpoint is damaged.
-        UsageError: the run did not pretrain, or with another task, mixer, width or option that decides on parameters.
+        UsageError: the run did not pretrain, or with another task, mixer, width or option that decides on parameters or
+            on the samples to train on.
     """
     checkpoint = load_checkpoint(RunFolder(path).best if path.is_dir() else path)
     try:
@@ -253,13 +260,14 @@ def start_from(path: Path, module: TrainingModule, config: RunConfig) -> None:
 
 
 def _decisive(config: RunConfig) -> dict[str, Any]:
-    """What has to be equal for the weights of one run to mean the same in another."""
+    """What has to be equal for the weights of one run to mean the same in another, and for its test to be unseen."""
     recipe = config.recipe
-    options = {name: value for name, value in recipe.mixer_options.items() if name not in ("dropout", "filter_lr")}
+    options = {name: value for name, value in recipe.mixer_options.items() if name not in _OF_TRAINING}
     return {
         "task": config.task,
         "mixer": config.mixer,
         **{f"model.{name}": getattr(recipe.model, name, None) for name in _SHARED},
         **{f"mixer_options.{name}": value for name, value in options.items()},
-        **{f"data.{name}": recipe.data[name] for name in _VOCABULARY if name in recipe.data},
+        **{f"data.{name}": recipe.data[name] for name in (*_VOCABULARY, *_GENERATED, *_DIVIDED) if name in recipe.data},
+        "data.official_dir": None if recipe.data.get("official_dir") is None else "given",
     }

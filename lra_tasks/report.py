@@ -12,12 +12,15 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table as Screen
 
+from lra_tasks.errors import UsageError
 from lra_tasks.page import environment, page
 from lra_tasks.results import Run
 from lra_tasks.tables import Table, tables
 
 Format = Literal["text", "csv", "markdown", "latex", "html"]
 _FORMS: dict[str, Format] = {
+    "": "text",
+    ".txt": "text",
     ".csv": "csv",
     ".md": "markdown",
     ".markdown": "markdown",
@@ -33,14 +36,21 @@ def form_of(path: str | None) -> Format:
 
     >>> form_of("report.html"), form_of("report"), form_of(None)
     ('html', 'text', 'text')
+
+    Raises:
+        UsageError: it ends as that of no form.
     """
-    return _FORMS.get(PurePath(path or "").suffix.lower(), "text")
+    ending = PurePath(path or "").suffix.lower()
+    if ending not in _FORMS:
+        known = ", ".join(filter(None, _FORMS))
+        raise UsageError(f"--output is {path!r}, which ends as no form does ({known}): say which with --format")
+    return _FORMS[ending]
 
 
 def report(runs: Sequence[Run], form: Format) -> str:
     """The runs, sorted by task, then by accuracy, those of one configuration and several seeds in one row.
 
-    Runs that pretrain, and those that predict video, have tables of their own.
+    Runs that pretrain, and those that predict video, have tables of their own, with a row a run.
 
     Args:
         runs: finished runs.

@@ -112,21 +112,27 @@ class Run:
     @property
     def name(self) -> str:
         """What its folder is called."""
-        return self.folder.path.name
+        return self.folder.path.resolve().name
 
     def history(self) -> list[dict[str, float]]:
         """A row an epoch; NaN where a number is missing, and no row where the file is."""
-        try:
-            with self.folder.history.open(newline="") as file:
-                return [{name: _number(cell) for name, cell in row.items()} for row in csv.DictReader(file)]
-        except OSError:
-            return []
+        return [{name: _number(cell) for name, cell in row.items()} for row in _read_rows(self.folder.history)]
 
 
-def _number(cell: str | None) -> float:
+def _read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a history; none where it is missing or no text."""
+    try:
+        with path.open(newline="") as file:
+            return list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError):
+        return []
+
+
+def _number(cell: Any) -> float:
+    """The number in a cell; a row that is too long ends in a list of cells."""
     try:
         return float(cell or "nan")
-    except ValueError:
+    except (TypeError, ValueError):
         return math.nan
 
 
@@ -137,7 +143,7 @@ def find_runs(path: Path) -> list[Path]:
     return sorted(file.parent for file in path.glob("*/config.yaml")) or [path]
 
 
-_NUMBERS = ("parameters", "wall_time_s", "epochs")
+_NUMBERS = ("parameters", "wall_time_s", "epochs", "best_epoch")
 """What every ``metrics.json`` holds, and a report needs, beside the accuracy or the scores of rollouts."""
 
 
@@ -157,11 +163,17 @@ def read_run(path: Path) -> Run:
     folder = RunFolder(path)
     config = read_config(folder)
     metrics = _read_metrics(folder.metrics) if folder.metrics.is_file() else None
-    n_epochs = config.recipe.trainer.max_epochs
-    ended = metrics is not None and (metrics["epochs"] >= n_epochs or metrics.get("stopped_early") is True)
-    if metrics is None or not ended:  # a finished run that is being extended keeps its metrics
-        raise RunError(f"{path} has not finished: {count_epochs(folder)} of {n_epochs} epochs; go on with --resume")
+    n_epochs, n_done = config.recipe.trainer.max_epochs, count_epochs(folder)
+    if metrics is None or not _has_ended(metrics, config, n_done):
+        raise RunError(f"{path} has not finished: {n_done} of {n_epochs} epochs; go on with --resume")
     return Run(folder, config, metrics)
+
+
+def _has_ended(metrics: dict[str, Any], config: RunConfig, n_done: int) -> bool:
+    """Whether the metrics are those of the end: a finished run that is being extended keeps its old ones."""
+    n_scored, patience = metrics["epochs"], config.recipe.trainer.early_stopping
+    exhausted = patience is not None and n_scored - metrics["best_epoch"] >= patience
+    return n_scored >= config.recipe.trainer.max_epochs or (exhausted and n_done <= n_scored)
 
 
 def _read_metrics(path: Path) -> dict[str, Any]:
@@ -181,8 +193,4 @@ def _read_metrics(path: Path) -> dict[str, Any]:
 
 def count_epochs(folder: RunFolder) -> int:
     """The number of epochs in the history of a run."""
-    try:
-        with folder.history.open(newline="") as file:
-            return sum(1 for _ in csv.DictReader(file))
-    except OSError:
-        return 0
+    return len(_read_rows(folder.history))

@@ -122,7 +122,7 @@ def _add_file(chosen: dict[str, Any], path: Path) -> None:
                 raise UsageError(
                     f"--config {path} has the {name} {values[name]!r}, so it does not go with {chosen[name]!r}"
                 )
-        elif name != "pretrains" and chosen[name] is None:
+        elif chosen[name] is None:
             chosen[name] = values.get(name)
 
 

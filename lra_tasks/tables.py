@@ -1,18 +1,20 @@
 """Runs as tables: rows of text that every form of a report shares.
 
-Runs that differ in the seed alone are one row: the mean of their accuracies, and the standard deviation beside it.
+Classifiers that differ in the seed alone are one row: the mean of their accuracies, and the standard deviation beside
+it. Runs that pretrain or predict video have a row each.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
-from lra_tasks.config import RESUME_MAY_CHANGE, flatten
+from lra_tasks.config import flatten
 from lra_tasks.data import VIDEO_TASKS
 from lra_tasks.published import find_published
 from lra_tasks.results import Run
@@ -38,9 +40,18 @@ NOTE = (
     "Published accuracies are from full data sets and full-size models; a preset may use less of both.\n"
     "Where the very variant of a mixer has none for the task, S4's stands there."
 )
-VIDEO_NOTE = "Errors of the frames so far after the context of a rollout; copy is the context's last frame."
+VIDEO_NOTE = "Errors of the one frame so many steps after the context of a rollout; copy is the context's last frame."
 PRETRAINING_NOTE = "Losses on hidden or next inputs: of one task and one objective they can be compared."
 
+_ALIKE = (
+    "seed",
+    "data_dir",
+    "trainer.accelerator",
+    "trainer.log_every_n_steps",
+    "data.num_workers",
+    "data.processes",
+)
+"""The settings in which runs of one configuration may differ."""
 _MSE = "test/mse@"
 _VIDEO_SCORES = {"MSE": "mse", "SSIM": "ssim", "copy MSE": "copy_mse"}
 
@@ -65,7 +76,7 @@ class Table:
     def numeric(self) -> list[bool]:
         """Which columns hold numbers alone."""
         cells = [[row[i] for row in self.rows] for i in range(len(self.columns))]
-        return [all(not cell or cell.replace(".", "", 1).isdigit() for cell in column) for column in cells]
+        return [all(not cell or re.fullmatch(r"-?\d*\.?\d+", cell) for cell in column) for column in cells]
 
 
 def kind_of(run: Run) -> str:
@@ -76,13 +87,16 @@ def kind_of(run: Run) -> str:
 
 
 def group_seeds(runs: Sequence[Run]) -> list[list[Run]]:
-    """Runs of one configuration with different seeds, together; a second run of a seed begins a group of its own."""
+    """Runs of one configuration with different seeds, together; a second run of a seed begins a group of its own.
+
+    What they started from may differ in numbers, such as a seed.
+    """
     groups: dict[tuple[str, int], list[Run]] = {}
     for run in runs:
-        settings = flatten({**run.config.to_dict(), "from_run": run.config.from_run is not None})
-        for name in ("seed", *RESUME_MAY_CHANGE):
-            if name != "trainer.max_epochs":
-                settings.pop(name, None)
+        start = re.sub(r"\d+", "N", run.config.from_run or "")
+        settings = flatten({**run.config.to_dict(), "from_run": start})
+        for name in _ALIKE:
+            settings.pop(name, None)
         key, copy = json.dumps(settings, sort_keys=True, default=str), 0
         while any(it.config.seed == run.config.seed for it in groups.get((key, copy), [])):
             copy += 1
@@ -123,9 +137,13 @@ def _shown(value: float, digits: int = 0) -> str:
 def _name(group: Sequence[Run]) -> str:
     """The name of a run, or what the names of several begin with."""
     names = [run.name for run in group]
+    if len(names) == 1:
+        return names[0]
     equal = (len(set(signs)) == 1 for signs in zip(*names, strict=False))
     common = "".join(sign for sign, same in zip(names[0], takewhile(bool, equal), strict=False) if same)
-    return names[0] if len(names) == 1 else common.rstrip("-_. ") or f"{names[0]} ..."
+    if any(name[len(common) :][:1].isdigit() for name in names):  # a number that is cut in two is none
+        common = common.rstrip("0123456789")
+    return re.sub(r"(^|[-_. ]+)(seed)?[-_. ]*$", "", common) or f"{names[0]} ..."
 
 
 def table_row(group: Sequence[Run]) -> tuple[str, ...]:

@@ -55,7 +55,7 @@ def train(config: RunConfig, folder: RunFolder, *, resume: bool, console: Consol
     if not folder.last.is_file():
         _start(module, config)
     if config.recipe.trainer.compile:
-        module.model.compile()
+        module.compile_model()
     checkpoints = EpochCheckpoints(folder, config)
     with quiet_lightning():
         trainer = create_trainer(

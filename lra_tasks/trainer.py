@@ -75,9 +75,12 @@ def create_trainer(settings: TrainerSettings, **others: Any) -> Trainer:
 
 
 def _fully_sharded(devices: int | str) -> ModelParallelStrategy:
-    """FSDP2 over all devices, with checkpoints in one file that a single process can read."""
-    count = devices if isinstance(devices, int) and devices > 0 else max(1, torch.cuda.device_count())
-    return ModelParallelStrategy(data_parallel_size=count, tensor_parallel_size=1, save_distributed_checkpoint=False)
+    """FSDP2 over so many devices, with checkpoints in one file that a single process can read."""
+    if not isinstance(devices, int) or devices < 1:
+        raise UsageError(
+            f"trainer.devices is {devices!r}, expected an integer >= 1: the strategy fsdp2 divides the model by it"
+        )
+    return ModelParallelStrategy(data_parallel_size=devices, tensor_parallel_size=1, save_distributed_checkpoint=False)
 
 
 @contextmanager

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
 from torchmetrics import MeanSquaredError, Metric
 from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
 
@@ -71,6 +73,18 @@ class VideoModule(TrainingModule):
         )
         self.rollouts: list[tuple[Tensor, Tensor]] = []
         """Some videos (T, C, H, W) of the last test, each with its prediction after the context."""
+
+    def configure_model(self) -> None:
+        """Divide the parameters as other models do; training calls ``loss``, which has to gather them too."""
+        divided = isinstance(self.model, FSDPModule)
+        super().configure_model()
+        if not divided:
+            register_fsdp_forward_method(self.model, "loss")
+
+    def compile_model(self) -> None:
+        """Have torch.compile compile ``loss``, which training calls in place of the model."""
+        loss: Any = torch.compile(self.model.loss)
+        self.model.loss = loss  # type: ignore[method-assign]
 
     def forward(self, batch: Batch) -> Tensor:
         """Predictions (B, T, C, H, W) of a batch."""

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from longconv._checks import check_bool, check_int, check_lengths, check_options, check_real
-from longconv.mixers import Mixer, create_mixer
+from longconv._checks import check_bool, check_choice, check_int, check_lengths, check_options, check_real
+from longconv.mixers import Mixer, create_mixer, list_mixers
 from longconv.mixers.base import zero_beyond
 
 
@@ -197,6 +197,7 @@ SEQUENCE_BASELINES: dict[str, type[Mixer]] = {"transformer": RotaryAttention, "g
 
 def create_layer(name: str, d_model: int, **options: Any) -> Mixer:
     """A mixer of the library, or one to compare with, by name; the errors are those of ``create_mixer``."""
+    check_choice("mixer", name, [*list_mixers(video=False), *SEQUENCE_BASELINES])
     if name not in SEQUENCE_BASELINES:
         return create_mixer(name, d_model, **options)
     check_options(f"mixer {name!r}", options, list(inspect.signature(SEQUENCE_BASELINES[name]).parameters)[1:])

@@ -21,7 +21,7 @@ from lra_tasks.data.cache import JOURNAL, ArrayWriter
 from lra_tasks.files import move_flushed
 
 _EVERY = 5.0
-"""Seconds between notes: what an interruption loses at most."""
+"""Seconds between notes: what a kill loses at most, but for the chunk that was being made."""
 
 
 class Journal:
@@ -30,15 +30,18 @@ class Journal:
     Args:
         folder: of the build.
         arrays: shape of a row and dtype of every file, by its name without ``.npy``.
+        size: of a chunk; an earlier beginning with chunks of another size is made anew.
 
     Attributes:
         chunks: how many chunks are written; the next one has this number.
         rows: how many rows of each file these are; an interrupt between two files may leave more.
     """
 
-    def __init__(self, folder: Path, arrays: Mapping[str, tuple[tuple[int, ...], DTypeLike]]) -> None:
-        self.path = folder / JOURNAL
-        noted: dict[str, Any] = json.loads(self.path.read_text()) if self.path.is_file() else {"chunks": 0, "rows": {}}
+    def __init__(self, folder: Path, arrays: Mapping[str, tuple[tuple[int, ...], DTypeLike]], size: int) -> None:
+        self.path, self.size = folder / JOURNAL, size
+        noted: dict[str, Any] = json.loads(self.path.read_text()) if self.path.is_file() else {}
+        if noted.get("size") != size:
+            noted = {"chunks": 0, "rows": {}}
         self.chunks: int = noted["chunks"]
         self._files = {
             name: ArrayWriter(folder / f"{name}.npy", row, dtype, noted["rows"].get(name, 0))
@@ -59,7 +62,7 @@ class Journal:
         for file in self._files.values():
             file.flush()
         new = self.path.with_suffix(".new")
-        new.write_text(json.dumps({"chunks": self.chunks, "rows": self.rows}))
+        new.write_text(json.dumps({"size": self.size, "chunks": self.chunks, "rows": self.rows}))
         move_flushed(new, self.path)
         self._noted = time.monotonic()
 

@@ -61,7 +61,8 @@ class Recalls(Dataset[Sample]):
         counts = torch.zeros_like(whole, dtype=torch.bool)
         counts[:, -1] = True
         if targets == "hidden":
-            counts[:, 1:-3:2] = torch.from_numpy(draw_hidden(np.random.default_rng(seed), *counts[:, 1:-3:2].shape))
+            random = np.random.default_rng([seed, 1])  # the sequences are drawn from the seed itself
+            counts[:, 1:-3:2] = torch.from_numpy(draw_hidden(random, *counts[:, 1:-3:2].shape))
             self.inputs[counts[:, :-1]] = STOP
         self.labels[~counts[:, 1:]] = IGNORED
 

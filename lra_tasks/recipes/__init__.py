@@ -38,6 +38,7 @@ __all__ = [
     "VideoSettings",
     "create_recipe",
     "for_pretraining",
+    "length_of",
     "list_presets",
 ]
 
@@ -102,12 +103,16 @@ def create_recipe(task: str, mixer: str, preset: str = DEFAULT_PRESET, data: Map
     if "bidirectional" in options and "bidirectional" not in known:
         options["causal"] = not options.pop("bidirectional")
     if "l_max" in known:
-        options.setdefault("l_max", _length(task, {**recipe.data, **(data or {})}))
+        options.setdefault("l_max", length_of(task, {**recipe.data, **(data or {})}))
     return replace(recipe, mixer_options=options)
 
 
-def _length(task: str, data: Mapping[str, Any]) -> int:
-    """The length of a task's data; of its defaults where its options are wrong, of which others complain."""
+def length_of(task: str, data: Mapping[str, Any]) -> int:
+    """The length of a task's data; of its defaults where its options are wrong, of which others complain.
+
+    >>> length_of("listops", {"l_max": 512}), length_of("listops", {})
+    (512, 2048)
+    """
     try:
         return create_task(task, **data).length
     except (ValueError, TypeError):

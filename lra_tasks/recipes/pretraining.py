@@ -8,6 +8,7 @@ References:
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from lra_tasks.data import TASKS
 from lra_tasks.recipes.settings import PretrainingSettings, Recipe
@@ -19,7 +20,8 @@ _TOKENS, _CONTINUOUS = 0.15, 0.5
 LEVELS = {name: (-1.0, 1.0) for name in ("pathfinder32", "pathfinder64", "pathx", "path256", "path512")}
 """Tasks of gray pictures whose pixels are predicted as one of 256 levels: the inputs that stand for 0 and 255."""
 
-_SCHEDULE = {"lr": 0.001, "schedule": "constant"}
+_LR = 0.001
+"""The published learning rate, above which no part of a model learns."""
 
 
 def for_pretraining(task: str, recipe: Recipe) -> Recipe:
@@ -37,4 +39,7 @@ def for_pretraining(task: str, recipe: Recipe) -> Recipe:
         mask_ratio=MASK_RATIOS.get(task, _TOKENS if tokens else _CONTINUOUS),
         loss="cross_entropy" if tokens or task in LEVELS else "l1",
     )
-    return replace(recipe.override({"optimizer": _SCHEDULE}), pretraining=settings)
+    given = {"filter_lr": recipe.optimizer.filter_lr, "dt_lr": recipe.optimizer.dt_lr}
+    rates = {name: min(rate, _LR) for name, rate in given.items() if rate is not None}
+    optimizer: dict[str, Any] = {"lr": _LR, "schedule": "constant", **rates}
+    return replace(recipe.override({"optimizer": optimizer}), pretraining=settings)

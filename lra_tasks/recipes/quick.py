@@ -166,7 +166,7 @@ RECALL_ENCODER = Preset(
             "trainer": {"max_epochs": 3},
         }
     ),
-    mixers=RECALL.mixers,
+    mixers={**RECALL.mixers, "transformer": _attention(3)},
 )
 
 ENCODER: dict[str, Preset] = {"associative_recall": RECALL_ENCODER}

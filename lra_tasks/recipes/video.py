@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from lra_tasks.recipes.settings import OptimizerSettings, Overrides, Preset, Recipe, TrainerSettings, VideoSettings
 
-# The mixers that ConvS5 is compared with have its encoder, its decoder and as many parameters; a step of attention
-# takes three times as long.
+# The mixers that ConvS5 is compared with have encoders and decoders of the same depth, and as many parameters; a step
+# of attention takes three times as long.
 QUICK_MIXERS: dict[str, Overrides] = {
     "conv_s5": {"mixer_options": {"d_state": 64, "dt_min": 0.05, "dt_max": 1.0}},
     "conv_lstm": {"model": {"d_model": 46}},

@@ -82,6 +82,7 @@ def test_prepare_builds_the_data(tmp_path: Path, capsys: pytest.CaptureFixture[s
         ("train smnist --trainer.gradient_clip_val -1", ["trainer.gradient_clip_val is -1"]),
         ("train smnist --trainer.precision 7", ["Precision '7'"]),
         ("train smnist --trainer.accelerator tpu", ["the trainer refuses its settings"]),
+        ("train smnist --trainer.strategy fsdp2 --trainer.devices auto", ["trainer.devices is 'auto'", "integer >= 1"]),
         ("train smnist --seed x", ["seed", "'x'"]),
         ("train smnist --seed -1", ["seed is -1"]),
         ("train smnist --config missing.yaml", ["missing.yaml"]),

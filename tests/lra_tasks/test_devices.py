@@ -6,6 +6,7 @@ import csv
 import itertools
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lra_tasks.data.base import EpochSampler
+from lra_tasks.errors import RunError
 from lra_tasks.evaluation import build, evaluate
 from lra_tasks.module import SequenceModule
 from lra_tasks.results import RunFolder, read_config, read_run
@@ -151,6 +153,14 @@ def test_early_stopping_ends_a_run_that_gets_no_better(tmp_path: Path, data_dir:
     again = ["train", "--run-dir", str(folder), "--resume"]
     run(again)
     assert read_metrics(folder)["epochs"] == 3
+    for waiting in (None, 4):  # a longer run that was interrupted before its first epoch
+        config = read_config(RunFolder(folder))
+        extended = replace(config, recipe=config.recipe.override({"trainer": {"early_stopping": waiting}}))
+        extended.save(folder / "config.yaml")
+        with pytest.raises(RunError, match="has not finished: 3 of 9 epochs"):
+            read_run(folder)
+        config.save(folder / "config.yaml")
+    read_run(folder)
     run([*again, "--trainer.early_stopping", "4"])
     assert read_metrics(folder)["epochs"] == 5
     run([*again, "--trainer.early_stopping", "null", "--trainer.max_epochs", "6"])

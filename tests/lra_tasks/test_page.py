@@ -7,14 +7,17 @@ import re
 import shutil
 import subprocess
 from collections import Counter
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from lra_tasks.results import read_run
-from lra_tasks.tables import COLUMNS, group_seeds
+from lra_tasks.charts import look_of
+from lra_tasks.results import RunFolder, read_run
+from lra_tasks.tables import COLUMNS, Table, group_seeds, table_row
 from tests.lra_tasks.running import main, run, tiny
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
@@ -137,8 +140,50 @@ def test_seeds_are_one_row_with_their_deviation(runs: Path, capsys: pytest.Captu
     assert float(row["accuracy %"]) == pytest.approx(sum(accuracies) / 2, abs=0.006)
     assert float(row["deviation"]) == pytest.approx(abs(accuracies[0] - accuracies[1]) / 2**0.5, abs=0.006)
     assert float(row["memory MB"]) > 100 and float(row["samples/s"]) > 0
-    same = read_run(runs / "digits-0")
-    assert [len(group) for group in group_seeds([same, same, read_run(runs / "digits-1")])] == [2, 1]
+    same, other = read_run(runs / "digits-0"), read_run(runs / "digits-1")
+    assert [len(group) for group in group_seeds([same, same, other])] == [2, 1]
+
+
+def test_runs_are_one_row_only_if_they_differ_in_the_seed(runs: Path) -> None:
+    """Or in what has no part in the result, or in the seed of what they started from."""
+    same, other = read_run(runs / "digits-0"), read_run(runs / "digits-1")
+
+    def groups(changes: dict[str, dict[str, Any]], start: str | None = None) -> int:
+        config = replace(other.config, recipe=other.config.recipe.override(changes), from_run=start)
+        first = same if start is None else replace(same, config=replace(same.config, from_run="runs/before-seed0"))
+        return len(group_seeds([first, replace(other, config=config)]))
+
+    assert groups({"trainer": {"accelerator": "auto"}, "data": {"num_workers": 2}}) == 1
+    assert groups({}, "runs/before-seed11") == 1
+    assert groups({}, "runs/another-seed0") == 2
+    for changes in ({"early_stopping": 2}, {"devices": 2}, {"max_epochs": 9}):
+        assert groups({"trainer": changes}) == 2
+
+
+@pytest.mark.parametrize(
+    ("names", "called"),
+    [
+        (["digits-0", "digits-1"], "digits"),
+        (["digits-s4d-seed10", "digits-s4d-seed11"], "digits-s4d"),
+        (["s4", "s4-again"], "s4"),
+        (["one", "two"], "one ..."),
+        (["seed0", "seed1"], "seed0 ..."),
+    ],
+)
+def test_the_name_of_several_runs(names: list[str], called: str, runs: Path) -> None:
+    run_ = read_run(runs / "digits-0")
+    assert table_row([replace(run_, folder=RunFolder(Path(name))) for name in names])[0] == called
+
+
+def test_many_mixers_look_different() -> None:
+    looks = [tuple(look_of(number).values()) for number in range(64)]
+    assert len(set(looks)) == 64
+    assert len({colour for colour, _ in looks[:8]}) == len({marker for _, marker in looks[:8]}) == 8
+
+
+def test_negative_numbers_stand_to_the_right() -> None:
+    rows = [("a", "-1.5", "-"), ("b", "", "1")]
+    assert Table("a title", dict.fromkeys("xyz", ""), rows, "").numeric == [False, True, False]
 
 
 def test_latex_is_a_table(runs: Path, tmp_path: Path) -> None:
@@ -147,13 +192,26 @@ def test_latex_is_a_table(runs: Path, tmp_path: Path) -> None:
     rows = [line.removesuffix(r" \\").strip() for line in text.splitlines() if line.endswith(r"\\")]
     columns = re.findall(r"\\begin\{tabular\}\{([lr]+)\}", text)
     assert [row.count(" & ") + 1 for row in rows] == [len(columns[0])] * 3 + [len(columns[1])] * 2
-    assert r"associative\_recall" in text and r"test \%" in text
+    assert r"associative\_recall" in text and r"test \%" in text and r"recall \textless{}b\textgreater{}" in text
     assert text.count("{") - text.count(r"\{") == text.count("}") - text.count(r"\}")
 
 
 def test_what_is_left_out_is_said(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", str(runs / "digits-0"), str(tmp_path), "--output", str(tmp_path / "page.html")]) == 1
     assert str(tmp_path) in capsys.readouterr().err and (tmp_path / "page.html").is_file()
+
+
+def test_a_report_that_cannot_be_written_or_has_no_form_is_refused(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    path = tmp_path / "file" / "page.html"
+    assert main(["report", str(runs / "digits-0"), "--output", str(path)]) == 1
+    error = capsys.readouterr().err
+    assert f"cannot write {path}: " in error and "--resume" not in error
+    assert main(["report", str(runs / "digits-0"), "--output", str(tmp_path / "page.pdf")]) == 2
+    assert "page.pdf', which ends as no form does (.txt, .csv, " in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 # What a browser makes of the page, written into its title.

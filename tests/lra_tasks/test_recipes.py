@@ -20,8 +20,9 @@ from lra_tasks.data import TASKS, VIDEO_TASKS
 from lra_tasks.errors import UsageError
 from lra_tasks.evaluation import build
 from lra_tasks.mixers import list_mixers_of
-from lra_tasks.recipes import DEFAULT_MIXERS, ModelSettings, create_recipe, list_presets
+from lra_tasks.recipes import DEFAULT_MIXERS, ModelSettings, Preset, create_recipe, list_presets
 from lra_tasks.recipes.paper import PAPER
+from lra_tasks.recipes.quick import ENCODER, QUICK
 from lra_tasks.selection import select
 
 ROWS = [
@@ -84,6 +85,13 @@ def test_the_step_sizes_learn_at_their_own_rate() -> None:
 
 def test_every_task_has_a_quick_preset_and_a_default_mixer() -> None:
     assert all("quick" in list_presets(task) and DEFAULT_MIXERS[task] in list_mixers_of(task) for task in TASKS)
+
+
+@pytest.mark.parametrize(("preset", "tasks"), [("quick", QUICK), ("encoder", ENCODER)])
+def test_no_mixer_of_a_small_preset_trains_for_longer(preset: str, tasks: dict[str, Preset]) -> None:
+    for task, entry in tasks.items():
+        most = entry.base.trainer.max_epochs
+        assert all(create_recipe(task, mixer, preset).trainer.max_epochs <= most for mixer in entry.mixers), task
 
 
 def test_paper_recipes_hold_the_published_settings() -> None:

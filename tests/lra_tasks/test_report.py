@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import re
 import shutil
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from longconv.mixers import list_mixers
 from lra_tasks.data import TASKS, VIDEO_TASKS
 from lra_tasks.published import PUBLISHED, Published, find_published
+from lra_tasks.results import read_run
 from lra_tasks.tables import COLUMNS
 from tests.lra_tasks.running import main, read_metrics, run
 
@@ -88,6 +90,16 @@ def test_missing_unfinished_and_damaged_runs_are_named_and_the_others_reported(
     assert all(path in captured.err for path in bad) and "3 of 3 epochs" in captured.err
     assert "parameters is None, expected a number" in captured.err and "Traceback" not in captured.err
     assert main(["report", *bad]) == 1
+
+
+def test_a_damaged_history_does_not_hide_the_result(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path / "run")
+    history = tmp_path / "run" / "history.csv"
+    history.write_text("epoch,val/loss\n1,0.5,7,8\n2,x\n")
+    first, second = read_run(tmp_path / "run").history()
+    assert first["val/loss"] == 0.5 and math.isnan(second["val/loss"])
+    history.write_bytes(b"\xff\xfe\xff")
+    assert read_run(tmp_path / "run").history() == []
 
 
 @pytest.mark.parametrize(

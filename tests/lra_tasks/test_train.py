@@ -253,7 +253,8 @@ def test_an_interrupted_test_says_so(
     finally:
         signal.signal(signal.SIGINT, handler)  # Lightning leaves it ignored
     error = capsys.readouterr().err
-    assert error == "lra-tasks: stopped" + ("; go on with --resume" if command == "train" else "") + "\n"
+    hint = f"; go on with --resume --run-dir {tmp_path / 'run'}" if command == "train" else ""
+    assert error == f"lra-tasks: stopped{hint}\n"
     if command == "train":
         monkeypatch.undo()
         run(["train", "--run-dir", str(tmp_path / "run"), "--resume"])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from lra_tasks.evaluation import restore
 from lra_tasks.results import RunFolder, read_config, read_run
 from lra_tasks.rollouts import GAP, save_contact_sheet, save_gif
 from lra_tasks.video_module import VideoModule, score_table
-from tests.lra_tasks.running import read_metrics, read_weights, run
+from tests.lra_tasks.running import read_metrics, read_weights, run, start
 
 
 def tiny(run_dir: Path, data_dir: Path, *extra: str, mixer: str = "conv_s5") -> list[str]:
@@ -133,6 +135,35 @@ def test_predictions_are_fed_back_in_the_last_share_of_the_training(
     monkeypatch.setattr(VideoPredictor, "loss", recorded)
     run(tiny(tmp_path / "run", data_dir, "--model.feedback", "3", "--model.feedback_from", "0.75"))
     assert passes == [0, 0, 0, 3]
+
+
+def test_what_is_compiled_is_what_training_calls(
+    tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the compiler, which takes a minute."""
+    calls: list[int] = []
+
+    def compiled(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+        def called(*args: Any, **options: Any) -> torch.Tensor:
+            calls.append(len(args[0]))
+            return function(*args, **options)
+
+        return called
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    run(tiny(tmp_path / "run", data_dir, "--trainer.compile", "true", "--trainer.max_epochs", "1"))
+    assert calls == [2, 2, 2], "two batches of training and one of validation"
+
+
+def test_a_divided_model_trains(tmp_path: Path, data_dir: Path) -> None:
+    """By one process, which has all parts; their parameters have to be gathered all the same."""
+    words = ["--trainer.strategy", "fsdp2", "--model.feedback", "1", "--trainer.max_epochs", "1"]
+    process = start(tiny(tmp_path / "run", data_dir, *words))
+    printed, _ = process.communicate(timeout=200)
+    assert process.returncode == 0 and "Traceback" not in printed, printed
+    run(tiny(tmp_path / "plain", data_dir, *words[2:]))
+    divided, plain = (read_metrics(tmp_path / name) for name in ("run", "plain"))
+    assert divided["val/loss"] == pytest.approx(plain["val/loss"], rel=1e-4)
 
 
 @pytest.mark.parametrize("mixer", ["conv_lstm", "frame_attention"])

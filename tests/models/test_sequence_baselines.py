@@ -117,6 +117,8 @@ def test_a_backbone_takes_them_by_name(name: str, options: dict[str, Any]) -> No
 def test_bad_options() -> None:
     with pytest.raises(TypeError, match=r"mixer 'transformer' has no option 'head'; did you mean 'heads'"):
         Backbone(D, 1, "transformer", {"head": 2})
+    with pytest.raises(ValueError, match=r"mixer is 'transfomer'.*'s4d'.*'gru'.*did you mean 'transformer'"):
+        Backbone(D, 1, "transfomer")
     with pytest.raises(ValueError, match="heads is 3, expected d_model / heads to be an even number"):
         RotaryAttention(D, heads=3)
     with pytest.raises(ValueError, match="kernel is 4, expected an odd number"):

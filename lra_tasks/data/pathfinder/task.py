@@ -144,7 +144,7 @@ class Pathfinder32(Task):
         draw = partial(draw_chunk, self.size, _CHUNK[self.size], self.data_seed)
         arrays: dict[str, Any] = {"images": ((self.size, self.size), np.uint8), "labels": ((), np.uint8)}
         with (
-            Journal(folder, arrays) as journal,
+            Journal(folder, arrays, _CHUNK[self.size]) as journal,
             closing(in_order(draw, self.processes, journal.chunks)) as chunks,
             progress_bar(f"{self.info.name}: drawing", self.n_samples) as advance,
         ):

@@ -122,7 +122,7 @@ class Espeak35(Task):
         ]
         arrays: dict[str, Any] = {f"{split}_clips": ((RATE,), np.int16) for split in SPLITS}
         with (
-            Journal(folder, arrays) as journal,
+            Journal(folder, arrays, _CHUNK) as journal,
             closing(in_order(partial(speak_chunk, self.data_seed, plan), self.processes, journal.chunks)) as chunks,
             progress_bar("espeak35: speaking", sum(self.counts.values())) as advance,
         ):

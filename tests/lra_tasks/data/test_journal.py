@@ -28,10 +28,15 @@ def chunk(number: int) -> dict[str, np.ndarray]:
 
 
 def build(
-    folder: Path, *, stop: int | None = None, error: BaseException | None = None, log: Path | None = None
+    folder: Path,
+    *,
+    stop: int | None = None,
+    error: BaseException | None = None,
+    log: Path | None = None,
+    size: int = 1,
 ) -> None:
     """Write the chunks, or go on; before chunk ``stop`` raise, or where there is no error wait to be killed."""
-    with Journal(folder, ARRAYS) as journal:
+    with Journal(folder, ARRAYS, size) as journal:
         while journal.chunks < CHUNKS:
             if journal.chunks == stop:
                 if error is not None:
@@ -59,6 +64,15 @@ def test_an_interrupted_build_goes_on(tmp_path: Path, stop: int) -> None:
         ensure(folder, {"seed": 0}, partial(build, stop=stop, error=KeyboardInterrupt(), log=log))
     assert not folder.exists()
     ensure(folder, {"seed": 0}, partial(build, log=log))
+    assert log.read_text().split() == [str(number) for number in range(CHUNKS)]
+    check(folder)
+
+
+def test_a_beginning_with_chunks_of_another_size_is_made_anew(tmp_path: Path) -> None:
+    folder, log = tmp_path / "task" / "key", tmp_path / "log"
+    with pytest.raises(KeyboardInterrupt):
+        ensure(folder, {"seed": 0}, partial(build, stop=4, error=KeyboardInterrupt()))
+    ensure(folder, {"seed": 0}, partial(build, log=log, size=2))
     assert log.read_text().split() == [str(number) for number in range(CHUNKS)]
     check(folder)
 
@@ -153,7 +167,7 @@ def fill_the_disk(folder: Path) -> None:
 
 
 def fill(folder: Path) -> None:
-    with Journal(folder, ARRAYS) as journal:
+    with Journal(folder, ARRAYS, 1) as journal:
         for number in range(1000):
             journal.append(chunk(number))
 

@@ -9,7 +9,16 @@ import pytest
 
 from lra_tasks.data import DataError, create_task
 from lra_tasks.data.base import IGNORED
-from lra_tasks.data.recall import ARROW, KEYS, STOP, AssociativeRecall, distinct_sequences, draw_sequences
+from lra_tasks.data.recall import (
+    ARROW,
+    KEYS,
+    STOP,
+    AssociativeRecall,
+    Recalls,
+    distinct_sequences,
+    draw_hidden,
+    draw_sequences,
+)
 
 
 def prepared(folder: Path, **options: object) -> AssociativeRecall:
@@ -78,6 +87,13 @@ def test_hidden_values(tmp_path: Path) -> None:
     share = hidden[:, 1::2].double().mean(1)
     assert abs(share.mean() - 0.25) < 0.02 and share.max() > 0.4 and share.min() < 0.05
     assert not (next(iter(task.test_dataloader()))["inputs"] == STOP).any()
+
+
+def test_what_is_hidden_is_not_drawn_as_the_sequences_are() -> None:
+    """From one stream the first numbers would decide on both: masks and the keys of the sequences."""
+    whole = np.zeros((2000, 3 + 16), np.uint8)
+    hidden = Recalls(whole, "hidden", seed=0).inputs[:, 1:-3:2] == STOP
+    assert not np.array_equal(hidden, draw_hidden(np.random.default_rng(0), 2000, 8))
 
 
 def test_the_data_depends_on_its_own_seed_alone(tmp_path: Path) -> None:
