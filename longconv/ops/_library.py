@@ -294,6 +294,11 @@ def gradients_of(
     return [grads.get(place) for place in range(len(inputs))]
 
 
+def mapped_first(tensor: Tensor, dim: int | None, size: int) -> Tensor:
+    """The tensor with the mapped axis, of a size, in front; expanded if it was not mapped."""
+    return tensor.unsqueeze(0).expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+
+
 def align_mapped(info: Any, in_dims: Sequence[Any], args: Sequence[Any]) -> list[Any]:
     """The arguments of a ``vmap`` rule for tensors whose leading axes broadcast from the right.
 
@@ -304,7 +309,7 @@ def align_mapped(info: Any, in_dims: Sequence[Any], args: Sequence[Any]) -> list
     rank = max(a.ndim - (d is not None) for a, d in tensors)
 
     def align(tensor: Tensor, dim: int | None) -> Tensor:
-        tensor = tensor.unsqueeze(0).expand(info.batch_size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+        tensor = mapped_first(tensor, dim, info.batch_size)
         return tensor.reshape(tensor.shape[0], *(1,) * (rank + 1 - tensor.ndim), *tensor.shape[1:])
 
     return [align(a, d) if isinstance(a, Tensor) else a for a, d in zip(args, in_dims, strict=True)]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from longconv.ops._library import align_mapped, define, gradients_of
+from longconv.ops._library import align_mapped, define, gradients_of, mapped_first
 from longconv.ops._registry import Backends
 
 Second = Callable[[Sequence[Tensor], Sequence[Any], Sequence[Tensor | None], Sequence[bool]], list[Tensor | None]]
@@ -88,8 +88,9 @@ class WithGradients:
         y = self.fake(*args)
         if y.numel() == 0 or arguments[self.factor].numel() == 0:
             return y.zero_()
-        y = self.backends.choose(backend, *arguments).forward(*arguments)
-        return y.contiguous()
+        del y  # the backend has memory of its own
+        result: Tensor = self.backends.choose(backend, *arguments).forward(*arguments)
+        return result.contiguous()
 
     def _save(self, ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         ctx.options, ctx.backend = [inputs[place] for place in self.kept], inputs[-1]
@@ -143,12 +144,14 @@ def vmap_features(axis: int) -> Callable[..., tuple[Any, Any]]:
     place = axis if axis >= 0 else axis - 1
 
     def rule(operator: Callable[..., Any], info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Any, Any]:
+        size = info.batch_size
+        features = mapped_first(args[0], in_dims[0], size).shape[place + 1]
+
         def fold(a: Tensor, dim: int | None) -> Tensor:
-            a = a.unsqueeze(0).expand(info.batch_size, *a.shape) if dim is None else a.movedim(dim, 0)
-            return a.movedim(0, place).flatten(place, place + 1)
+            return mapped_first(a, dim, size).movedim(0, place).flatten(place, place + 1)
 
         def unfold(a: Tensor) -> Tensor:
-            return a.unflatten(axis, (info.batch_size, a.shape[axis] // info.batch_size)).movedim(place, 0)
+            return a.unflatten(axis, (size, features)).movedim(place, 0)
 
         result = operator(*(fold(a, d) if isinstance(a, Tensor) else a for a, d in zip(args, in_dims, strict=True)))
         if isinstance(result, Tensor):

@@ -19,7 +19,11 @@ from longconv.ops.fft_conv import fft_conv
 from longconv.streaming.state import StreamConv
 
 BLOCK = 64
-"""S, samples of a block of a chunk: within it and from block to block, states go on by products of small matrices."""
+"""S, samples of a block of a chunk: states go on within a block by products of small matrices, from block to block by
+powers."""
+
+GROUP = 32
+"""Blocks that are worked on together: the states that are held at once are of no more, however long the chunk."""
 
 
 class DiagonalState(NamedTuple):
@@ -56,14 +60,14 @@ def prefill(u: Tensor, state: DiagonalState, skip: Tensor) -> tuple[Tensor, Diag
     with _autocast.off(u.device):
         k = vandermonde_log((2 * C * B_bar).to(x.dtype), log_A_bar, length, real=True)
         powers = powers_of(log_A_bar, block)
-        past = going_on(x, log_A_bar, 2 * C[:, :, None] * (A_bar[:, None] * powers), length)
+        past = zero_input_response(x, log_A_bar, 2 * C[:, :, None] * (A_bar[:, None] * powers), length)
         after = advance(x, log_A_bar, B_bar[:, None] * powers.flip(1), u)
     k = k.to(u.dtype if u.dtype == torch.float64 else torch.float32)
     y = fft_conv(u if channels == 1 else u.repeat(1, channels, 1), k.flatten(0, 1), skip=skip.flatten())
     return (y + past.flatten(1, 2)).to(u.dtype), state._replace(x=after.to(x.dtype))
 
 
-def going_on(x: Tensor, log_A_bar: Tensor, outputs: Tensor, length: int) -> Tensor:
+def zero_input_response(x: Tensor, log_A_bar: Tensor, outputs: Tensor, length: int) -> Tensor:
     """What a state adds to the outputs after it, Re sum_n C[n] A_bar[n]^(t+1) x[n], by blocks of S samples.
 
     Args:
@@ -76,10 +80,15 @@ def going_on(x: Tensor, log_A_bar: Tensor, outputs: Tensor, length: int) -> Tens
         (B, C, H, T) real, in x's precision.
     """
     block = outputs.shape[2]
-    starts = x[:, :, None] * powers_of(block * log_A_bar, -(-length // block))  # (B, H, blocks, P)
-    rows = torch.view_as_real(starts.to(x.dtype)).flatten(3)
+    blocks = -(-length // block)
+    powers = powers_of(block * log_A_bar, min(blocks, GROUP)).to(x.dtype)
     weights = torch.view_as_real(torch.conj_physical(outputs).to(x.dtype)).flatten(3)
-    return torch.einsum("bhjp,chtp->bchjt", rows, weights).flatten(3)[..., :length]
+    groups = []
+    for first in range(0, blocks, GROUP):
+        start = (torch.exp(first * block * log_A_bar) * x).to(x.dtype)
+        starts = start[:, :, None] * powers[:, : blocks - first]  # (B, H, blocks of the group, P)
+        groups.append(torch.einsum("bhjp,chtp->bchjt", torch.view_as_real(starts).flatten(3), weights).flatten(3))
+    return torch.cat(groups, 3)[..., :length]
 
 
 def advance(x: Tensor, log_A_bar: Tensor, inputs: Tensor, u: Tensor) -> Tensor:
@@ -96,13 +105,16 @@ def advance(x: Tensor, log_A_bar: Tensor, inputs: Tensor, u: Tensor) -> Tensor:
     Returns:
         (B, H, P) complex128.
     """
-    batch, length, block = u.shape[0], u.shape[2], inputs.shape[1]
-    rows = F.pad(u.transpose(0, 1).to(x.real.dtype), (-length % block, 0)).unflatten(2, (-1, block))
-    sums = rows.flatten(1, 2) @ torch.view_as_real(inputs.to(x.dtype).contiguous()).flatten(2)  # (H, B blocks, 2 P)
-    sums = torch.view_as_complex(sums.unflatten(2, (-1, 2)).unflatten(1, (batch, -1)))
-    weights = powers_of(block * log_A_bar, sums.shape[2]).flip(1)
-    after = (sums * weights[:, None]).sum(2).transpose(0, 1)
-    return torch.exp(length * log_A_bar) * x + after
+    batch, block, real = u.shape[0], inputs.shape[1], x.real.dtype
+    weights = torch.view_as_real(inputs.to(x.dtype).contiguous()).flatten(2)  # (H, S, 2 P)
+    powers = powers_of(block * log_A_bar, min(-(-u.shape[2] // block), GROUP))
+    for chunk in u.transpose(0, 1).split(GROUP * block, 2):
+        rows = F.pad(chunk.to(real), (-chunk.shape[2] % block, 0)).unflatten(2, (-1, block))
+        sums = (rows.flatten(1, 2) @ weights).unflatten(2, (-1, 2)).unflatten(1, (batch, -1))  # (H, B, blocks, P, 2)
+        later = powers[:, : sums.shape[2]].flip(1)
+        after = (torch.view_as_complex(sums) * later[:, None]).sum(2).transpose(0, 1)
+        x = torch.exp(chunk.shape[2] * log_A_bar) * x + after
+    return x
 
 
 def powers_of(log_A_bar: Tensor, count: int) -> Tensor:

@@ -159,9 +159,9 @@ def test_random_calls(isa: str, data: st.DataObject, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("threads", [2, 3])
 @pytest.mark.parametrize("taps", [40, 3000])
 def test_threads_change_nothing(mode: str, threads: int, taps: int) -> None:
-    """Neither their number nor, with fewer filters than threads, the samples being shared out."""
+    """Neither their number nor what each takes: with few filters samples of one, with many several at a time."""
     before = torch.get_num_threads()
-    calls = [{"u": torch.randn(b, h, 3000), "k": torch.randn(h, taps)} for b, h in ((9, 1), (2, 9), (1, 1))]
+    calls = [{"u": torch.randn(b, h, 3000), "k": torch.randn(h, taps)} for b, h in ((9, 1), (2, 9), (2, 80), (1, 1))]
     alone = [run(call, call["u"], mode=mode, backend="cpu") for call in calls]
     torch.set_num_threads(threads)
     try:
@@ -306,6 +306,33 @@ def test_memory_is_that_of_a_few_rows(dtype: torch.dtype) -> None:
         fft_conv(u, k, backend="cpu")
     taken = sum(max(event.cpu_memory_usage, 0) for event in profile.events() if event.name == "aten::empty")
     assert 0 < taken <= u.nbytes + 12 * 4 * 1024 * torch.get_num_threads()
+
+
+@pytest.mark.parametrize("mode", ["causal", "circular"])
+def test_rows_past_the_caches(mode: str) -> None:
+    """Long rows are written past them where they are aligned: the first is, the second isn't. Both end in a vector."""
+    length = 2**20 + 3
+    valid = length - 5
+    u, pre_gate, post_gate, dy = (torch.randn(1, 2, length) for _ in range(4))
+    call = {"u": u, "k": torch.randn(2, 3000) / 3000**0.5, "pre_gate": pre_gate, "post_gate": post_gate}
+    wide = {name: t.double().requires_grad_() for name, t in call.items()}
+    x = (wide["u"] * wide["pre_gate"])[..., :valid]
+    z = torch.fft.irfft(torch.fft.rfft(x, n=2**21) * torch.fft.rfft(wide["k"], n=2**21))
+    head, tail = z[..., :valid], z[..., valid : 2 * valid]
+    y = (head + tail if mode == "circular" else head) * wide["post_gate"][..., :valid]
+    y = torch.nn.functional.pad(y, (0, length - valid))
+    want = [y, *torch.autograd.grad(y, list(wide.values()), dy.double())]
+    options: dict[str, Any] = {"mode": mode, "lengths": torch.tensor([valid]), "backend": "cpu"}
+    before = _native.chosen_isa(_native.cpu())
+    assert before is not None
+    try:
+        for isa in [name for name, supported in _native.isas(_native.cpu()).items() if supported]:
+            _native.select_isa(_native.cpu(), isa)
+            assert_close(fft_conv(**call, **options), y)
+    finally:
+        _native.select_isa(_native.cpu(), before)
+    for got, expected in zip(run(call, dy, **options), want, strict=True):
+        assert_close(got, expected)
 
 
 def test_dispatch_changes_the_plan() -> None:

@@ -194,9 +194,17 @@ def test_vmap_over_each_argument(name: str) -> None:
         assert_close(vmap(one, in_dims=1)(stack.movedim(0, 1)), torch.stack([one(t) for t in stack]))
 
 
-def test_vmap_over_no_samples() -> None:
+@pytest.mark.parametrize("name", functions())
+def test_vmap_over_no_samples(name: str) -> None:
+    function, inputs = functions()[name]
+    first, *rest = (t.detach() for t in inputs)
+    none = first.new_zeros(0, *first.shape)
+    assert vmap(lambda t: function(t, *rest))(none).shape == (0, *function(*inputs).shape)
+    assert vmap(grad(lambda t: function(t, *rest).sum()))(none).shape == none.shape
+
+
+def test_vmap_over_no_lengths() -> None:
     u, k, none = torch.randn(B, H, L), torch.randn(H, K), torch.zeros(0, B, dtype=torch.int64)
-    assert vmap(lambda u: fft_conv(u, k))(u.new_zeros(0, B, H, L)).shape == (0, B, H, L)
     assert vmap(lambda n: fft_conv(u, k, lengths=n))(none).shape == (0, B, H, L)
 
 

@@ -169,6 +169,16 @@ def test_vmap_is_one_call(mapped: Sequence[int], rank: int, monkeypatch: pytest.
             assert_close(got, want)
 
 
+@pytest.mark.parametrize("place", [1, 3])
+def test_vmap_over_no_samples(place: int) -> None:
+    """Nor over no systems."""
+    given: list[Any] = arguments()
+    want = state_space_step(*given)
+    given[place] = given[place].new_zeros(0, *given[place].shape)
+    got = torch.func.vmap(state_space_step, tuple(0 if i == place else None for i in range(7)))(*given)
+    assert [t.shape for t in got] == [(0, *t.shape) for t in want]
+
+
 @pytest.mark.parametrize(
     ("index", "value", "error", "named"),
     [

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from longconv.streaming.modal import BLOCK, DiagonalState, prefill, step
+from longconv.streaming.modal import BLOCK, GROUP, DiagonalState, prefill, step
 from tests.tolerances import assert_close
 
 B, H, C, P = 2, 3, 2, 4
@@ -22,9 +22,9 @@ def system(dtype: torch.dtype) -> tuple[DiagonalState, Tensor]:
     return DiagonalState(x, A_bar, B_bar, outputs), torch.randn(C, H, dtype=x.real.dtype)
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.complex128, 1e-12), (torch.complex64, 2e-6)])
-@pytest.mark.parametrize("length", [1, 2, BLOCK - 1, BLOCK, BLOCK + 1, 5 * BLOCK, 997])
-def test_a_chunk_is_so_many_steps(length: int, dtype: torch.dtype, tolerance: float) -> None:
+@pytest.mark.parametrize("dtype", [torch.complex128, torch.complex64])
+@pytest.mark.parametrize("length", [1, 2, BLOCK - 1, BLOCK, BLOCK + 1, 5 * BLOCK, 997, (GROUP + 1) * BLOCK + 5])
+def test_a_chunk_is_so_many_steps(length: int, dtype: torch.dtype) -> None:
     state, skip = system(dtype)
     u = torch.randn(B, H, length, dtype=skip.dtype)
     y, after = prefill(u, state, skip)
@@ -33,8 +33,19 @@ def test_a_chunk_is_so_many_steps(length: int, dtype: torch.dtype, tolerance: fl
         y_t, now = step(u_t, now, skip.double())
         want.append(y_t)
     assert y.dtype == u.dtype and after.x.dtype == dtype
-    assert_close(y, torch.stack(want, -1).flatten(1, 2), tolerance)
-    assert_close(after.x, now.x, tolerance)
+    assert_close(y, torch.stack(want, -1).flatten(1, 2))
+    assert_close(after.x, now.x)
+
+
+def test_a_long_chunk_holds_the_states_of_few_blocks() -> None:
+    """With many modes the states of all blocks would be more than anything else."""
+    modes, length = 1024, 8 * GROUP * BLOCK
+    A_bar = torch.full((1, modes), 0.9, dtype=torch.complex128)
+    state = DiagonalState(A_bar[None].to(torch.complex64), A_bar, A_bar, A_bar[None])
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        prefill(torch.randn(1, 1, length), state, torch.zeros(1, 1))
+    powers = BLOCK * modes * A_bar.itemsize  # of a block
+    assert 0 < max(event.self_cpu_memory_usage for event in profile.events()) <= 2 * powers
 
 
 def test_gradients_of_a_chunk() -> None:

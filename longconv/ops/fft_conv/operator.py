@@ -11,7 +11,7 @@ from torch import Tensor
 
 from longconv._checks import check_lengths
 from longconv.ops import _triton
-from longconv.ops._library import define, gradients_of
+from longconv.ops._library import define, gradients_of, mapped_first
 from longconv.ops._registry import Backend, Backends
 from longconv.ops.fft_conv import cpu, cuda, plain, triton
 from longconv.ops.fft_conv.reference import MatrixConvolution
@@ -125,18 +125,15 @@ def map_channels(
             return torch.stack(calls), 0
         return [torch.stack(c) for c in zip(*calls, strict=True)], [0] * len(calls[0])
 
-    def front(value: Tensor, dim: int | None) -> Tensor:
-        return value.unsqueeze(0).expand(size, *value.shape) if dim is None else value.movedim(dim, 0)
-
     def fold(place: int, value: Any, dim: int | None) -> Any:
         if not isinstance(value, Tensor):
             return value
         if place == shared:
             return value if dim is None else value.new_zeros(value.movedim(dim, 0).shape[1:])  # V = 0: any will do
-        value = front(value, dim)
+        value = mapped_first(value, dim, size)
         return value.movedim(0, 1).flatten(1, 2) if value.ndim == 4 else value.flatten(0, 1)
 
-    channels = front(args[0], in_dims[0]).shape[2]
+    channels = mapped_first(args[0], in_dims[0], size).shape[2]
 
     def unfold(value: Tensor) -> Tensor:
         axis = 1 if value.ndim == 3 else 0

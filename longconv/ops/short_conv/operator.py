@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from longconv.ops import _triton
-from longconv.ops._library import define, gradients_of
+from longconv.ops._library import define, gradients_of, mapped_first
 from longconv.ops._registry import Backend, Backends
 from longconv.ops.short_conv import cpu, plain, reference, torch_taps, triton
 
@@ -100,16 +100,13 @@ def _second_gradients(ctx: Any, cotangents: Sequence[Tensor | None]) -> tuple[An
 def _vmap(operator: Callable[..., Any], info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Any, Any]:
     """The mapped axis becomes part of the channels."""
 
-    def front(value: Tensor, dim: int | None) -> Tensor:
-        return value.unsqueeze(0).expand(info.batch_size, *value.shape) if dim is None else value.movedim(dim, 0)
-
     def fold(value: Any, dim: int | None) -> Any:
         if not isinstance(value, Tensor):
             return value
-        value = front(value, dim)
+        value = mapped_first(value, dim, info.batch_size)
         return value.movedim(0, 1).flatten(1, 2) if value.ndim == 4 else value.flatten(0, 1)
 
-    channels = front(args[0], in_dims[0]).shape[2]
+    channels = mapped_first(args[0], in_dims[0], info.batch_size).shape[2]
 
     def unfold(value: Tensor) -> Tensor:
         axis = 1 if value.ndim == 3 else 0

@@ -13,7 +13,7 @@ __all__ = ["sparse_fft_conv"]
 
 
 def sparse_fft_conv(u: Tensor, k: Tensor, block_mask: Tensor, *, backend: str = "auto") -> Tensor:
-    r"""Long convolution with a filter whose spectrum is zero but for some blocks; the other blocks cost nothing.
+    r"""Long convolution with a filter whose spectrum is zero but for some blocks, which can make it cheaper.
 
     The causal convolution of L samples takes the filter's spectrum at n >= L frequencies,
 
@@ -30,16 +30,19 @@ def sparse_fft_conv(u: Tensor, k: Tensor, block_mask: Tensor, *, backend: str = 
         a[e] = 1/n sum_(f kept) cos(2 pi (f + 1/4) e / n),    for all lags e, negative ones too.
 
     So all True is ``fft_conv(u, k)``, masks that share no block add up to the mask of both, and a mask in general makes
-    a filter that reaches into the future: a low pass, say, is no causal filter. Sub-transforms of blocks that are
-    False, of u, k and y alike, are left out: of whole f_1 at best, and then of f_2 within one, and so on. A mask of
-    shape (N_1, N_2) that is True below (a, b) alone, the Monarch form of the paper, does a / N_1 of the work after
-    the first stage.
+    a filter that reaches into the future.
+
+    Frequencies are grouped by f modulo Q, the divisor of P with the least estimated work; groups without a block that
+    is True are left out of every transform, of u, k and y alike. Masks of few blocks gain most; of hundreds of
+    scattered blocks nothing may be left out. A mask of shape (N_1, N_2) that is True below (a, b) alone is the Monarch
+    form of the paper.
 
     Args:
         u: input (B, H, L), real: float64, float32, bfloat16 or float16; any B, H, L >= 0.
         k: filter (H, K), or (B, H, K) with one filter a sample; any K >= 1, taps from L on are ignored. In u's dtype,
             or float32 under a u of 16 bits.
-        block_mask: bool, of one to four axes (N_1, ..., N_r) of any sizes >= 1: the blocks that are kept.
+        block_mask: bool, of one to four axes (N_1, ..., N_r) of any sizes >= 1: the blocks that are kept. A
+            block is the frequencies of one f modulo P, a comb, not a band.
         backend: ``"auto"``, or one of the names that ``longconv.info()`` prints.
 
     Returns:

@@ -8,10 +8,10 @@ from torch import Tensor
 
 
 @functools.lru_cache(maxsize=4096)
-def smooth(n: int) -> int:
+def next_smooth(n: int) -> int:
     """The least number >= n with no prime factor but 2, 3 and 5.
 
-    >>> smooth(7), smooth(48)
+    >>> next_smooth(7), next_smooth(48)
     (8, 48)
     """
     while True:
@@ -30,7 +30,7 @@ def spectrum_size(length: int, blocks: int) -> int:
     >>> spectrum_size(1000, 1), spectrum_size(1000, 7), spectrum_size(3, 8)
     (1000, 1008, 8)
     """
-    return blocks * smooth(-(-length // blocks))
+    return blocks * next_smooth(-(-length // blocks))
 
 
 def residues(block_mask: Tensor) -> Tensor:

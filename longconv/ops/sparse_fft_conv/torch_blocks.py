@@ -11,6 +11,7 @@ kept take part in nothing.
 
 from __future__ import annotations
 
+import functools
 import math
 
 import torch
@@ -37,10 +38,14 @@ class MaskedSpectrum:
         alive = table[:, self.groups].mT
         self.alive = None if alive.all() else alive.repeat(1, self.n // len(kept))  # (G, p)
         turns = 4 * self.groups[:, None] + 1  # quarters
-        self.sums = unit(turns * torch.arange(self.split, device=k.device), 4 * self.split, k)  # (G, Q)
-        self.sums = torch.cat([self.sums.real, self.sums.imag])
+        powers = unit(turns * torch.arange(self.split, device=k.device), 4 * self.split, k)  # c_g^q, (G, Q)
+        self.sums = torch.cat([powers.real, powers.imag])  # A
         self.twist = unit(turns * torch.arange(self.n // self.split, device=k.device), 4 * self.n, k)  # (G, p)
-        self.spectrum = self._kept(self.transform(k))
+
+    @functools.cached_property
+    def spectrum(self) -> Tensor:
+        """S of the taps, (..., G, p), zero where no block is kept."""
+        return self._kept(self.transform(self.taps))
 
     def _kept(self, spectrum: Tensor) -> Tensor:
         return spectrum if self.alive is None else torch.where(self.alive, spectrum, spectrum.new_zeros(()))
@@ -82,8 +87,10 @@ def unit(numerator: Tensor, denominator: int, like: Tensor) -> Tensor:
 
 def best_split(kept: Tensor, n: int) -> int:
     """The divisor Q of the number of blocks with the least to do for a mask of residues (P,)."""
-    flags, costs = kept.tolist(), {}
-    for split in (q for q in range(1, len(flags) + 1) if len(flags) % q == 0):
-        groups = len({place % split for place, flag in enumerate(flags) if flag})
-        costs[split] = groups * (PRODUCT * (split > 1) + (STAGE * math.log2(2 * n / split) + OVERHEAD) / split)
-    return min(costs, key=costs.__getitem__)
+    splits = [q for q in range(1, len(kept) + 1) if len(kept) % q == 0]
+    groups = torch.stack([kept.view(-1, q).any(0).sum() for q in splits]).tolist()
+    costs = [
+        count * (PRODUCT * (q > 1) + (STAGE * math.log2(2 * n / q) + OVERHEAD) / q)
+        for q, count in zip(splits, groups, strict=True)
+    ]
+    return splits[costs.index(min(costs))]

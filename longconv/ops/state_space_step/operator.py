@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from longconv.ops._library import define, gradients_of
+from longconv.ops._library import define, gradients_of, mapped_first
 from longconv.ops._registry import Backend, Backends
 from longconv.ops.state_space_step import cpu, reference
 
@@ -51,11 +51,7 @@ def _vmap(operator: Callable[..., Any], info: Any, in_dims: tuple[Any, ...], *ar
     def fold(tensor: Tensor | None, dim: int | None, axis: int) -> Tensor | None:
         if tensor is None:
             return None
-        tensor = tensor.unsqueeze(0).expand(info.batch_size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
-        return tensor.movedim(0, axis).flatten(axis, axis + 1)
-
-    def unfold(tensor: Tensor, axis: int) -> Tensor:
-        return tensor.unflatten(axis, (info.batch_size, tensor.shape[axis] // info.batch_size))
+        return mapped_first(tensor, dim, info.batch_size).movedim(0, axis).flatten(axis, axis + 1)
 
     (x, u, *system, backend), dims = args, in_dims[2:-1]
     into, out = (0, 0), (0, 0)
@@ -65,7 +61,8 @@ def _vmap(operator: Callable[..., Any], info: Any, in_dims: tuple[Any, ...], *ar
         system = [fold(part, dim, axis) for part, dim, axis in zip(system, dims, axes, strict=True)]
     samples = (fold(part, dim, axis) for part, dim, axis in zip((x, u), in_dims[:2], into, strict=True))
     results = operator(*samples, *system, backend)
-    return tuple(unfold(part, axis) for part, axis in zip(results, out, strict=True)), out
+    sizes = info.batch_size, mapped_first(x, in_dims[0], info.batch_size).shape[into[0] + 1]
+    return tuple(part.unflatten(axis, sizes) for part, axis in zip(results, out, strict=True)), out
 
 
 call = define(
