@@ -14,6 +14,7 @@ import longconv
 from bench.case import OURS, Case, Problem, Solve, Work, both
 from bench.cases.short_conv import usual as usual_short
 from bench.peers import flash_fft_conv, jax_fft_conv, scipy_fft_conv
+from longconv.ops.sparse_fft_conv.blocks import next_smooth
 
 SHAPES = [
     (8, 256, 256),
@@ -35,22 +36,6 @@ SHORT = (16, 64, 96, 128)
 """Taps around those from which transforms are quicker."""
 NUMBERS = 1 << 21  # of an input of odd length, about
 SMALL = 1 << 16  # length from which the result is checked on two channels alone
-
-
-def next_smooth(n: int) -> int:
-    """The least number >= n with no prime factor above 5, which suits an FFT.
-
-    >>> next_smooth(1024), next_smooth(2017)
-    (1024, 2025)
-    """
-    while True:
-        rest = n
-        for prime in (2, 3, 5):
-            while rest % prime == 0:
-                rest //= prime
-        if rest == 1:
-            return n
-        n += 1
 
 
 def padded(u: Tensor, k: Tensor, size: int | None = None) -> Tensor:

@@ -16,7 +16,6 @@ from torch import Tensor
 from bench.advise import advise
 from bench.case import OURS, Case, Problem, Work, both
 from bench.cases import CASES, fft_conv, quick, select, short_conv
-from bench.cases.fft_conv import next_smooth
 from bench.compare import changes, comparison
 from bench.machine import Ceilings, cache_bytes, ceilings, describe
 from bench.measure import (
@@ -33,6 +32,7 @@ from bench.measure import (
 from bench.plots import save_plots
 from bench.report import Row, exponents, load, save, table
 from bench.run import profile, run
+from longconv.ops.sparse_fft_conv.blocks import next_smooth
 
 ROOT = Path(__file__).parents[2]
 
