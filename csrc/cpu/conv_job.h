@@ -1,8 +1,9 @@
 // How csrc/cpu/fft_conv.cpp and direct_conv.cpp share their work out, and the rows of a call: included by the ISA
 // sources alone.
 //
-// Filters are shared out among workers; where they are fewer than threads, forward, their samples are too. Nothing is
-// shared between workers: the results don't depend on how many there are.
+// Filters are shared out among workers; where they are fewer than threads, forward, their samples are too. Workers
+// share nothing but the counter of what is taken, and every unit is computed alone: the results don't depend on how
+// many there are.
 
 #ifndef LONGCONV_CPU_CONV_JOB_H
 #define LONGCONV_CPU_CONV_JOB_H
@@ -73,7 +74,8 @@ struct ConvJob {
     int64_t filters = p.per_sample ? p.batch * p.channels : p.channels;
     int64_t samples = p.per_sample ? 1 : p.batch;
     int64_t parts = p.backward || filters >= p.threads ? 1 : least(samples, p.threads);  // of a filter's samples
-    int64_t worth = (filters * samples * cost + kWorthAThread - 1) / kWorthAThread;
+    int64_t rows = filters * (samples > 0 ? samples : 1);  // without samples gradients of filters are still written
+    int64_t worth = (rows * cost + kWorthAThread - 1) / kWorthAThread;
     int64_t units = filters * parts;
     int64_t workers = least(least(p.threads, units), least(worth, p.threads));
     int64_t share = workers > 1 ? (units + workers * kShares - 1) / (workers * kShares) : units;

@@ -139,8 +139,8 @@ struct DirectWorker {
     void correlate(const T* x, const T* g, const Line& l, int64_t t, int64_t count) const {
         const int64_t around = p.circular ? taps : 0, begin = -t - p.reverse_taps, end = l.n - t - p.reverse_taps;
         for (int64_t n = 0; n < count; n += kSummed * W)
-            F::correlate_met(totals, g + n, {x + p.reverse_taps + n, nullptr, 1, 1, taps},
-                             least(kSummed * W, count - n), begin - around - n, end + around - n);
+            F::correlate_within(totals, g + n, {x + p.reverse_taps + n, nullptr, 1, 1, taps},
+                                least(kSummed * W, count - n), begin - around - n, end + around - n);
     }
 
     void forward(const Line& l, int64_t t, int64_t count) const {

@@ -7,10 +7,6 @@
 #include "longconv.h"
 #include "vector.h"
 
-#if defined(__F16C__) || defined(__AVX512F__)
-#include <immintrin.h>
-#endif
-
 namespace longconv {
 namespace LONGCONV_ISA {
 

@@ -1,8 +1,8 @@
 // A worker of csrc/cpu/fft_conv.cpp: filter after filter, and the samples of each, row by row.
 //
 // The filter's spectrum S (with skip, the reversed filter as -i k[m - 1] at X^(size - m), for X^-m = -i X^(size - m))
-// is finished leaf by leaf as the first sample passes, and stays in the worker's memory for the others. At the points 1
-// / X is the conjugate of X, so the gradients are, with U and G the values of the gated input and of the cotangent,
+// is finished leaf by leaf as the first sample passes, and stays in the worker's memory for the others. At the points
+// 1 / X is the conjugate of X, so the gradients are, with U and G the values of the gated input and of the cotangent,
 //
 //     dx = inverse(G conj(S)),    dk = Re inverse(sum_b conj(U) G),    dk_reverse[m - 1] = -Im of the same at size - m.
 //

@@ -1,4 +1,4 @@
-// Sums over a few lags, the inner loops of the short convolution: included by the ISA sources alone.
+// Sums over a few lags, the inner loops of short_conv.cpp and direct_conv.cpp: included by the ISA sources alone.
 //
 //     y[t] = start + sum_lag g[lag] x[t - lag]          s[lag] = sum_t z[t] x[t - lag]
 //
@@ -123,10 +123,11 @@ struct Fir {
         });
     }
 
-    // The same for `count` times, which may end within a vector: z is 0 up to its end. x has numbers at the times
-    // [begin, end) alone and is 0 elsewhere. What meets a zero that stands for nothing has to be finite: for NaN times
-    // 0 is NaN, which would be in the sums of lags that the number has no part in.
-    static void correlate_met(double* totals, const T* z, const Input& in, int64_t count, int64_t begin, int64_t end) {
+    // The same for `count` times, which may end within a vector (z is 0 up to its end), and an x that has numbers
+    // within the times [begin, end) alone and is 0 elsewhere. What meets a zero that stands for nothing has to be
+    // finite: for NaN times 0 is NaN, which would be in the sums of lags that the number has no part in.
+    static void correlate_within(double* totals, const T* z, const Input& in, int64_t count, int64_t begin,
+                                 int64_t end) {
         constexpr int64_t kWide = kColumns ? W : 1;
         const int64_t vectors = (count + kPhases - 1) / kPhases, unfilled = vectors * kPhases - count;
         const int64_t past = in.lags - 1, early = within(past + begin, count), late = within(count - end, count);

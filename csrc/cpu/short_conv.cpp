@@ -187,7 +187,7 @@ struct Worker {
         const Input in = p.activation != LONGCONV_NONE || sums_up ? input(l, t, count) : Input{};
         slopes(dz, l, in, t, count);
         if (slopes_alone) return;
-        if (sums_up) F::correlate_met(totals(i), dz, in, count, p.initial.data ? -job.past : -t, count);
+        if (sums_up) F::correlate_within(totals(i), dz, in, count, p.initial.data ? -job.past : -t, count);
         if (p.dbias) bias_gradient(totals(i) + p.taps * F::kLanes, dz, over(count, kVector));
         if (p.du.data) input_gradient(dz, l, t, count);
         if (p.dinitial.data && t == 0) past_gradient(dz, l);

@@ -35,7 +35,8 @@ struct Rows {
         : samples(samples), channels(channels), count(count) {
         channel = count + random_int(0, 3), batch = channels * channel + random_int(0, 3);
         if (!there) return;
-        memory.reset(new Buffer<T>((samples - 1) * batch + (channels - 1) * channel + count, random_int(0, 1)));
+        const int64_t numbers = samples > 0 ? (samples - 1) * batch + (channels - 1) * channel + count : 0;
+        memory.reset(new Buffer<T>(numbers, random_int(0, 1)));
     }
     Rows random() && {
         if (memory) memory->randomize();
@@ -178,6 +179,18 @@ Case random_case(int64_t length) {
     return c;
 }
 
+// More filters than a worker takes at a time; and filters without samples, whose gradients are 0.
+void shares() {
+    Case c = {};
+    c.channels = 100, c.length = 300, c.taps = 300, c.reverse_taps = 20;
+    c.skip = c.pre_gate = c.post_gate = true, c.wanted = 63;
+    for (int64_t batch : {3, 0})
+        for (bool direct : {false, true}) {
+            c.batch = batch, c.direct = direct;
+            Test<float, float, float>(c).run(LONGCONV_FLOAT32, LONGCONV_FLOAT32);
+        }
+}
+
 void bad_calls() {
     int64_t bytes;
     expect(longconv_cpu_fft_plan(nullptr, 0, 0, LONGCONV_FLOAT32, &bytes) == LONGCONV_BAD_SIZE, "a length of 0");
@@ -212,6 +225,7 @@ void fft_conv() {
         Test<Bfloat16, float, Bfloat16>(random_case(length)).run(LONGCONV_BFLOAT16, LONGCONV_FLOAT32);
         Test<Float16, float, Float16>(random_case(length)).run(LONGCONV_FLOAT16, LONGCONV_FLOAT32);
     }
+    shares();
 }
 
 }  // namespace testing

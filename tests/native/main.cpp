@@ -154,7 +154,7 @@ void Comparison::add(std::complex<double> got, std::complex<double> want) {
 
 void Comparison::finish(double bound, const std::string& what, double extra) {
     ++comparisons;
-    const double error = sqrt(error_), most = bound * (sqrt(norm_) + extra);
+    const double error = sqrt(error_), most = bound * fmax(sqrt(norm_), extra);
     if (!(error <= most)) expect(false, what + ": error " + std::to_string(error / most) + " times the bound");
 }
 

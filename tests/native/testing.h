@@ -99,7 +99,7 @@ class Buffer {
     int64_t count_, shift_;
 };
 
-// Compares results with what they should be, number by number: ||got - want|| <= bound (||want|| + extra).
+// Compares results with what they should be, number by number: ||got - want|| <= bound max(||want||, extra).
 class Comparison {
   public:
     void add(std::complex<double> got, std::complex<double> want);
