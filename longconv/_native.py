@@ -59,7 +59,7 @@ _SIGNATURES: dict[str, dict[str, tuple[Sequence[type], type | None]]] = {
         "transpose": ([*_TRANSPOSE, _I32, _POINTER], _I32),
         "fft_longest": ([_POINTER, _I32, _I32], _I32),
         "fft_plan": ([_POINTER, _I64, _I32, _POINTER, _I32, _POINTER], _I32),
-        **{name: ([_POINTER, _I32, _POINTER], _I32) for name in _FFT_PASSES},
+        **{name: ([_POINTER, _I32, _POINTER], _I32) for name in (*_FFT_PASSES, "linear_scan")},
     },
 }
 

@@ -107,21 +107,72 @@ LONGCONV_DEVICE void sine_cosine(double half_turns, double* sine, double* cosine
 
 #endif
 
-struct Complex {
-    float re, im;
+template <typename T>
+struct ComplexOf {
+    T re, im;
 };
+using Complex = ComplexOf<float>;
 
-LONGCONV_DEVICE Complex operator+(Complex a, Complex b) {
+template <typename T>
+LONGCONV_DEVICE ComplexOf<T> operator+(ComplexOf<T> a, ComplexOf<T> b) {
     return {a.re + b.re, a.im + b.im};
 }
-LONGCONV_DEVICE Complex operator-(Complex a, Complex b) {
+template <typename T>
+LONGCONV_DEVICE ComplexOf<T> operator-(ComplexOf<T> a, ComplexOf<T> b) {
     return {a.re - b.re, a.im - b.im};
 }
-LONGCONV_DEVICE Complex operator*(Complex a, Complex b) {
+template <typename T>
+LONGCONV_DEVICE ComplexOf<T> operator*(ComplexOf<T> a, ComplexOf<T> b) {
     return {a.re * b.re - a.im * b.im, a.re * b.im + a.im * b.re};
 }
-LONGCONV_DEVICE Complex conjugate(Complex a) {
+template <typename T>
+LONGCONV_DEVICE ComplexOf<T> conjugate(ComplexOf<T> a) {
     return {a.re, -a.im};
+}
+
+// What code for real and for complex numbers V asks of them.
+template <typename V>
+struct Parts {
+    using Real = V;
+    static constexpr int kCount = 1;
+};
+template <typename T>
+struct Parts<ComplexOf<T>> {
+    using Real = T;
+    static constexpr int kCount = 2;
+};
+template <typename V>
+using RealOf = typename Parts<V>::Real;
+
+template <typename T>
+LONGCONV_DEVICE T real_part(T a) {
+    return a;
+}
+template <typename T>
+LONGCONV_DEVICE T real_part(ComplexOf<T> a) {
+    return a.re;
+}
+template <typename T>
+LONGCONV_DEVICE T imaginary_part(T) {
+    return 0;
+}
+template <typename T>
+LONGCONV_DEVICE T imaginary_part(ComplexOf<T> a) {
+    return a.im;
+}
+// A number V; of a real one only the real part counts.
+template <typename V, typename T>
+LONGCONV_DEVICE V number(T re, T im) {
+    using Real = RealOf<V>;
+    if constexpr (Parts<V>::kCount == 2)
+        return {static_cast<Real>(re), static_cast<Real>(im)};
+    else
+        return static_cast<Real>(re);
+}
+// The same number in another precision, or as a complex one.
+template <typename V, typename W>
+LONGCONV_DEVICE V converted(W a) {
+    return number<V>(real_part(a), imaginary_part(a));
 }
 
 // exp(-2 pi i numerator / denominator), reduced exactly before it is taken in double precision.

@@ -86,6 +86,17 @@ class Block {
     }
 };
 
+// What a warp keeps from one phase to the next.
+template <typename T>
+class Kept {
+  public:
+    LONGCONV_DEVICE explicit Kept(const Block&) {}
+    LONGCONV_DEVICE T& operator()(int) { return value_; }
+
+  private:
+    T value_;
+};
+
 // What was read from memory is read anew after this, not kept in registers.
 LONGCONV_DEVICE void forget() {
     asm volatile("" ::: "memory");
@@ -128,6 +139,22 @@ LONGCONV_DEVICE float greatest(const Registers<float, 1>& x) {
     LONGCONV_UNROLL
     for (int distance = 16; distance; distance /= 2) most = fmaxf(most, __shfl_xor_sync(~0u, most, distance));
     return most;
+}
+
+// The number of the lane that is `distance` lanes before; a lane's own where there is none.
+LONGCONV_DEVICE float lane_before(float x, int distance) {
+    return __shfl_up_sync(~0u, x, distance);
+}
+LONGCONV_DEVICE double lane_before(double x, int distance) {
+    return __shfl_up_sync(~0u, x, distance);
+}
+template <typename T>
+LONGCONV_DEVICE ComplexOf<T> lane_before(ComplexOf<T> x, int distance) {
+    return {lane_before(x.re, distance), lane_before(x.im, distance)};
+}
+template <typename T>
+LONGCONV_DEVICE Registers<T, 1> lanes_before(const Registers<T, 1>& x, int distance) {
+    return {{lane_before(x.v[0], distance)}};
 }
 
 LONGCONV_DEVICE float larger(float a, float b) {

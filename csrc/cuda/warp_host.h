@@ -174,6 +174,16 @@ class Block {
     std::vector<int> order_;
 };
 
+template <typename T>
+class Kept {
+  public:
+    explicit Kept(const Block& block) : values_(block.warps()) {}
+    T& operator()(int warp) { return values_[warp]; }
+
+  private:
+    std::vector<T> values_;
+};
+
 inline void forget() {}
 
 // d += a b with a (16 x K) and b (K x 8), the sums in double and rounded once.
@@ -232,6 +242,13 @@ inline Registers<uint32_t, 4> load_transposed(const Shared<uint16_t>& from, cons
                 out = row % 2 ? (out & 0xffffu) | static_cast<uint32_t>(numbers.v[col]) << 16 : numbers.v[col];
             }
         }
+    return r;
+}
+
+template <typename T>
+inline Registers<T, 1> lanes_before(const Registers<T, 1>& x, int distance) {
+    Registers<T, 1> r = x;
+    for (int lane = distance; lane < 32; ++lane) r(lane, 0) = x(lane - distance, 0);
     return r;
 }
 

@@ -5,7 +5,6 @@ It is compiled once a run, by the C++ compiler of this machine, from the sources
 
 from __future__ import annotations
 
-import dataclasses
 import fcntl
 import os
 import shutil
@@ -16,13 +15,12 @@ from pathlib import Path
 import pytest
 
 from longconv import _native
+from longconv.ops import _cuda
 from longconv.ops.fft_conv import cuda
-from longconv.ops.fft_conv.operator import BACKENDS
 
 CSRC = Path(__file__).parents[2] / "csrc"
-SOURCES = [
-    CSRC / "cuda" / name for name in ("host.cpp", "fft_plan.cu", "fft_filter.cu", "fft_gradient.cu", "fft_blocks.cu")
-]
+NAMES = ("host.cpp", "fft_plan.cu", "fft_filter.cu", "fft_gradient.cu", "fft_blocks.cu", "linear_scan.cu")
+SOURCES = [CSRC / "cuda" / name for name in NAMES]
 COMPILER = os.environ.get("CXX", "c++")
 
 
@@ -55,17 +53,12 @@ def host_library(tmp_path_factory: pytest.TempPathFactory) -> _native.Library:
 
 @pytest.fixture
 def cuda_on_host(host_library: _native.Library, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The backend ``cuda`` serves tensors of the CPU, by host execution."""
+    """The backends ``cuda`` serve tensors of the CPU, by host execution."""
     monkeypatch.setattr(_native, "cuda", lambda: host_library)
-    monkeypatch.setattr(cuda, "_queue", lambda device: (0, None))
+    monkeypatch.setattr(_native, "cuda_reason", lambda: None)
+    monkeypatch.setattr(_cuda, "refusal", lambda name, tensor: None)
+    monkeypatch.setattr(_cuda, "queue", lambda device: (0, None))
     monkeypatch.setattr(cuda, "_plans", {})
-    backends = [
-        dataclasses.replace(b, available=lambda: None, supports=lambda u, *_: cuda.supports_type(u))
-        if b.name == "cuda"
-        else b
-        for b in BACKENDS.backends
-    ]
-    monkeypatch.setattr(BACKENDS, "backends", backends)
     cuda._longest.cache_clear()
     yield
     cuda._longest.cache_clear()

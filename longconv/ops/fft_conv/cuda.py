@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from longconv import _native
+from longconv.ops import _cuda
 from longconv.ops.fft_conv import cuda_calls as calls
 
 HALF, TF32, TF32X3 = 0, 1, 2
@@ -34,19 +35,12 @@ _ROWS = 1024  # of a correlation, to keep a GPU busy
 
 def available() -> str | None:
     """None if the CUDA library is loaded, has the convolution, and torch sees a GPU, else the reason why not."""
-    return _native.cuda_reason() or _native.cuda().lacks("fft_filter")
+    return _cuda.available("fft_filter")
 
 
 def supports(u: Tensor, *_: Any) -> str | None:
     """None if the backend can serve the call, else the reason why not."""
-    if not u.is_cuda:
-        return f"u is on {u.device}"
-    return supports_type(u)
-
-
-def supports_type(u: Tensor) -> str | None:
-    """The same but for the device."""
-    return "u is float64" if u.dtype == torch.float64 else None
+    return _cuda.refusal("u", u) or ("u is float64" if u.dtype == torch.float64 else None)
 
 
 def forward(
@@ -157,7 +151,7 @@ class _Call:
         return torch.empty(shape, dtype=torch.float32, device=self.device)
 
     def _run(self, function: str, call: ctypes.Structure) -> None:
-        _native.cuda().call(function, ctypes.byref(call), *_queue(self.device))
+        _cuda.run(function, call, self.device)
 
     @functools.cached_property
     def spectrum(self) -> tuple[Tensor, Tensor]:
@@ -302,11 +296,6 @@ def _index(device: torch.device) -> int:
     return device.index or 0
 
 
-def _queue(device: torch.device) -> tuple[int, int]:
-    """The device's number and its current stream."""
-    return _index(device), torch.cuda.current_stream(device).cuda_stream
-
-
 @functools.cache
 def _longest(arithmetic: int, device: int) -> int:
     """The longest sequence that the kernels take."""
@@ -330,13 +319,13 @@ def _plan(length: int, arithmetic: int, device: torch.device) -> _Plan:
     """
     size = calls.Size()
     call = functools.partial(_native.cuda().call, "fft_plan")
-    call(None, length, arithmetic, ctypes.byref(size), *_queue(device))
+    call(None, length, arithmetic, ctypes.byref(size), *_cuda.queue(device))
     key = size.points, arithmetic, device
     plan = _plans.get(key)
     if plan is None:
         with torch.inference_mode(False):
             plan = _Plan(size.points, torch.empty(size.table_bytes, dtype=torch.uint8, device=device))
-        call(plan.tables.data_ptr(), length, arithmetic, ctypes.byref(size), *_queue(device))
+        call(plan.tables.data_ptr(), length, arithmetic, ctypes.byref(size), *_cuda.queue(device))
         if not (device.type == "cuda" and torch.cuda.is_current_stream_capturing()):
             _keep(key, plan)
     return plan

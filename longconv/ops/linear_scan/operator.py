@@ -20,12 +20,13 @@ from torch import Tensor
 from longconv.ops import _triton
 from longconv.ops._library import conjugate, define, reduce_like
 from longconv.ops._registry import Backend, Backends
-from longconv.ops.linear_scan import cpu, reference, torch_blocks, triton
+from longconv.ops.linear_scan import cpu, cuda, reference, torch_blocks, triton
 
 BACKENDS = Backends(
     "linear_scan",
     [
         Backend("cpu", cpu.forward, available=cpu.available, supports=cpu.supports, bind=cpu.bind),
+        Backend("cuda", cuda.forward, available=cuda.available, supports=cuda.supports, auto=False),
         Backend("triton", triton.forward, available=_triton.available, supports=triton.supports),
         Backend("torch", torch_blocks.forward),
         Backend("reference", reference.forward, auto=False),
