@@ -29,7 +29,7 @@ class ConvS5System(WideModule):
         Lambda_bar = exp(Lambda dt),    B_bar = (Lambda_bar - 1) / Lambda B
 
     with dt = exp(log_dt). Lambda starts as the eigenvalues of the normal part of a HiPPO matrix (``blocks`` of them), B
-    and C from numbers of variance 1 / (U k^2) and 1 / (P k^2) in its eigenbasis.
+    and C, in its eigenbasis, as real numbers of variance 2 / (U k^2) and 2 / (N k^2).
 
     Args:
         d_model: U.
@@ -75,8 +75,8 @@ class ConvS5System(WideModule):
         b, c = check_kernel("b_kernel", b_kernel), check_kernel("c_kernel", c_kernel)
         Lambda, V = eigenbasis(init, d_state, check_int("blocks", blocks))
         P = len(Lambda)
-        B = torch.einsum("np,nuij->puij", V.conj(), _normal(d_state, U, b, b, like=V)) / math.sqrt(U * b * b)
-        C = torch.einsum("unij,np->upij", torch.randn(U, d_state, c, c, dtype=V.dtype), V) / math.sqrt(P * c * c)
+        B = torch.einsum("np,nuij->puij", V.conj(), _normal(d_state, U, b, b, like=V)) * math.sqrt(2 / (U * b * b))
+        C = torch.einsum("unij,np->upij", _normal(U, d_state, c, c, like=V), V) * math.sqrt(2 / (d_state * c * c))
         self.Lambda, self.B, self.C = stored(Lambda), stored(B), stored(C)
         self.log_dt = nn.Parameter(initial_log_dt([P], dt_min, dt_max))
 

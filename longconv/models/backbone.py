@@ -29,6 +29,7 @@ class BackboneOptions(TypedDict, total=False):
     mixer: str | Sequence[str]
     mixer_options: MixerOptions | Sequence[MixerOptions] | None
     norm: str
+    norm_eps: float | None
     prenorm: bool
     dropout: float
     tie_dropout: bool
@@ -58,6 +59,7 @@ class Backbone(nn.Module):
             ``"transformer"``, ``"gru"`` and ``"cnn"``.
         mixer_options: the options of all mixers, or one mapping a layer.
         norm: ``"layer"``, ``"batch"`` (statistics over the valid positions alone) or ``"rms"``.
+        norm_eps: what norms add to the variance (published S5 layers: 1e-6); None: 1e-5, for ``"rms"`` 1e-6.
         prenorm: whether a norm comes before its mixer or after the sum.
         dropout: the probability of the dropout on each branch; a mixer's own is one of its options.
         tie_dropout: whether a dropout mask is shared by all positions of a sequence, so that whole features of a sample
@@ -87,6 +89,7 @@ class Backbone(nn.Module):
         mixer_options: MixerOptions | Sequence[MixerOptions] | None = None,
         *,
         norm: str = "layer",
+        norm_eps: float | None = None,
         prenorm: bool = True,
         dropout: float = 0.0,
         tie_dropout: bool = False,
@@ -105,7 +108,13 @@ class Backbone(nn.Module):
 
         def residual(rate: float) -> Residual:
             return Residual(
-                d_model, norm=norm, prenorm=prenorm, dropout=dropout, tie_dropout=tie_dropout, drop_path=rate
+                d_model,
+                norm=norm,
+                prenorm=prenorm,
+                dropout=dropout,
+                tie_dropout=tie_dropout,
+                drop_path=rate,
+                norm_eps=norm_eps,
             )
 
         self.layers = nn.ModuleList(
@@ -117,7 +126,7 @@ class Backbone(nn.Module):
             )
             for name, layer_options, rate in zip(mixers, options, rates, strict=True)
         )
-        self.norm = create_norm(norm, d_model) if prenorm else nn.Identity()
+        self.norm = create_norm(norm, d_model, norm_eps) if prenorm else nn.Identity()
 
     def forward(self, x: Tensor, lengths: Tensor | None = None, *, rate: float = 1.0) -> Tensor:
         """A whole batch.

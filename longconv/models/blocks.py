@@ -32,14 +32,23 @@ class Residual(nn.Module):
         dropout: the probability of a dropout on f's output.
         tie_dropout: whether its mask is shared by all positions of a sequence.
         drop_path: the probability that f's output is left out for a whole sample.
+        norm_eps: what the norm adds to the variance; None: the norm's own, see ``create_norm``.
     """
 
     def __init__(
-        self, d_model: int, *, norm: str, prenorm: bool, dropout: float, tie_dropout: bool, drop_path: float
+        self,
+        d_model: int,
+        *,
+        norm: str,
+        prenorm: bool,
+        dropout: float,
+        tie_dropout: bool,
+        drop_path: float,
+        norm_eps: float | None = None,
     ) -> None:
         super().__init__()
         self.prenorm = prenorm
-        self.norm = create_norm(norm, d_model)
+        self.norm = create_norm(norm, d_model, norm_eps)
         self.dropout = create_dropout(dropout, tied=tie_dropout)
         self.drop_path = DropPath(drop_path)
 

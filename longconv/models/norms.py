@@ -10,25 +10,27 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from longconv._checks import check_choice, check_int
+from longconv._checks import check_choice, check_int, check_real
 
 NORMS = ("layer", "batch", "rms")
 """The names that ``norm=`` accepts."""
 
 
-def create_norm(name: str, d_model: int) -> nn.Module:
+def create_norm(name: str, d_model: int, eps: float | None = None) -> nn.Module:
     """The norm ``"layer"``, ``"batch"`` or ``"rms"`` over the last axis of (..., D).
+
+    What it adds to the variance is ``eps``; None: torch's 1e-5, and 1e-6 for ``"rms"``.
 
     >>> create_norm("rms", 4)(torch.full((1, 2, 4), 3.0))[0, 0].round()
     tensor([1., 1., 1., 1.], grad_fn=<RoundBackward0>)
     """
     check_choice("norm", name, NORMS)
     check_int("d_model", d_model)
-    if name == "layer":
-        return nn.LayerNorm(d_model)
-    if name == "rms":
-        return nn.RMSNorm(d_model, eps=1e-6)
-    return BatchNorm(d_model)
+    if eps is None:
+        eps = 1e-6 if name == "rms" else 1e-5
+    check_real("norm_eps", eps, least=0, open_least=True)
+    kind = {"layer": nn.LayerNorm, "rms": nn.RMSNorm, "batch": BatchNorm}[name]
+    return kind(d_model, eps=eps)
 
 
 def apply_norm(norm: nn.Module, x: Tensor, valid: Tensor | None) -> Tensor:
@@ -51,6 +53,7 @@ class BatchNorm(nn.Module):
 
     Args:
         d_model: the number of features D.
+        eps: epsilon.
 
     References:
         Batch Normalization: Accelerating Deep Network Training by Reducing Internal Covariate Shift,
@@ -62,9 +65,9 @@ class BatchNorm(nn.Module):
     (tensor([-1.,  1.], grad_fn=<RoundBackward0>), tensor([0.2000]))
     """
 
-    def __init__(self, d_model: int) -> None:
+    def __init__(self, d_model: int, eps: float = 1e-5) -> None:
         super().__init__()
-        self.norm = nn.BatchNorm1d(d_model)
+        self.norm = nn.BatchNorm1d(d_model, eps=eps)
 
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
         """Normalise.

@@ -25,7 +25,7 @@ from longconv._checks import (
     check_tensor,
 )
 from longconv.mixers import MIXERS, VideoMixer, list_mixers
-from longconv.mixers.frames import FrameNorm, group_count
+from longconv.mixers.frames import EPS, FrameNorm, group_count
 from longconv.models.baselines import BASELINES
 from longconv.models.blocks import Block, Residual
 from longconv.models.drop import active_drop
@@ -206,6 +206,7 @@ class VideoPredictor(HubModel):
                     dropout=dropout,
                     tie_dropout=False,
                     drop_path=0.0,
+                    norm_eps=EPS,
                 ),
             )
             for _ in range(check_int("n_layers", n_layers))

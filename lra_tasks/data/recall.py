@@ -13,7 +13,7 @@ protocol  each sequence maps every key to a random value, then lists random keys
           as the published code does. An encoder sees those in its input: it learns as encoders of text do, from values
           that are hidden (``targets="hidden"``, ``--preset encoder``: a share of each sequence, up to half). Any
           mixer learns from the last value alone too (``targets="last"``), but 8,000 sequences teach 8,000 answers
-          then, soon known by heart: give ``n_train=40000`` or more
+          then, soon known by heart: give ``n_train=64000``
 ========= =============================================================================================================
 
 References:

@@ -160,7 +160,7 @@ RECALL = Preset(
 RECALL_ENCODER = Preset(
     base=RECALL.base.override(
         {
-            "data": {"targets": "hidden", "n_train": 32000},
+            "data": {"targets": "hidden", "n_train": 64000},
             "model": {"n_layers": 4},
             "mixer_options": {"bidirectional": True},
             "trainer": {"max_epochs": 3},

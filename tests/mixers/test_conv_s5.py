@@ -209,6 +209,14 @@ def test_step_is_forward_over_64_frames() -> None:
         assert_close(torch.stack(outputs, 1), mixer(u), 1e-5)
 
 
+def test_the_system_starts_from_numbers_of_the_published_size() -> None:
+    torch.manual_seed(0)
+    system = ConvS5(48, d_state=64, b_kernel=3, c_kernel=5).system
+    for part, fan_in in ((system.B, 48 * 9), (system.C, 64 * 25)):
+        variance = torch.view_as_complex(part.detach()).abs().square().mean().item()
+        assert variance * fan_in == pytest.approx(2, rel=0.05)
+
+
 def test_clip_bounds_the_real_part() -> None:
     mixer, free = (ConvS5(U, d_state=8, clip=clip, groups=1) for clip in (True, False))
     with torch.no_grad():

@@ -59,10 +59,25 @@ def parameters(recorded: dict[str, Tensor], output: str | None, U: int) -> dict[
         if norm + "scale" in recorded:
             ours = "output.norm" if output == "standard" else f"output.branch.{3 * index}"
             found |= {f"{ours}.weight": recorded[norm + "scale"], f"{ours}.bias": recorded[norm + "bias"]}
+    excite = "output.excite" if output == "standard" else "output.branch.6"
+    dense = {
+        "Dense_0": "output.gate.gate",
+        "SEBlock_0.reduce": f"{excite}.reduce",
+        "SEBlock_0.expand": f"{excite}.expand",
+    }
+    for theirs, ours in dense.items():
+        if f"{start}{theirs}.kernel" in recorded:
+            weight, bias = recorded[f"{start}{theirs}.kernel"].T, recorded[f"{start}{theirs}.bias"]
+            found |= {f"{ours}.weight": weight, f"{ours}.bias": bias}
+    if start + "norm.scale" in recorded:
+        found |= {
+            "output.norm.weight": recorded[start + "norm.scale"],
+            "output.norm.bias": recorded[start + "norm.bias"],
+        }
     return found
 
 
-systems = pytest.mark.parametrize("name", cases("convs5", but="init"))
+systems = pytest.mark.parametrize("name", cases("convs5", but=("init", "stack")))  # of single blocks
 
 
 @systems

@@ -131,7 +131,7 @@ def test_nan_stays_in_its_sample(norm: str) -> None:
 @pytest.mark.parametrize("norm", NORMS)
 def test_layers_follow_the_formulas(norm: str, prenorm: bool) -> None:
     """Pre-norm: x <- x + f(norm(x)), and one more norm at the end; post-norm: x <- norm(x + f(x))."""
-    backbone, x = build(norm=norm, prenorm=prenorm, feed_forward="glu").eval(), inputs()
+    backbone, x = build(norm=norm, norm_eps=1e-2, prenorm=prenorm, feed_forward="glu").eval(), inputs()
     want = x
     for block in backbone.blocks():
         for residual, f in (
@@ -140,6 +140,7 @@ def test_layers_follow_the_formulas(norm: str, prenorm: bool) -> None:
         ):
             assert residual is not None
             assert f is not None
+            assert getattr(residual.norm, "norm", residual.norm).eps == 1e-2
             want = want + f(residual.norm(want)) if prenorm else residual.norm(want + f(want))
     assert_close(backbone(x), backbone.norm(want) if prenorm else want)
 
@@ -244,6 +245,7 @@ def test_wrong_inputs(x: Tensor, lengths: Tensor | None, error: type[Exception],
         ({"tie_dropout": 1}, TypeError, "tie_dropout is 1"),
         ({"feed_forward": "gl"}, ValueError, "feed_forward is 'gl'.*'glu'"),
         ({"feed_forward": "glu", "expansion": 0.0}, ValueError, "expansion is 0"),
+        ({"norm_eps": 0.0}, ValueError, "norm_eps is 0"),
         ({"mixer": ["s4d"]}, ValueError, "mixer has 1 entries, expected one for each of 2 layers"),
         ({"mixer_options": [{}, {}, {}]}, ValueError, "mixer_options has 3 entries"),
         ({"mixer_options": 3}, TypeError, "mixer_options is 3"),

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from longconv.models.norms import BatchNorm, create_norm
+from longconv.models.norms import NORMS, BatchNorm, create_norm
 from longconv.models.padding import valid_positions
 from tests.tolerances import assert_close
 
@@ -31,6 +31,12 @@ def test_batch_norm_standardises_each_feature(x: Tensor) -> None:
     y = create_norm("batch", 4).double()(x)
     centred = x - x.mean((0, 1))
     assert_close(y, centred / (centred.square().mean((0, 1)) + 1e-5).sqrt())
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_eps_is_added_to_the_variance(name: str) -> None:
+    x = torch.tensor([[[1.0, -1.0]], [[-1.0, 1.0]]], dtype=torch.float64)  # of variance 1 in every direction
+    assert_close(create_norm(name, 2, 3.0).double()(x), x / 2)
 
 
 def test_masked_batch_norm_is_batch_norm_of_the_valid_positions(x: Tensor) -> None:

@@ -70,6 +70,15 @@ def test_a_rollout_is_the_model_fed_with_its_own_predictions(mixer: str, context
     assert model.rollout(x, 0).shape == (2, 0, 2, 16, 16)
 
 
+def test_layers_norm_with_the_published_epsilon() -> None:
+    norms = [
+        module
+        for module in VideoPredictor(1, d_model=8, n_layers=2).layers.modules()
+        if isinstance(module, torch.nn.LayerNorm)
+    ]
+    assert len(norms) == 2 and {norm.eps for norm in norms} == {1e-6}
+
+
 def test_a_prediction_depends_on_the_past_alone() -> None:
     model, x = predictor().eval(), video(1).requires_grad_()
     (gradient,) = torch.autograd.grad(model(x)[:, 4].sum(), x)
