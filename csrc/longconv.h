@@ -319,6 +319,28 @@ struct LongconvCudaLinearScan {
 };
 LONGCONV_API int32_t longconv_cuda_linear_scan(const struct LongconvCudaLinearScan* call, int32_t device, void* stream);
 
+// y[t] = activation(bias + sum_k w[k] x[t - (taps - 1) + k]) for t < length of sequences (sets are samples, rows
+// channels, steps times), x being preceded by the taps - 1 samples `past`; with dy, dy times the derivative of the
+// activation instead. Reverse: y[t] = sum_k w[k] x[t + (taps - 1) - k], of which past_y are those from t = -(taps - 1)
+// on, and x counts as 0 beyond its end. w has rows and steps, bias has rows. Absent past and bias count as 0; y or
+// past_y may be absent. element is that of the arithmetic; a warp has `lanes` rows, a power of two.
+struct LongconvCudaShortConv {
+    struct LongconvNumbers y, past_y, dy, x, past, w, bias;
+    int64_t batch, channels, length, taps;
+    int32_t activation, reverse, lanes, element;
+};
+LONGCONV_API int32_t longconv_cuda_short_conv(const struct LongconvCudaShortConv* call, int32_t device, void* stream);
+
+// sums[split, channel, k] = the sum of dz[t] x[t - (taps - 1) + k], and at k = taps that of dz[t], over a part of the
+// samples and times.
+struct LongconvCudaShortConvSums {
+    struct LongconvNumbers sums, dz, x, past;
+    int64_t batch, channels, length, taps, splits;
+    int32_t lanes, element;
+};
+LONGCONV_API int32_t longconv_cuda_short_conv_sums(const struct LongconvCudaShortConvSums* call, int32_t device,
+                                                   void* stream);
+
 #ifdef __cplusplus
 }
 #endif

@@ -19,7 +19,15 @@ from longconv.ops import _cuda
 from longconv.ops.fft_conv import cuda
 
 CSRC = Path(__file__).parents[2] / "csrc"
-NAMES = ("host.cpp", "fft_plan.cu", "fft_filter.cu", "fft_gradient.cu", "fft_blocks.cu", "linear_scan.cu")
+NAMES = (
+    "host.cpp",
+    "fft_plan.cu",
+    "fft_filter.cu",
+    "fft_gradient.cu",
+    "fft_blocks.cu",
+    "linear_scan.cu",
+    "short_conv.cu",
+)
 SOURCES = [CSRC / "cuda" / name for name in NAMES]
 COMPILER = os.environ.get("CXX", "c++")
 

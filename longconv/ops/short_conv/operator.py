@@ -12,7 +12,7 @@ from torch import Tensor
 from longconv.ops import _triton
 from longconv.ops._library import define, gradients_of, mapped_first
 from longconv.ops._registry import Backend, Backends
-from longconv.ops.short_conv import cpu, plain, reference, torch_taps, triton
+from longconv.ops.short_conv import cpu, cuda, plain, reference, torch_taps, triton
 
 _ARGUMENTS = "Tensor u, Tensor w, Tensor? bias, Tensor? initial, str activation"
 
@@ -25,6 +25,7 @@ BACKENDS = Backends(
     "short_conv",
     [
         Backend("cpu", cpu.forward, cpu.backward, cpu.available, cpu.supports, bind=cpu.bind),
+        Backend("cuda", cuda.forward, cuda.backward, cuda.available, cuda.supports, auto=False),
         Backend("triton", triton.forward, triton.backward, _triton.available, triton.supports),
         _plain("torch", torch_taps.forward),
         _plain("reference", reference.forward, auto=False),

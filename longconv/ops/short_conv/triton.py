@@ -28,7 +28,7 @@ def supports(u: Tensor, *_: object) -> str | None:
 
 def forward(u: Tensor, w: Tensor, bias: Tensor | None, initial: Tensor | None, activation: str) -> Tensor:
     """The result y of the operator ``short_conv``, channels-last as u is."""
-    y = _like(u, u.dtype)
+    y = like(u, u.dtype)
     _convolve(y, None, u, w, bias, initial, activation)
     return y
 
@@ -45,9 +45,9 @@ def backward(
     """The wanted gradients, in the order (u, w, bias, initial)."""
     dz = dy.resolve_neg()
     if activation != "none":
-        dz = _like(u, torch.promote_types(u.dtype, torch.float32))
+        dz = like(u, torch.promote_types(u.dtype, torch.float32))
         _convolve(dz, dy, u, w, bias, initial, activation)
-    du = _like(u, u.dtype) if wanted[0] else None
+    du = like(u, u.dtype) if wanted[0] else None
     dinitial = torch.empty(initial.shape, dtype=u.dtype, device=u.device) if initial is not None and wanted[3] else None
     if du is not None or dinitial is not None:
         _correlate(du, dinitial, dz, u, w)
@@ -152,7 +152,7 @@ def _strided(*tensors: Tensor | None) -> list[Any]:
     return [x for t in tensors for x in ((None, (0, 0, 0)) if t is None else (t.resolve_neg(), t.stride()))]
 
 
-def _like(u: Tensor, dtype: torch.dtype) -> Tensor:
+def like(u: Tensor, dtype: torch.dtype) -> Tensor:
     """A new tensor of u's shape, channels-last as u is."""
     if u.stride(1) == 1 and u.stride(2) != 1:
         return torch.empty(u.mT.shape, dtype=dtype, device=u.device).mT
