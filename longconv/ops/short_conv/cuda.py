@@ -21,11 +21,14 @@ _WARPS = 4096
 """Fewer leave a GPU empty: then a channel's sums over samples and times are taken in parts."""
 
 
+_TENSORS = ("y", "past_y", "dy", "x", "past", "w", "bias")
+
+
 class _Call(ctypes.Structure):
     """``LongconvCudaShortConv`` of csrc/longconv.h."""
 
     _fields_ = [
-        *[(name, _native.Numbers) for name in ("y", "past_y", "dy", "x", "past", "w", "bias")],
+        *[(name, _native.Numbers) for name in _TENSORS],
         *[(name, ctypes.c_int64) for name in ("batch", "channels", "length", "taps")],
         *[(name, ctypes.c_int32) for name in ("activation", "reverse", "lanes", "element")],
     ]
@@ -101,7 +104,7 @@ def _lanes(u: Tensor) -> int:
 
 
 def _convolve(tensors: dict[str, Tensor | None], u: Tensor, w: Tensor, activation: str, reverse: bool = False) -> None:
-    call = _Call(*[_numbers(tensors.get(name)) for name, _ in _Call._fields_[:7]], *u.shape, w.shape[1])
+    call = _Call(*[_numbers(tensors.get(name)) for name in _TENSORS], *u.shape, w.shape[1])
     call.activation, call.reverse, call.lanes = ACTIVATIONS[activation], reverse, _lanes(u)
     call.element = _native.ELEMENTS[_working(u)]
     _cuda.run("short_conv", call, u.device)
