@@ -341,6 +341,19 @@ struct LongconvCudaShortConvSums {
 LONGCONV_API int32_t longconv_cuda_short_conv_sums(const struct LongconvCudaShortConvSums* call, int32_t device,
                                                    void* stream);
 
+// y[set, row, l] = sum_n v[set, row, n] x[set, n]^l for l < length and n < modes, the real part alone if y is real.
+// powers[set, n] = log x, x, x^2, x^3, x^4 in complex double precision, the logarithm finite. Backward: y holds the
+// cotangents; first[part, set * rows + row, n], in complex double precision, = sum_l y[l] conj(x^l) over a part of the
+// times, and second likewise of (l + shift) y[l + shift]. There are splits * 32 / lanes parts. A warp has `lanes` rows,
+// or backward modes, a power of two.
+struct LongconvCudaVandermonde {
+    struct LongconvNumbers v, powers, y, first, second;
+    int64_t sets, rows, modes, length, splits;
+    int32_t shift, backward, lanes;
+};
+LONGCONV_API int32_t longconv_cuda_vandermonde(const struct LongconvCudaVandermonde* call, int32_t device,
+                                               void* stream);
+
 #ifdef __cplusplus
 }
 #endif

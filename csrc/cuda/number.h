@@ -53,6 +53,12 @@ LONGCONV_DEVICE float to_tf32(float x) {
 LONGCONV_DEVICE void sine_cosine(double half_turns, double* sine, double* cosine) {
     sincospi(half_turns, sine, cosine);
 }
+LONGCONV_DEVICE void sine_cosine_of(double angle, double* sine, double* cosine) {
+    sincos(angle, sine, cosine);
+}
+LONGCONV_DEVICE double exponential(double x) {
+    return exp(x);
+}
 
 #else
 
@@ -103,6 +109,13 @@ LONGCONV_DEVICE float to_tf32(float x) {
 LONGCONV_DEVICE void sine_cosine(double half_turns, double* sine, double* cosine) {
     *sine = std::sin(half_turns * 3.14159265358979323846);
     *cosine = std::cos(half_turns * 3.14159265358979323846);
+}
+LONGCONV_DEVICE void sine_cosine_of(double angle, double* sine, double* cosine) {
+    *sine = std::sin(angle);
+    *cosine = std::cos(angle);
+}
+LONGCONV_DEVICE double exponential(double x) {
+    return std::exp(x);
 }
 
 #endif

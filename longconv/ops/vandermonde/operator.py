@@ -11,7 +11,7 @@ from longconv._checks import broadcast_shapes
 from longconv.ops import _keops, _triton
 from longconv.ops._registry import Backend, Backends
 from longconv.ops._with_gradients import WithGradients, by_autograd, vmap_leading
-from longconv.ops.vandermonde import cpu, keops, reference, torch_blocks, triton
+from longconv.ops.vandermonde import cpu, cuda, keops, reference, torch_blocks, triton
 from longconv.ops.vandermonde.reference import Powers
 
 
@@ -45,6 +45,14 @@ class VandermondeOperator:
             cpu.supports,
             bind=functools.partial(cpu.bind, argument),
         )
+        kernels = Backend(
+            "cuda",
+            functools.partial(cuda.forward, argument),
+            functools.partial(cuda.backward, argument),
+            cuda.available,
+            cuda.supports,
+            auto=False,
+        )
         fused = Backend(
             "triton",
             functools.partial(triton.forward, argument),
@@ -52,7 +60,7 @@ class VandermondeOperator:
             _triton.available,
             triton.supports,
         )
-        self.backends = Backends(name, [native, fused, torch_backend, *further, last])
+        self.backends = Backends(name, [native, kernels, fused, torch_backend, *further, last])
         second = by_autograd(functools.partial(torch_blocks.backward, blocks))
         options = ["SymInt length", "bool real"]
         operator = WithGradients(self.backends, ["v", argument], options, _fake, second, vmap_leading)
