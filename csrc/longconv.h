@@ -354,6 +354,19 @@ struct LongconvCudaVandermonde {
 LONGCONV_API int32_t longconv_cuda_vandermonde(const struct LongconvCudaVandermonde* call, int32_t device,
                                                void* stream);
 
+// y[set, row, l] = sum_n v[set, row, n] q[set, n, l] with q = 1 / (z[set, l] - w[set, n]) for l < length and n < modes,
+// the real part alone if y is real. With first and second, y holds the cotangents, and first[part, set * rows + row,
+// n], in complex double precision, = sum_l y[l] conj(q) over a part of the points, and second likewise of conj(q)^2;
+// there are splits * 32 / lanes parts, and a warp has `lanes` poles, a power of two. With dz, in complex double
+// precision, it is written alone: dz[set, l] = -sum_row y[l] conj(sum_n v[n] q^2). element is that of the sums, a real
+// one; wide: the differences are formed in double precision.
+struct LongconvCudaCauchy {
+    struct LongconvNumbers v, z, w, y, first, second, dz;
+    int64_t sets, rows, modes, length, splits;
+    int32_t wide, lanes, element;
+};
+LONGCONV_API int32_t longconv_cuda_cauchy(const struct LongconvCudaCauchy* call, int32_t device, void* stream);
+
 #ifdef __cplusplus
 }
 #endif

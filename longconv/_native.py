@@ -38,7 +38,7 @@ _I32, _I64, _POINTER, _TEXT = ctypes.c_int32, ctypes.c_int64, ctypes.c_void_p, c
 _STRIDES = ctypes.POINTER(_I64)
 _TRANSPOSE = [_POINTER, _POINTER, *[_I64] * 7, _I32]
 _FFT_PASSES = ("fft_spectrum", "fft_filter", "fft_blocks", "fft_correlate", "fft_products", "fft_taps")
-_CUDA_CALLS = (*_FFT_PASSES, "linear_scan", "short_conv", "short_conv_sums", "vandermonde")
+_CUDA_CALLS = (*_FFT_PASSES, "cauchy", "linear_scan", "short_conv", "short_conv_sums", "vandermonde")
 _SIGNATURES: dict[str, dict[str, tuple[Sequence[type], type | None]]] = {
     "cpu": {
         "isa_name": ([_I32], _TEXT),

@@ -14,12 +14,13 @@ from longconv._checks import broadcast_shapes
 from longconv.ops import _keops, _triton
 from longconv.ops._registry import Backend, Backends
 from longconv.ops._with_gradients import WithGradients, vmap_leading
-from longconv.ops.cauchy import cpu, keops, reference, torch_blocks, triton
+from longconv.ops.cauchy import cpu, cuda, keops, reference, torch_blocks, triton
 
 BACKENDS = Backends(
     "cauchy",
     [
         Backend("cpu", cpu.forward, cpu.backward, cpu.available, cpu.supports, bind=cpu.bind),
+        Backend("cuda", cuda.forward, cuda.backward, cuda.available, cuda.supports, auto=False),
         Backend("triton", triton.forward, triton.backward, _triton.available, triton.supports),
         Backend("torch", torch_blocks.forward, torch_blocks.backward),
         Backend("keops", keops.forward, keops.backward, _keops.available, _keops.supports, auto=False),
