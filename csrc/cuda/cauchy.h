@@ -6,7 +6,7 @@
 #ifndef LONGCONV_CUDA_CAUCHY_H
 #define LONGCONV_CUDA_CAUCHY_H
 
-#include "strided.h"
+#include "jobs.h"
 
 namespace longconv {
 
@@ -42,7 +42,7 @@ struct CauchyArguments {
 // The values at points, or the gradients to these. A lane has kRun points.
 template <typename D, typename S>
 struct CauchyPoints {
-    static constexpr int kMostWarps = 4, kRun = 2;
+    static constexpr int kRun = 2;
     using V = ComplexOf<S>;
     CauchyArguments<D> from;
 
@@ -51,15 +51,12 @@ struct CauchyPoints {
     LONGCONV_BOTH int64_t tiles() const { return (from.call.length + 32 * kRun - 1) / (32 * kRun); }
     LONGCONV_BOTH int64_t jobs() const { return from.call.sets * groups() * tiles(); }
 
-    LONGCONV_DEVICE void operator()(Block& block) const {
-        for (int64_t job = block.index() * block.warps(); job < jobs(); job += block.count() * block.warps())
-            block.phase([&](int warp) {
-                if (job + warp < jobs()) each_lane([&](int lane) { run(lane, job + warp); });
-            });
+    LONGCONV_DEVICE void run(int64_t job) const {
+        each_lane([&](int lane) { of_lane(lane, job); });
     }
 
   private:
-    LONGCONV_DEVICE void run(int lane, int64_t job) const {
+    LONGCONV_DEVICE void of_lane(int lane, int64_t job) const {
         const int64_t l = (job % tiles() * 32 + lane) * kRun, set = job / tiles() / groups();
         const int64_t left = from.call.length - l;
         if (left <= 0) return;
@@ -144,7 +141,7 @@ struct CauchyPoints {
 // parts-th run of the points.
 template <typename D, typename S>
 struct CauchyPoles {
-    static constexpr int kMostWarps = 4, kRun = 32;
+    static constexpr int kRun = 32;
     using V = ComplexOf<S>;
     using Wide = ComplexOf<double>;
     CauchyArguments<D> from;
@@ -153,15 +150,12 @@ struct CauchyPoles {
     LONGCONV_BOTH int64_t parts() const { return from.call.splits * (32 / from.call.lanes); }
     LONGCONV_BOTH int64_t jobs() const { return from.call.sets * from.row_groups() * groups() * from.call.splits; }
 
-    LONGCONV_DEVICE void operator()(Block& block) const {
-        for (int64_t job = block.index() * block.warps(); job < jobs(); job += block.count() * block.warps())
-            block.phase([&](int warp) {
-                if (job + warp < jobs()) each_lane([&](int lane) { run(lane, job + warp); });
-            });
+    LONGCONV_DEVICE void run(int64_t job) const {
+        each_lane([&](int lane) { of_lane(lane, job); });
     }
 
   private:
-    LONGCONV_DEVICE void run(int lane, int64_t job) const {
+    LONGCONV_DEVICE void of_lane(int lane, int64_t job) const {
         const int lanes = from.call.lanes;
         const int64_t part = job % from.call.splits * (32 / lanes) + lane / lanes;
         const int64_t mode = job / from.call.splits % groups() * lanes + lane % lanes;

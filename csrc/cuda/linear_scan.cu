@@ -1,5 +1,6 @@
 // Linear recurrences along a sequence.
 
+#include "jobs.h"
 #include "linear_scan.h"
 
 using namespace longconv;
@@ -18,7 +19,7 @@ int32_t scan(const LongconvCudaLinearScan& call, int32_t device, void* stream) {
 
 int32_t longconv_cuda_linear_scan(const LongconvCudaLinearScan* call, int32_t device, void* stream) {
     if (call->sets < 0 || call->rows < 0 || call->length < 0 || call->chunk < 1) return LONGCONV_BAD_SIZE;
-    if (call->lanes < 1 || call->lanes > 32 || 32 % call->lanes) return LONGCONV_BAD_SIZE;
+    if (!divides_warp(call->lanes)) return LONGCONV_BAD_SIZE;
     if (!call->sets || !call->rows || !call->length) return LONGCONV_OK;
     switch (call->element) {
         case LONGCONV_FLOAT32:

@@ -8,15 +8,10 @@ namespace {
 
 template <typename Kernel>
 int32_t convolve(const typename Kernel::Call& call, int32_t device, void* stream) {
-    if (call.batch < 0 || call.channels < 0 || call.length < 0 || call.taps < 1) return LONGCONV_BAD_SIZE;
-    if (call.lanes < 1 || call.lanes > 32 || 32 % call.lanes) return LONGCONV_BAD_SIZE;
+    if (call.batch < 0 || call.channels < 0 || call.length < 0 || call.taps < 1 || !divides_warp(call.lanes))
+        return LONGCONV_BAD_SIZE;
     if (!call.batch || !call.channels || !call.length) return LONGCONV_OK;
-    DeviceScope scope;
-    if (const int32_t status = scope.enter(device)) return status;
-    const Kernel kernel{call};
-    const int64_t jobs = kernel.jobs();
-    const int warps = static_cast<int>(jobs < Kernel::kMostWarps ? jobs : Kernel::kMostWarps);
-    return launch(kernel, (jobs + warps - 1) / warps, warps, 0, stream);
+    return launch_jobs(Kernel{call}, device, stream);
 }
 
 }  // namespace

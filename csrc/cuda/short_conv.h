@@ -9,7 +9,7 @@
 #define LONGCONV_CUDA_SHORT_CONV_H
 
 #include "activation.h"
-#include "strided.h"
+#include "jobs.h"
 
 namespace longconv {
 
@@ -54,7 +54,7 @@ LONGCONV_DEVICE void each_product(const T (&before)[kRunOf<T>], const T (&now)[k
 
 template <typename T>
 struct ShortConv {
-    static constexpr int kMostWarps = 4, kRun = kRunOf<T>;
+    static constexpr int kRun = kRunOf<T>;
     using Call = LongconvCudaShortConv;
     Call call;
 
@@ -65,11 +65,8 @@ struct ShortConv {
     }
     LONGCONV_BOTH int64_t jobs() const { return (call.batch * call.channels + call.lanes - 1) / call.lanes * tiles(); }
 
-    LONGCONV_DEVICE void operator()(Block& block) const {
-        for (int64_t job = block.index() * block.warps(); job < jobs(); job += block.count() * block.warps())
-            block.phase([&](int warp) {
-                if (job + warp < jobs()) each_lane([&](int lane) { convolve(lane, job + warp); });
-            });
+    LONGCONV_DEVICE void run(int64_t job) const {
+        each_lane([&](int lane) { convolve(lane, job); });
     }
 
   private:
@@ -123,7 +120,7 @@ struct ShortConv {
 // The gradients to taps and bias, in parts. A warp has kRun lags of its channels and every `splits`-th of their tiles.
 template <typename T>
 struct ShortConvSums {
-    static constexpr int kMostWarps = 4, kRun = kRunOf<T>;
+    static constexpr int kRun = kRunOf<T>;
     static constexpr int kTiles = 16;  // whose sums are taken in T, those of all in double precision
     using Call = LongconvCudaShortConvSums;
     Call call;
@@ -137,15 +134,7 @@ struct ShortConvSums {
         return (call.channels + call.lanes - 1) / call.lanes * chunks() * call.splits;
     }
 
-    LONGCONV_DEVICE void operator()(Block& block) const {
-        for (int64_t job = block.index() * block.warps(); job < jobs(); job += block.count() * block.warps())
-            block.phase([&](int warp) {
-                if (job + warp < jobs()) sum(job + warp);
-            });
-    }
-
-  private:
-    LONGCONV_DEVICE void sum(int64_t job) const {
+    LONGCONV_DEVICE void run(int64_t job) const {
         const int64_t split = job % call.splits, lag = job / call.splits % chunks() * kRun;
         const int64_t group = job / call.splits / chunks();
         Registers<double, kRun + 1> sums;
@@ -174,6 +163,7 @@ struct ShortConvSums {
         }
     }
 
+  private:
     // The products of a run of dz at t with the runs of x that its lags lead to; and the sum of dz itself.
     LONGCONV_DEVICE void add(T (&sums)[kRun + 1], int64_t set, int64_t row, int64_t t, int64_t lag) const {
         const int64_t count = clamped(call.length - t, kRun);

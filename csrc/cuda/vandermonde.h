@@ -7,7 +7,7 @@
 #ifndef LONGCONV_CUDA_VANDERMONDE_H
 #define LONGCONV_CUDA_VANDERMONDE_H
 
-#include "strided.h"
+#include "jobs.h"
 
 namespace longconv {
 
@@ -48,7 +48,7 @@ LONGCONV_DEVICE Complex product_of(Complex, Complex a, Complex b) {
 // V: the numbers of y. A lane has kRun times of a row.
 template <typename V>
 struct Vandermonde {
-    static constexpr int kMostWarps = 4, kRun = Parts<V>::kCount == 2 ? 16 : 32;
+    static constexpr int kRun = Parts<V>::kCount == 2 ? 16 : 32;
     using Call = LongconvCudaVandermonde;
     Call call;
 
@@ -58,11 +58,8 @@ struct Vandermonde {
     }
     LONGCONV_BOTH int64_t jobs() const { return (call.sets * call.rows + call.lanes - 1) / call.lanes * tiles(); }
 
-    LONGCONV_DEVICE void operator()(Block& block) const {
-        for (int64_t job = block.index() * block.warps(); job < jobs(); job += block.count() * block.warps())
-            block.phase([&](int warp) {
-                if (job + warp < jobs()) each_lane([&](int lane) { sum(lane, job + warp); });
-            });
+    LONGCONV_DEVICE void run(int64_t job) const {
+        each_lane([&](int lane) { sum(lane, job); });
     }
 
   private:
@@ -93,7 +90,7 @@ struct Vandermonde {
 // The sums over times of the gradients, in parts. A lane has a mode, and every parts-th run of its times.
 template <typename V>
 struct VandermondeSums {
-    static constexpr int kMostWarps = 4, kRun = 32;
+    static constexpr int kRun = 32;
     using Call = LongconvCudaVandermonde;
     Call call;
 
@@ -101,11 +98,8 @@ struct VandermondeSums {
     LONGCONV_BOTH int64_t parts() const { return call.splits * (32 / call.lanes); }
     LONGCONV_BOTH int64_t jobs() const { return call.sets * call.rows * groups() * call.splits; }
 
-    LONGCONV_DEVICE void operator()(Block& block) const {
-        for (int64_t job = block.index() * block.warps(); job < jobs(); job += block.count() * block.warps())
-            block.phase([&](int warp) {
-                if (job + warp < jobs()) each_lane([&](int lane) { sum(lane, job + warp); });
-            });
+    LONGCONV_DEVICE void run(int64_t job) const {
+        each_lane([&](int lane) { sum(lane, job); });
     }
 
   private:
