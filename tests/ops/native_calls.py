@@ -61,6 +61,12 @@ class Row:
         return self.axes[name[1:]] if name.startswith("d") else self.results[int(name)]
 
 
+def fast(backends: _registry.Backends) -> list[str]:
+    """The backends but the definition that are here and serve tensors of the CPU."""
+    others = "reference", "cuda", "triton"
+    return [name for name, reason in backends.status().items() if reason is None and name not in others]
+
+
 def results_of(op: str, call: Mapping[str, Tensor], options: Mapping[str, Any], backend: str) -> list[Tensor]:
     """What an op returns; the backend "definition" is the op's plainest."""
     y = getattr(ops, op)(

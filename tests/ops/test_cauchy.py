@@ -15,13 +15,10 @@ from torch import Tensor
 from longconv.ops import cauchy
 from longconv.ops.cauchy import cpu
 from longconv.ops.cauchy.operator import BACKENDS, OPERATOR
+from tests.ops.native_calls import fast
 from tests.tolerances import RELATIVE_L2, assert_close
 
-FAST = [
-    pytest.param(name, marks=[pytest.mark.slow] if name == "keops" else [])
-    for name, reason in BACKENDS.status().items()
-    if name != "reference" and reason is None
-]
+FAST = [pytest.param(name, marks=[pytest.mark.slow] if name == "keops" else []) for name in fast(BACKENDS)]
 WIDE = (torch.float64, torch.complex128)
 SHAPES = [
     ((3, 5), (3, 5)),

@@ -14,9 +14,10 @@ from torch import Tensor
 from longconv.ops import dense_taps
 from longconv.ops.dense_taps import cpu
 from longconv.ops.dense_taps.operator import BACKENDS
+from tests.ops.native_calls import fast
 from tests.tolerances import assert_close
 
-FAST = [name for name in BACKENDS.names() if name not in ("auto", "reference") and BACKENDS.status()[name] is None]
+FAST = fast(BACKENDS)
 needs_library = pytest.mark.skipif(cpu.available() is not None, reason=str(cpu.available()))
 System = tuple[Tensor, Tensor, Tensor]
 

@@ -18,10 +18,11 @@ from longconv.ops.fft_conv import torch_fft
 from longconv.ops.fft_conv.operator import BACKENDS
 from longconv.ops.fft_conv.plain import Filter
 from longconv.ops.fft_conv.reference import MatrixConvolution
+from tests.ops.native_calls import fast
 from tests.tolerances import RELATIVE_L2, assert_close
 
 B, H = 2, 3
-FAST = [name for name in BACKENDS.names() if name not in ("auto", "reference") and BACKENDS.status()[name] is None]
+FAST = fast(BACKENDS)
 
 
 def make(

@@ -18,9 +18,10 @@ from longconv import _native
 from longconv.ops import linear_scan
 from longconv.ops.linear_scan import cpu, torch_blocks
 from longconv.ops.linear_scan.operator import BACKENDS
+from tests.ops.native_calls import fast
 from tests.tolerances import RELATIVE_L2, assert_close
 
-FAST = [name for name in BACKENDS.names() if name not in ("auto", "reference") and BACKENDS.status()[name] is None]
+FAST = fast(BACKENDS)
 WIDE = (torch.float64, torch.complex128)
 
 

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from longconv.ops import short_conv
 from longconv.ops.short_conv.activations import ACTIVATIONS
 from longconv.ops.short_conv.operator import BACKENDS
+from tests.ops.native_calls import fast
 from tests.tolerances import assert_close
 
-FAST = [name for name in BACKENDS.names() if name not in ("auto", "reference") and BACKENDS.status()[name] is None]
+FAST = fast(BACKENDS)
 NAMES = [None, *ACTIVATIONS]
 
 

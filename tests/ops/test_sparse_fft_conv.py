@@ -17,9 +17,10 @@ from longconv.ops.fft_conv.plain import Filter
 from longconv.ops.sparse_fft_conv.blocks import residues, spectrum_size
 from longconv.ops.sparse_fft_conv.operator import BACKENDS
 from longconv.ops.sparse_fft_conv.torch_blocks import MaskedSpectrum, best_split
+from tests.ops.native_calls import fast
 from tests.tolerances import RELATIVE_L2, assert_close
 
-FAST = [name for name in BACKENDS.names() if name not in ("auto", "reference") and BACKENDS.status()[name] is None]
+FAST = fast(BACKENDS)
 B, H = 2, 3
 
 

@@ -15,9 +15,10 @@ from torch import Tensor
 from longconv.ops import state_space_taps
 from longconv.ops.state_space_taps import torch_blocks
 from longconv.ops.state_space_taps.operator import BACKENDS
+from tests.ops.native_calls import fast
 from tests.tolerances import assert_close
 
-FAST = [name for name in BACKENDS.names() if name not in ("auto", "reference") and BACKENDS.status()[name] is None]
+FAST = fast(BACKENDS)
 System = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
 

@@ -17,14 +17,14 @@ from torch import Tensor
 from longconv.ops import vandermonde, vandermonde_log
 from longconv.ops.vandermonde import cpu
 from longconv.ops.vandermonde.operator import LOGARITHMS, NODES
+from tests.ops.native_calls import fast
 from tests.tolerances import assert_close
 
 OPS: dict[str, Callable[..., Tensor]] = {"vandermonde": vandermonde, "vandermonde_log": vandermonde_log}
 FAST = [
     pytest.param(op.backends.op, name, marks=[pytest.mark.slow] if name == "keops" else [])
     for op in (NODES, LOGARITHMS)
-    for name, reason in op.backends.status().items()
-    if name != "reference" and reason is None
+    for name in fast(op.backends)
 ]
 WIDE = (torch.float64, torch.complex128)
 
