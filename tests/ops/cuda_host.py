@@ -19,15 +19,8 @@ from longconv.ops import _cuda
 from longconv.ops.fft_conv import cuda
 
 CSRC = Path(__file__).parents[2] / "csrc"
-NAMES = (
-    "host.cpp",
-    "fft_plan.cu",
-    "fft_filter.cu",
-    "fft_gradient.cu",
-    "fft_blocks.cu",
-    "linear_scan.cu",
-    "short_conv.cu",
-)
+_KERNELS = "fft_plan fft_filter fft_gradient fft_blocks linear_scan short_conv vandermonde cauchy"
+NAMES = ["host.cpp", *(f"{name}.cu" for name in _KERNELS.split())]
 SOURCES = [CSRC / "cuda" / name for name in NAMES]
 COMPILER = os.environ.get("CXX", "c++")
 
