@@ -9,6 +9,7 @@ import difflib
 import math
 from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -251,6 +252,23 @@ def check_state(
             f"state.x is {describe(x)}, but the input is {describe(u)}: init_state with dtype=torch.float64 makes a "
             "state of its precision"
         )
+
+
+def check_states(state: object, count: int) -> tuple[Any, ...]:
+    """Return ``state`` if it is a tuple of ``count`` entries, one a layer, as ``init_state`` of a stack returns it.
+
+    >>> check_states((), 2)
+    Traceback (most recent call last):
+        ...
+    ValueError: state is a tuple of 0, expected the 2 that init_state returns, a mixer's state a layer
+    """
+    if not isinstance(state, tuple):
+        raise TypeError(f"state is {describe(state)}, expected the tuple that init_state returns")
+    if len(state) != count:
+        raise ValueError(
+            f"state is a tuple of {len(state)}, expected the {count} that init_state returns, a mixer's state a layer"
+        )
+    return state
 
 
 def filter_dtypes(u: Tensor) -> tuple[torch.dtype, ...]:

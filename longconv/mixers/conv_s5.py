@@ -254,11 +254,12 @@ class ConvS5(VideoMixer):
         kernel, count = check_kernel("d_kernel", d_kernel), group_count(d_model, groups)
         excite = check_bool("squeeze_excite", squeeze_excite)
         self.output: nn.Module | None = None
+        self.d_kernel = 1
         if output is not None and check_choice("output", output, OUTPUTS) == "half_glu":
             self.output = FrameGLU(d_model, act)
         elif output is not None:
             network = Feedthrough if output == "standard" else ResNetBlock
-            self.output = network(d_model, kernel, count, act, excite)
+            self.output, self.d_kernel = network(d_model, kernel, count, act, excite), kernel
         if excite and output not in ("standard", "resnet"):
             raise ValueError(f"squeeze_excite is True with output = {output!r}, expected 'standard' or 'resnet'")
 
@@ -268,6 +269,7 @@ class ConvS5(VideoMixer):
         check_lengths(lengths, u.shape[1])
         with _autocast.off(u.device):
             system = self.system.discretised(rate)
+        self._check_output(u)
         u = zero_beyond(u, lengths)
         y, _ = conv_ssm(u, *system)
         return zero_beyond(self._mix_features(y, u), lengths)
@@ -279,6 +281,11 @@ class ConvS5(VideoMixer):
         lead = y.shape[:-3]
         mixed: Tensor = self.output(y.flatten(0, -4), u.flatten(0, -4))
         return self._drop(mixed.view(*lead, *mixed.shape[1:]))
+
+    def _check_output(self, u: Tensor) -> None:
+        """Raise a ValueError unless the kernels of the network behind the system fit into the frames of u."""
+        if self.d_kernel > min(u.shape[-2:]):
+            raise ValueError(f"d_kernel is {self.d_kernel}, a kernel larger than the frames of u, {describe(u)}")
 
     def _drop(self, y: Tensor) -> Tensor:
         return self.dropout(y.flatten(0, -4)).view(y.shape) if self.training and self.dropout.p else y
@@ -342,4 +349,5 @@ class ConvS5(VideoMixer):
         check_state(state, ConvS5State, u, shape, "(B, P, H, W)", COMPLEX, outputs)
         for name, kernel in (("state.B_bar", state.B_bar), ("state.C", state.C)):
             check_fits(name, kernel, u)
+        self._check_output(u)
         return None if fresh else state.x

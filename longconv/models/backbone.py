@@ -12,7 +12,7 @@ from typing import Any, TypedDict, cast
 import torch
 from torch import Tensor, nn
 
-from longconv._checks import FLOATS, check_bool, check_int, check_shape, check_tensor
+from longconv._checks import FLOATS, check_bool, check_int, check_shape, check_states, check_tensor
 from longconv.models.blocks import Block, Residual
 from longconv.models.drop import active_drop, drop_path_rates
 from longconv.models.feed_forward import FeedForward
@@ -195,7 +195,7 @@ class Backbone(nn.Module):
         check_tensor("x_t", x_t, "(B, D)", ndim=2, dtypes=FLOATS)
         check_shape("x_t", x_t, (None, self.d_model), "(B, D)")
         states = []
-        for block, block_state in zip(self.blocks(), state, strict=True):
+        for block, block_state in zip(self.blocks(), check_states(state, len(self.layers)), strict=True):
             x_t, block_state = block.step(x_t, block_state)
             states.append(block_state)
         return self.norm(x_t), tuple(states)
@@ -214,7 +214,8 @@ class Backbone(nn.Module):
         check_tensor("x", x, "(B, L, D)", ndim=3, dtypes=FLOATS)
         check_shape("x", x, (None, None, self.d_model), "(B, L, D)")
         states = []
-        for block, block_state in zip(self.blocks(), state or [None] * len(self.layers), strict=True):
+        given = [None] * len(self.layers) if state is None else check_states(state, len(self.layers))
+        for block, block_state in zip(self.blocks(), given, strict=True):
             x, block_state = block.prefill(x, block_state)
             states.append(block_state)
         return self.norm(x), tuple(states)

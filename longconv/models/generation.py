@@ -77,7 +77,7 @@ def generate(
     tokens = [prompt]
     done = torch.zeros(prompt.shape[0], dtype=torch.bool, device=prompt.device)
     for index in range(n_steps):
-        token = _draw(logits, temperature, top_k, top_p, generator).to(prompt.dtype)
+        token = draw(logits, temperature, top_k, top_p, generator).to(prompt.dtype)
         if eos_token is not None:
             token = token.masked_fill(done, eos_token)
             done = done | (token == eos_token)
@@ -104,8 +104,12 @@ def _check(
         check_int("eos_token", eos_token, least=0)
 
 
-def _draw(
-    logits: Tensor, temperature: float, top_k: int | None, top_p: float | None, generator: torch.Generator | None
+def draw(
+    logits: Tensor,
+    temperature: float,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    generator: torch.Generator | None = None,
 ) -> Tensor:
     """One token a sample (B,) from logits (B, V), drawn in single precision at least."""
     if temperature == 0:

@@ -48,7 +48,9 @@ class VectorQuantizer(nn.Module):
     def __init__(self, n_codes: int, d_model: int, commitment: float = 0.25) -> None:
         super().__init__()
         self.commitment = check_real("commitment", commitment, least=0.0)
-        self.words = nn.Parameter(torch.randn(check_int("n_codes", n_codes), check_int("d_model", d_model)))
+        size = check_int("n_codes", n_codes), check_int("d_model", d_model)
+        # Words near 0 are chosen by their direction; long ones would all lose to the shortest.
+        self.words = nn.Parameter(torch.empty(size).uniform_(-1 / n_codes, 1 / n_codes))
 
     def forward(self, x: Tensor) -> Quantized:
         """Quantise (..., D).

@@ -247,6 +247,12 @@ def test_frames_smaller_than_a_kernel_are_refused() -> None:
         mixer(torch.zeros(1, 2, U, 4, 9))
     with pytest.raises(ValueError, match="larger than the frames"):
         mixer.step(torch.zeros(1, U, 4, 9), mixer.init_state(1))
+    for output in ("standard", "resnet"):
+        mixer = ConvS5(U, d_state=8, d_kernel=5, output=output)
+        for call in (mixer, mixer.prefill, lambda u, m=mixer: m.step(u[:, 0], m.init_state(1))):
+            with pytest.raises(ValueError, match=r"d_kernel is 5, a kernel larger than the frames of u, a \(1, "):
+                call(torch.zeros(1, 2, U, 9, 4))
+    assert ConvS5(U, d_state=8, d_kernel=5, output="half_glu")(torch.zeros(1, 2, U, 4, 4)).shape == (1, 2, U, 4, 4)
 
 
 @pytest.mark.parametrize(

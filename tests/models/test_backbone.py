@@ -190,6 +190,16 @@ def test_bidirectional_mixer_refuses_to_stream() -> None:
         backbone.prefill(torch.zeros(1, 2, D))
 
 
+def test_states_of_another_kind_or_number_are_refused() -> None:
+    backbone = Backbone(4, 2, mixer_options={"d_state": 4})
+    wrongs: list[Any] = [(), backbone.init_state(1)[:1], [], 0]
+    for wrong in wrongs:
+        error = ValueError if isinstance(wrong, tuple) else TypeError
+        for call, x in ((backbone.step, torch.zeros(1, 4)), (backbone.prefill, torch.zeros(1, 3, 4))):
+            with pytest.raises(error, match=r"state is .*, expected .* init_state returns"):
+                call(x, wrong)
+
+
 def test_state_dict_and_deepcopy() -> None:
     backbone, x = build(norm="batch", feed_forward="glu").eval(), inputs()
     want = backbone(x)

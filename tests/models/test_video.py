@@ -97,6 +97,7 @@ def test_a_patch_is_read_and_written_at_its_place(patch: int) -> None:
     latent = model.encoder(x)
     assert latent.shape == (9, 2 * patch**2, 16 // patch, 16 // patch)
     assert torch.equal(model.decoder(latent), x)
+    assert model.decoder(model.encoder(x[:0])).shape == (0, 2, 16, 16)
 
 
 def test_predictions_start_from_the_mean_of_the_data() -> None:
@@ -248,6 +249,29 @@ def test_bad_frames() -> None:
         model((255 * x).to(torch.uint8))
     with pytest.raises(ValueError, match=r"state\.x"):
         model.step(x[:, 0], model.prefill(video(3))[1])
+
+
+def test_frames_that_are_not_finite_are_not_trained_on() -> None:
+    model, x = predictor(), video()
+    for bad in (torch.nan, torch.inf):
+        x[1, 8, 0, 3, 5] = bad
+        with pytest.raises(ValueError, match=rf"frames\[1, 8, 0, 3, 5\] is {bad}, expected finite values"):
+            model.loss(x)
+
+
+def test_states_of_another_kind_or_number_are_refused() -> None:
+    model, x = predictor(), video()
+    _, state = model.prefill(x)
+    for call, given in ((model.step, x[:, 0]), (model.prefill, x)):
+        for wrong in ((), state[:1], (*state, state[0])):
+            with pytest.raises(ValueError, match=rf"state is a tuple of {len(wrong)}, expected the 2 that"):
+                call(given, wrong)
+        others: list[Any] = [[*state], state[0].x, 0]
+        for other in others:
+            with pytest.raises(TypeError, match="state is .*, expected the tuple that init_state returns"):
+                call(given, other)
+    with pytest.raises(TypeError, match=r"state is None \(NoneType\), expected the tuple"):
+        model.step(x[:, 0], None)  # type: ignore[arg-type]
 
 
 def test_dropout_in_training_does_not_stream() -> None:
