@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from longconv import _native
+from longconv.ops._ways import Ways
 
 LIBRARY = torch.library.Library("longconv", "DEF")
 """Namespace ``torch.ops.longconv``."""
@@ -55,6 +55,73 @@ def _name_missing_memory(name: str, error: RuntimeError) -> None:
         raise MemoryError(f"{name}: no memory for {found[1]}") from error
 
 
+class Operator:
+    """``torch.ops.longconv.<name>``, and the shortest way to its kernel that a call allows.
+
+    Under the transforms of ``torch.func`` and forward-mode differentiation the call goes through an
+    ``autograd.Function`` of the same rules, because those that ``torch.library`` registers know neither (torch 2.13).
+    A call that nothing watches has no use for torch's dispatcher, which costs several times what a short convolution
+    does: it goes to the kernel, through an ``autograd.Function`` where gradients are recorded.
+
+    The arguments are those of :func:`define`, of which the kernel and the gradients name the op where memory ends.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        kernel: Callable[..., Any],
+        save: Callable[..., None],
+        gradients: Callable[..., Any],
+        vmap: Callable[..., tuple[Any, Any]],
+        bind: Callable[..., Callable[..., Any] | None] | None,
+        *,
+        several: bool,
+    ) -> None:
+        self.name, self.operator = name, getattr(torch.ops.longconv, name)
+        self.ways = Ways(kernel, bind)
+        self.rule = functools.partial(vmap, self)
+        self.function = _transformable(name, self.operator, save, gradients, self.rule, several=several)
+        self.record = _recorder(name, save, gradients, several=several)
+
+    def __call__(self, *args: Any) -> Any:
+        """The result for arguments as the operator takes them."""
+        return self.checked(_as_given, *args)
+
+    def checked(self, check: Callable[..., Sequence[Any]], *given: Any) -> Any:
+        """The result for arguments that ``check`` refuses or returns as the operator takes them, tensors first.
+
+        Small tensors are checked once for a layout: what ``check`` finds depends on types, shapes, strides, dtypes and
+        devices of tensors and on the values of the other arguments alone.
+        """
+        if torch.compiler.is_compiling():
+            return self.operator(*check(*given))
+        if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+            return self.function.apply(*check(*given))
+        found = None if _watched() else self.ways.find(check, given)
+        if found is None:
+            return self.operator(*check(*given))
+        run, args, recording = found
+        try:
+            return self.record(*args, run) if recording else run(*args)
+        except RuntimeError as error:  # the kernel names its own
+            _name_missing_memory(self.name, error)
+            raise
+
+
+def _as_given(*args: Any) -> tuple[Any, ...]:
+    return args
+
+
+def _watched() -> bool:
+    """Whether a mode, a tracer or a profiler wants to see calls."""
+    return bool(
+        torch._C._len_torch_dispatch_stack()
+        or torch._C._len_torch_function_stack()
+        or torch._C._get_tracing_state() is not None
+        or torch.autograd._profiler_enabled()
+    )
+
+
 def define(
     name: str,
     schema: str,
@@ -64,13 +131,8 @@ def define(
     gradients: Callable[..., Any],
     vmap: Callable[..., tuple[Any, Any]],
     bind: Callable[..., Callable[..., Any] | None] | None = None,
-) -> Callable[..., Any]:
+) -> Operator:
     """Define the operator ``torch.ops.longconv.<name>``; return the function that calls it.
-
-    Under the transforms of ``torch.func`` and forward-mode differentiation the call goes through an
-    ``autograd.Function`` of the same rules, because those that ``torch.library`` registers know neither (torch 2.13).
-    A call that nothing watches (see :class:`_Layouts`) has no use for torch's dispatcher, which costs several times
-    what a short convolution does: it goes to the kernel, through an ``autograd.Function`` where gradients are recorded.
 
     Args:
         name: the operator's name.
@@ -85,109 +147,32 @@ def define(
             strides and dtypes with everything decided but their addresses, or None where there is no such short way.
     """
     LIBRARY.define(name + schema)
-    qualified, operator = f"longconv::{name}", getattr(torch.ops.longconv, name)
-    function: Any
-    recorded: Any
-    layouts = _Layouts(None if bind is None else _without_autocast(bind))
-
-    def call(*args: Any) -> Any:
-        if torch.compiler.is_compiling():
-            return operator(*args)
-        if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
-            return function.apply(*args)
-        if layouts.watched():
-            return operator(*args)
-        found = layouts.find(args)
-        if found is None:
-            return operator(*args)
-        run, recording = found
-        try:
-            return recorded.apply(*args, run or kernel) if recording else (run or kernel)(*args)
-        except RuntimeError as error:  # the kernel names its own
-            _name_missing_memory(name, error)
-            raise
-
-    rule, several = functools.partial(vmap, call), schema.endswith("[]")
     kernel, gradients = _naming(name, _without_autocast(kernel)), _naming(name, gradients)
-    function = _transformable(name, operator, save, gradients, rule, several=several)
-    recorded = _recorded(name, save, gradients, several=several)
+    bind = None if bind is None else _without_autocast(bind)
+    call = Operator(name, kernel, save, gradients, vmap, bind, several=schema.endswith("[]"))
+    qualified = f"longconv::{name}"
     LIBRARY.impl(name, kernel, "CompositeExplicitAutograd")
     torch.library.register_fake(qualified, fake, lib=LIBRARY)
     torch.library.register_autograd(qualified, gradients, setup_context=save, lib=LIBRARY)
-    torch.library.register_vmap(qualified, rule, lib=LIBRARY)
+    torch.library.register_vmap(qualified, call.rule, lib=LIBRARY)
     return call
 
 
-_PLAIN = (Tensor, torch.nn.Parameter)
-
-SMALL = 1 << 14
-"""Numbers in the tensors of a call above which the computation outweighs the choice of its way."""
-
-MOST_LAYOUTS = 512
-"""Layouts that are kept for an op; then they are forgotten and collected anew."""
-
-
-class _Layouts:
-    """The layouts that an op was called with, each with the short way of ``bind``.
-
-    Checks and choices look at shapes, strides and dtypes alone, so they end the same for a call of the same layout.
-    """
-
-    def __init__(self, bind: Callable[..., Callable[..., Any] | None] | None) -> None:
-        self.bind = bind
-        self.runs: dict[Any, Callable[..., Any] | None] = {}
-
-    def watched(self) -> bool:
-        """Whether a mode, a tracer or a profiler wants to see calls."""
-        return bool(
-            torch._C._len_torch_dispatch_stack()
-            or torch._C._len_torch_function_stack()
-            or torch._C._get_tracing_state() is not None
-            or torch.autograd._profiler_enabled()
-        )
-
-    def find(self, args: Sequence[Any]) -> tuple[Callable[..., Any] | None, bool] | None:
-        """The short way if there is one, and whether autograd records the call.
-
-        None where torch has more to do than autograd: for a subclass, another device, a lazy conjugate.
-        """
-        enabled, recording, numbers = torch.is_grad_enabled(), False, 0
-        key: list[Any] = [_native.selections(), torch.get_num_threads()]
-        for value in args:
-            if isinstance(value, Tensor):
-                plain = type(value) in _PLAIN and (value.is_cpu or value.is_cuda)
-                if not plain or value.is_conj() or value.is_neg():
-                    return None
-                recording = recording or (enabled and value.requires_grad)
-                count = value.numel()
-                numbers += count or SMALL + 1  # an empty tensor is the kernel's matter
-                key += (value.shape, value.stride(), value.dtype, value.is_cpu)
-            else:
-                key.append(tuple(value) if isinstance(value, list) else value)
-        if self.bind is None or numbers > SMALL:
-            return None, recording
-        layout = tuple(key)
-        if layout not in self.runs:
-            if len(self.runs) >= MOST_LAYOUTS:
-                self.runs.clear()
-            self.runs[layout] = self.bind(*args)
-        return self.runs[layout], recording
-
-
-def _recorded(name: str, save: Callable[..., None], gradients: Callable[..., Any], *, several: bool) -> Any:
-    """A kernel, the last argument, as an ``autograd.Function`` without rules for transforms: the cheapest form."""
+def _recorder(name: str, save: Callable[..., None], gradients: Callable[..., Any], *, several: bool) -> Any:
+    """Records a kernel, the last argument: an ``autograd.Function`` without rules for transforms, the cheapest form."""
 
     def forward(ctx: Any, *args: Any) -> Any:
-        *inputs, kernel = args
+        inputs, kernel = args[:-1], args[-1]
         output = kernel(*inputs)
-        save(ctx, tuple(inputs), output)
+        save(ctx, inputs, output)
         return tuple(output) if several else output
 
     def backward(ctx: Any, *cotangents: Tensor) -> Any:
         return (*(gradients(ctx, list(cotangents)) if several else gradients(ctx, *cotangents)), None)
 
     members = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
-    return type(name, (torch.autograd.Function,), members)
+    function: Any = type(name, (torch.autograd.Function,), members)
+    return function.apply
 
 
 class _Context:

@@ -12,8 +12,6 @@ from torch import Tensor
 
 from longconv import _native
 
-_ADDRESS = struct.Struct("P").pack_into
-
 
 def memory(function: str, call: ctypes.Structure, workers: int = 1) -> int:
     """Bytes that a call works in: of one worker the function itself tells."""
@@ -29,56 +27,72 @@ def run(function: str, call: ctypes.Structure, used: object, workers: int = 1) -
     _native.cpu().call(function, ctypes.byref(call), None)
 
 
+def without_memory(tensor: Tensor) -> Tensor:
+    """The tensor, as a model for ``torch.empty_like``, which takes half as long as the reading of a shape."""
+    tensor.untyped_storage().resize_(0)
+    return tensor
+
+
 def short_way(
     function: str,
     call: ctypes.Structure,
     given: Sequence[Tensor | None],
     used: Mapping[str, Tensor | None],
-    make: Callable[[], Tensor],
+    y: Tensor,
     work: int,
-    *rest: object,
+    *,
     keep: object = None,
 ) -> Callable[..., Tensor] | None:
     """A function of an op's arguments that does what one native call does, for tensors that are laid out alike.
 
     Args:
-        function: of the CPU library; it takes the address of a structure first.
+        function: of the CPU library; it takes the address of a structure, then None.
         call: the structure, filled in but for the addresses of the result, ``y``, and of the memory, ``work``.
         given: the op's arguments.
         used: the tensors whose addresses the structure takes, by their fields ("u", or "u.data" in a structure within).
-        make: makes the result.
+        y: a result, which loses its memory.
         work: bytes of memory that the call works in.
-        rest: what the function takes after the structure.
         keep: what the structure has other addresses of; it lives as long as the function.
 
     Returns:
         The function, or None if a tensor in use is not one of those given, but a copy, or is several of them at once,
         for others need not be.
     """
-    inputs = []
+    sources = {}
     for field, tensor in used.items():
         if tensor is not None:
             places = [i for i, t in enumerate(given) if t is not None and _is_view(tensor, t)]
             if len(places) != 1:
                 return None
-            inputs.append((_offset(type(call), field), places[0]))
-    result = _offset(type(call), "y.data")
-    memory_place = _offset(type(call), "work")
-    template, copy = bytes(call), (ctypes.c_char * ctypes.sizeof(call)).from_buffer_copy
-    native = _native.cpu().function(function)
+            sources[field] = places[0]
+    pack, pieces, at = _packer(call, [*sources, "y.data", "work"])
+    inputs = [(at[field], place) for field, place in sources.items()]
+    result, memory_place = at["y.data"], at["work"]
+    native, empty_like = _native.cpu().function(function), torch.empty_like
+    y, room = without_memory(y), without_memory(torch.empty(work, dtype=torch.uint8))
 
     def again(*args: Any) -> Tensor:
-        y, room = make(), torch.empty(work, dtype=torch.uint8)
-        description = copy(template)
-        for offset, place in inputs:
-            _ADDRESS(description, offset, args[place].data_ptr())
-        _ADDRESS(description, result, y.data_ptr())
-        _ADDRESS(description, memory_place, room.data_ptr())
-        native(description, *rest)
-        return y
+        made, taken = empty_like(y), empty_like(room)
+        values = pieces.copy()
+        for index, place in inputs:
+            values[index] = args[place].data_ptr()
+        values[result], values[memory_place] = made.data_ptr(), taken.data_ptr()
+        native(pack(*values), None)
+        return made
 
     again.__dict__["keep"] = keep
     return again
+
+
+def _packer(call: ctypes.Structure, fields: Sequence[str]) -> tuple[Callable[..., bytes], list[Any], dict[str, int]]:
+    """``pack(*values)``, a structure like this one; the values, addresses among pieces; the places of the fields'."""
+    image, end = bytes(call), 0
+    form, values, places = "", list[Any](), {}
+    for offset, field in sorted((_offset(type(call), field), field) for field in fields):
+        form += f"{offset - end}sP"
+        values += (image[end:offset], 0)
+        places[field], end = len(values) - 1, offset + struct.calcsize("P")
+    return struct.Struct(f"{form}{len(image) - end}s").pack, [*values, image[end:]], places
 
 
 def _is_view(used: Tensor, given: Tensor) -> bool:

@@ -13,7 +13,7 @@ from torch._subclasses import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from longconv.ops import _library, _registry, fft_conv, linear_scan, short_conv
+from longconv.ops import _library, _registry, _ways, fft_conv, linear_scan, short_conv
 
 CONVOLUTION = torch.ops.longconv.fft_conv.default
 
@@ -56,7 +56,7 @@ def inputs(requires_grad: bool = False) -> tuple[Tensor, Tensor]:
 def test_a_plain_call_leaves_the_dispatcher_out(monkeypatch: pytest.MonkeyPatch) -> None:
     u, k = inputs(requires_grad=True)
     want = fft_conv(u, k)
-    monkeypatch.setattr(_library._Layouts, "watched", lambda self: False)
+    monkeypatch.setattr(_library, "_watched", lambda: False)
     with Recorder() as recorder:  # it would see a call of the operator
         assert torch.equal(fft_conv(u, k), want)
     assert CONVOLUTION not in recorder.seen
@@ -186,12 +186,39 @@ def test_a_layout_is_met_again_with_other_numbers_and_flags() -> None:
                     assert torch.allclose(linear_scan(a, b, reverse=reverse), want, atol=1e-5)
 
 
+def test_a_known_layout_loses_no_check() -> None:
+    """Values that are equal may differ in type, and what can't be a key is refused in the words of the check."""
+    a, b = torch.rand(2, 6), torch.randn(2, 6)
+    for _ in range(2):
+        assert linear_scan(a, b, dim=1).shape == b.shape
+        with pytest.raises(TypeError, match="dim is True"):
+            linear_scan(a, b, dim=True)
+        with pytest.raises(TypeError, match="reverse is 0"):
+            linear_scan(a, b, reverse=0)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match=r"a is \[1.0\]"):
+            linear_scan([1.0], b)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("requires_grad", [False, True])
+def test_what_the_checks_change_is_changed_for_a_known_layout(requires_grad: bool) -> None:
+    """A state without the axis of time, a coefficient of lower rank, an axis counted from the left."""
+    for _ in range(2):
+        a, b, initial = (torch.rand(*s, requires_grad=requires_grad) for s in ((3,), (2, 6, 3), (2, 3)))
+        h, want = (linear_scan(a, b, initial, dim=1, backend=backend) for backend in ("auto", "reference"))
+        assert torch.allclose(h, want, atol=1e-5)
+        if requires_grad:
+            grads = (torch.autograd.grad(one.square().sum(), (a, b, initial)) for one in (h, want))
+            for got, expected in zip(*grads, strict=True):
+                assert torch.allclose(got, expected, atol=1e-4)
+
+
 def test_layouts_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    layouts = _library._Layouts(lambda *_: None)
-    monkeypatch.setattr(_library, "MOST_LAYOUTS", 3)
+    ways = _ways.Ways(torch.neg, lambda *_: None)
+    monkeypatch.setattr(_ways, "MOST_LAYOUTS", 3)
     for length in range(1, 20):
-        layouts.find((torch.ones(length),))
-        assert len(layouts.runs) <= 3
-    layouts.find((torch.ones(_library.SMALL + 1),))
-    layouts.find((torch.ones(0),))
-    assert len(layouts.runs) <= 3
+        ways.find(lambda *given: given, (torch.ones(length),))
+        assert len(ways.known) <= 3
+    ways.known.clear()
+    ways.find(lambda *given: given, (torch.ones(_ways.SMALL + 1),))
+    ways.find(lambda *given: given, (torch.ones(0),))
+    assert not ways.known

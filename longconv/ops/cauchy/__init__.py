@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -44,6 +46,11 @@ def cauchy(v: Tensor, z: Tensor, w: Tensor, *, backend: str = "auto") -> Tensor:
     >>> cauchy(torch.tensor([1.0, 2.0]), torch.tensor([0.0, 1.0]), torch.tensor([-1.0, 3.0]))  # 1/(z+1) + 2/(z-3)
     tensor([ 0.3333, -0.5000])
     """
+    y: Tensor = OPERATOR.call.checked(_check, v, z, w, backend)
+    return y
+
+
+def _check(v: Tensor, z: Tensor, w: Tensor, backend: str) -> tuple[Any, ...]:
     check_tensor("v", v, "(..., N)", ndim=_RANKS, dtypes=_DTYPES)
     check_tensor("z", z, "(L,)", ndim=1, dtypes=_DTYPES)
     check_tensor("w", w, "(..., N)", ndim=_RANKS, dtypes=_DTYPES)
@@ -57,5 +64,4 @@ def cauchy(v: Tensor, z: Tensor, w: Tensor, *, backend: str = "auto") -> Tensor:
             broadcast_shapes(v.shape[:-1], w.shape[:-1])
     except RuntimeError:
         raise ValueError(f"v is {describe(v)} and w is {describe(w)}: leading axes must broadcast") from None
-    y: Tensor = OPERATOR.call(v, z, w, backend)
-    return y
+    return v, z, w, backend

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -51,13 +50,12 @@ def forward(v: Tensor, z: Tensor, w: Tensor) -> Tensor:
 def bind(v: Tensor, z: Tensor, w: Tensor) -> Callable[..., Tensor] | None:
     """The sum for all tensors laid out like these; None where they or the result have to be copied."""
     layout = Layout.of(v, z, w)
-    make = functools.partial(torch.empty, (*layout.lead, z.shape[-1]), dtype=result_dtype(v, z, w))
-    y = make()
+    y = torch.empty((*layout.lead, z.shape[-1]), dtype=result_dtype(v, z, w))
     target = layout.fold(y)
     if target.data_ptr() != y.data_ptr():
         return None
     call, used = _call(layout, v, z, w, target)
-    return short_way("cauchy", call, (v, z, w), used, make, memory("cauchy", call, call.threads), None)
+    return short_way("cauchy", call, (v, z, w), used, y, memory("cauchy", call, call.threads))
 
 
 def backward(g: Tensor, v: Tensor, z: Tensor, w: Tensor, wanted: Sequence[bool]) -> list[Tensor]:

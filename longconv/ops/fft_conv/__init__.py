@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -71,6 +73,21 @@ def fft_conv(
         ...
     ValueError: k is a (2, 5) float32 tensor, expected shape (H, K) = (1, any)
     """
+    y: Tensor = call_forward.checked(_check, u, k, k_reverse, skip, pre_gate, post_gate, lengths, mode, backend)
+    return y
+
+
+def _check(
+    u: Tensor,
+    k: Tensor,
+    k_reverse: Tensor | None,
+    skip: Tensor | None,
+    pre_gate: Tensor | None,
+    post_gate: Tensor | None,
+    lengths: Tensor | None,
+    mode: str,
+    backend: str,
+) -> tuple[Any, ...]:
     check_tensor("u", u, "(B, H, L)", ndim=3, dtypes=FLOATS)
     batch, channels, _ = u.shape
     check_choice("mode", mode, MODES)
@@ -90,8 +107,7 @@ def fft_conv(
         check_tensor("lengths", lengths, "(B,)", ndim=1, dtypes=(torch.int64, torch.int32))
         check_shape("lengths", lengths, (batch,), "(B,)")
         check_device("lengths", lengths, "u", u)
-    y: Tensor = call_forward(u, k, k_reverse, skip, pre_gate, post_gate, lengths, mode, backend)
-    return y
+    return u, k, k_reverse, skip, pre_gate, post_gate, lengths, mode, backend
 
 
 def _check_dtype(

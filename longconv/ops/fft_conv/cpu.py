@@ -7,7 +7,6 @@ in one piece, as those with the channels last, are put in order some channels at
 from __future__ import annotations
 
 import ctypes
-import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -79,10 +78,10 @@ def bind(u: Tensor, *arguments: Any) -> Callable[..., Tensor] | None:
     if given.lengths is not None or not all(t is None or _is_straight(t) for t in sequences.values()):
         return None
     problem = _Problem(u.shape, u.dtype, given)
-    make = functools.partial(torch.empty, u.shape, dtype=u.dtype)
-    call, used = problem.describe({**sequences, "y": make()}, slice(0, problem.channels))
+    y = torch.empty(u.shape, dtype=u.dtype)
+    call, used = problem.describe({**sequences, "y": y}, slice(0, problem.channels))
     del used["y.data"]
-    return short_way("fft_conv", call, (u, *given[:5]), used, make, _memory(call), None, keep=problem.tables)
+    return short_way("fft_conv", call, (u, *given[:5]), used, y, _memory(call), keep=problem.tables)
 
 
 def backward(dy: Tensor, u: Tensor | None, *rest: Any) -> list[Tensor]:

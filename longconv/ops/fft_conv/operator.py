@@ -79,7 +79,7 @@ def _fake_backward(dy: Tensor, u: Tensor | None, *rest: Any) -> list[Tensor]:
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     """Keep the inputs that the wanted gradients need, and nothing computed: u serves all gradients but its own."""
     u, k, k_reverse, skip, pre_gate, post_gate, lengths, mode, backend = inputs
-    wanted = [bool(needs) and t is not None for needs, t in zip(ctx.needs_input_grad, inputs[:6], strict=False)]
+    wanted = list(ctx.needs_input_grad[:6])
     ctx.save_for_backward(u if any(wanted[1:]) else None, k, k_reverse, skip, pre_gate, post_gate, lengths)
     ctx.mode, ctx.backend, ctx.wanted = mode, backend, wanted
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from longconv._checks import (
@@ -74,6 +76,12 @@ def linear_scan(
         ...
     ValueError: a is a (2, 3, 4) float32 tensor and b is a (2, 5, 4) float32 tensor: they must broadcast
     """
+    h: Tensor = call.checked(_check, a, b, initial, dim, reverse, backend)
+    return h
+
+
+def _check(a: Tensor, b: Tensor, initial: Tensor | None, dim: int, reverse: bool, backend: str) -> tuple[Any, ...]:
+    """The arguments as the operator takes them: of one rank, the axis counted from the right."""
     check_tensor("b", b, "(..., L, ...)", ndim=_RANKS, dtypes=_DTYPES)
     check_tensor("a", a, "to broadcast with b", ndim=range(b.ndim + 1), dtypes=_DTYPES)
     check_choice("backend", backend, BACKENDS.names())
@@ -87,8 +95,7 @@ def linear_scan(
         initial = _with_time(initial, b, (*shape[:axis], *shape[axis + 1 :]), axis)
     if a.ndim < b.ndim:
         a = a.reshape((1,) * (b.ndim - a.ndim) + a.shape)
-    h: Tensor = call(a, b, initial, axis - b.ndim, check_bool("reverse", reverse), backend)
-    return h
+    return a, b, initial, axis - b.ndim, check_bool("reverse", reverse), backend
 
 
 def _axis(dim: int, b: Tensor) -> int:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from longconv import _native
+from longconv.ops._short_way import without_memory
 from longconv.ops.linear_scan.reference import result_dtype, result_shape
 
 
@@ -28,7 +29,7 @@ def supports(a: Tensor, b: Tensor, initial: Tensor | None, dim: int, reverse: bo
 def forward(a: Tensor, b: Tensor, initial: Tensor | None, dim: int, reverse: bool) -> Tensor:
     """The states, in the result's dtype; 16-bit inputs are scanned in single precision."""
     layout, tensors = _lay_out(a, b, initial, dim, reverse)
-    return _run(layout, *tensors)
+    return _scan(layout)(_states(layout), *tensors)
 
 
 def bind(a: Tensor, b: Tensor, initial: Tensor | None, dim: int, reverse: bool) -> Callable[..., Tensor] | None:
@@ -36,7 +37,14 @@ def bind(a: Tensor, b: Tensor, initial: Tensor | None, dim: int, reverse: bool) 
     layout, tensors = _lay_out(a, b, initial, dim, reverse)
     pairs = zip((a, b, initial), tensors, strict=True)
     views = all(t is None or o is None or t.data_ptr() == o.data_ptr() for t, o in pairs)
-    return functools.partial(_run, layout) if views else None
+    if not views:
+        return None
+    scan, model = _scan(layout), without_memory(_states(layout))
+
+    def again(a: Tensor, b: Tensor, initial: Tensor | None, *_: Any) -> Tensor:
+        return scan(torch.empty_like(model), a, b, initial)
+
+    return again
 
 
 class _Layout(NamedTuple):
@@ -65,19 +73,20 @@ def _lay_out(
     return _Layout(shape, working, dtype, (*sizes, *strides, int(reverse)), _native.ELEMENTS[working]), (a, b, start)
 
 
-def _run(layout: _Layout, a: Tensor, b: Tensor, initial: Tensor | None, *_: Any) -> Tensor:
-    h = torch.empty(layout.shape, dtype=layout.working)
-    _native.cpu().call(
-        "linear_scan",
-        h.data_ptr(),
-        a.data_ptr(),
-        b.data_ptr(),
-        None if initial is None else initial.data_ptr(),
-        *layout.numbers,
-        torch.get_num_threads(),
-        layout.element,
-    )
-    return h if layout.working == layout.dtype else h.to(layout.dtype)
+def _states(layout: _Layout) -> Tensor:
+    return torch.empty(layout.shape, dtype=layout.working)
+
+
+def _scan(layout: _Layout) -> Callable[..., Tensor]:
+    """The scan into h of tensors in a layout."""
+    native = _native.cpu().function("linear_scan")
+    rest, rounded = (*layout.numbers, torch.get_num_threads(), layout.element), layout.working != layout.dtype
+
+    def scan(h: Tensor, a: Tensor, b: Tensor, initial: Tensor | None) -> Tensor:
+        native(h.data_ptr(), a.data_ptr(), b.data_ptr(), None if initial is None else initial.data_ptr(), *rest)
+        return h.to(layout.dtype) if rounded else h
+
+    return scan
 
 
 def _folded(x: Tensor, working: torch.dtype, shape: Sequence[int], sizes: tuple[int, int, int]) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from longconv._checks import FLOATS, check_choice, check_device, check_shape, check_tensor, describe, filter_dtypes
@@ -59,6 +61,13 @@ def short_conv(
         ...
     ValueError: w is a (2,) float32 tensor, expected shape (H, K)
     """
+    y: Tensor = call.checked(_check, u, w, bias, initial, activation, backend)
+    return y
+
+
+def _check(
+    u: Tensor, w: Tensor, bias: Tensor | None, initial: Tensor | None, activation: str | None, backend: str
+) -> tuple[Any, ...]:
     check_tensor("u", u, "(B, H, L)", ndim=3, dtypes=FLOATS)
     batch, channels, _ = u.shape
     check_tensor("w", w, "(H, K)", ndim=2, dtypes=filter_dtypes(u))
@@ -76,5 +85,4 @@ def short_conv(
         check_device("initial", initial, "u", u)
     name = "none" if activation is None else check_choice("activation", activation, tuple(ACTIVATIONS))
     check_choice("backend", backend, BACKENDS.names())
-    y: Tensor = call(u, w, bias, initial, name, backend)
-    return y
+    return u, w, bias, initial, name, backend

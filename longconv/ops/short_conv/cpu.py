@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import functools
 from collections.abc import Callable, Sequence
 
 import torch
@@ -61,9 +60,9 @@ def bind(
     columns = _in_columns(u)
     if u.stride(1) == 1 and u.stride(2) != 1 and not columns:
         return None  # the operator's result is channels-last here
-    make = functools.partial(_empty, u.shape, u.dtype, columns)
-    call, used = _call(_side_by_side(u, columns), w, bias, initial, activation, columns, y=make())
-    return short_way("short_conv", call, (u, w, bias, initial), used, make, memory("short_conv", call), None)
+    y = _empty(u.shape, u.dtype, columns)
+    call, used = _call(_side_by_side(u, columns), w, bias, initial, activation, columns, y=y)
+    return short_way("short_conv", call, (u, w, bias, initial), used, y, memory("short_conv", call))
 
 
 def backward(

@@ -70,8 +70,7 @@ def _fake_backward(dy: Tensor, u: Tensor, *rest: Any) -> list[Tensor]:
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     *tensors, ctx.activation, ctx.backend = inputs
-    pairs = zip(ctx.needs_input_grad, tensors, strict=False)
-    ctx.wanted = [bool(needs) and t is not None for needs, t in pairs]
+    ctx.wanted = list(ctx.needs_input_grad[:4])
     ctx.save_for_backward(*tensors)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from longconv._checks import check_choice, describe
@@ -33,10 +35,14 @@ def transpose(x: Tensor, *, backend: str = "auto") -> Tensor:
             [2, 5],
             [3, 6]])
     """
+    y: Tensor = call.checked(_check, x, backend)
+    return y
+
+
+def _check(x: Tensor, backend: str) -> tuple[Any, ...]:
     if not isinstance(x, Tensor):
         raise TypeError(f"x is {describe(x)}, expected a (..., R, C) tensor")
     if x.ndim < 2:
         raise ValueError(f"x is {describe(x)}, expected at least two axes, (..., R, C)")
     check_choice("backend", backend, BACKENDS.names())
-    y: Tensor = call(x, backend)
-    return y
+    return x, backend

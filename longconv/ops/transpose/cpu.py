@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from longconv import _native
+from longconv.ops._short_way import without_memory
 
 
 def available() -> str | None:
@@ -37,11 +38,11 @@ def bind(x: Tensor) -> Callable[..., Tensor] | None:
     y, view = prepare(x)
     if view.data_ptr() != x.data_ptr():
         return None
-    shape, dtype, rest = y.shape, y.dtype, numbers(view)
+    model, native, rest = without_memory(y), _native.cpu().function("transpose"), numbers(view)
 
     def run(x: Tensor, *_: Any) -> Tensor:
-        y = torch.empty(shape, dtype=dtype)
-        _native.cpu().call("transpose", y.data_ptr(), x.data_ptr(), *rest)
+        y = torch.empty_like(model)
+        native(y.data_ptr(), x.data_ptr(), *rest)
         return y
 
     return run

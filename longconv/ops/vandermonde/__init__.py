@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -46,7 +49,8 @@ def vandermonde(v: Tensor, x: Tensor, length: int, *, real: bool = False, backen
     >>> vandermonde(torch.tensor([1.0, 1.0]), torch.tensor([0.5, -1.0]), 4)
     tensor([ 2.0000, -0.5000,  1.2500, -0.8750])
     """
-    return _call(NODES, v, "x", x, length, real, backend)
+    y: Tensor = NODES.call.checked(_check_nodes, v, x, length, real, backend)
+    return y
 
 
 def vandermonde_log(v: Tensor, log_x: Tensor, length: int, *, real: bool = False, backend: str = "auto") -> Tensor:
@@ -81,12 +85,13 @@ def vandermonde_log(v: Tensor, log_x: Tensor, length: int, *, real: bool = False
     >>> vandermonde_log(torch.tensor([1.0, 1.0]), torch.tensor([0.5, 0.25]).log(), 4)
     tensor([2.0000, 0.7500, 0.3125, 0.1406])
     """
-    return _call(LOGARITHMS, v, "log_x", log_x, length, real, backend)
+    y: Tensor = LOGARITHMS.call.checked(_check_logarithms, v, log_x, length, real, backend)
+    return y
 
 
-def _call(
-    operator: VandermondeOperator, v: Tensor, name: str, x: Tensor, length: int, real: bool, backend: str
-) -> Tensor:
+def _check(
+    operator: VandermondeOperator, name: str, v: Tensor, x: Tensor, length: int, real: bool, backend: str
+) -> tuple[Any, ...]:
     check_tensor("v", v, "(..., N)", ndim=_RANKS, dtypes=_DTYPES)
     check_tensor(name, x, "(..., N)", ndim=_RANKS, dtypes=_DTYPES)
     check_int("length", length, least=0)
@@ -99,5 +104,8 @@ def _call(
             broadcast_shapes(v.shape[:-1], x.shape[:-1])
     except RuntimeError:
         raise ValueError(f"v is {describe(v)} and {name} is {describe(x)}: leading axes must broadcast") from None
-    y: Tensor = operator.call(v, x, length, real, backend)
-    return y
+    return v, x, length, real, backend
+
+
+_check_nodes = functools.partial(_check, NODES, "x")
+_check_logarithms = functools.partial(_check, LOGARITHMS, "log_x")

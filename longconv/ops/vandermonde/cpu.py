@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -51,13 +50,12 @@ def forward(argument: str, v: Tensor, x: Tensor, length: int, real: bool) -> Ten
 def bind(argument: str, v: Tensor, x: Tensor, length: int, real: bool) -> Callable[..., Tensor] | None:
     """The sum for all tensors laid out like these; None where they or the result have to be copied."""
     layout = Layout.of(v, x)
-    make = functools.partial(torch.empty, (*layout.lead, length), dtype=result_dtype(v, x, real))
-    y = make()
+    y = torch.empty((*layout.lead, length), dtype=result_dtype(v, x, real))
     target, coefficients, nodes = layout.fold(y), layout.fold(_plain(v)), _nodes(layout, x)
     if not length or target.data_ptr() != y.data_ptr():
         return None
     call, used = _call(argument, coefficients, nodes, target), {"v.data": coefficients, "x.data": nodes}
-    return short_way("vandermonde", call, (v, x), used, make, memory("vandermonde", call, call.threads), None)
+    return short_way("vandermonde", call, (v, x), used, y, memory("vandermonde", call, call.threads))
 
 
 def backward(argument: str, g: Tensor, v: Tensor, x: Tensor, real: bool) -> list[Tensor]:
