@@ -94,6 +94,7 @@ MIXERS: dict[str, Row] = {
             "nearest-decays": {"mode": "nearest", "decay_min": 1.0, "decay_max": 3.0},
             "cos": {"mode": "cos", "decay_min": 0.5, "decay_max": 2.0, "activation": "silu"},
             "norm-glu": {"norm": "layer", "output": "glu", "channels": 2, "init_scale": 1, "scales": 2},
+            "scalar-norm": {"norm": "scalar_layer"},
             **BOTH_WAYS,
         },
         streams=True,

@@ -45,6 +45,17 @@ class Case:
         }
 
 
+LEAKS = ("short_input_", "kernel_noncausal_", "standalone_")
+"""What the names of the recorded LongConv cases begin with whose outputs depend on later inputs."""
+
+
+def skip_leaks(case: Case) -> None:
+    """Skip a recorded LongConv case that shows a leak of the original, which ours does not have."""
+    leak = case.meta.get("future_gradient_maxabs", 0.0)
+    if case.name.startswith(LEAKS) or leak > 1e-4:
+        pytest.skip(f"the recorded output depends on later inputs, by up to {leak:.1e}: an error of the original")
+
+
 ABSENT = ["absent"]
 """The cases of a file that isn't there: one name, whose test skips with the reason as soon as it reads the file."""
 

@@ -28,6 +28,7 @@ from longconv._checks import (
 )
 from longconv.filters import DistilledFilter, Filter
 from longconv.filters.base import SampledFilter
+from longconv.mixers.norms import NORMS
 from longconv.ops import fft_conv, transpose
 from longconv.streaming import ModalConv, OnlineConv, StreamConv
 
@@ -202,7 +203,8 @@ class FilterMixer(Mixer):
         activation: one of :data:`ACTIVATIONS` ("gelu" is the exact one, "gelu_tanh" its approximation), or None.
         output: "glu" (Linear C D -> 2D, then GLU), "linear" (Linear C D -> D) or None (channels = 1 alone).
         dropout: probability that an activation is dropped in training.
-        norm: "layer" normalises the C D activations of a sample, None leaves them.
+        norm: of the C D activations at a time: "layer", "scalar_layer" (one scale and one shift for all of them, no
+            epsilon: :class:`~longconv.mixers.norms.ScalarLayerNorm`) or None.
 
     Attributes:
         D: (C, H), the skip.
@@ -231,9 +233,9 @@ class FilterMixer(Mixer):
             else ACTIVATIONS[check_choice("activation", activation, tuple(ACTIVATIONS))]()
         )
         self.dropout = nn.Dropout(check_real("dropout", dropout, least=0, most=1))
-        if norm is not None:
-            check_choice("norm", norm, ("layer",))
-        self.norm = nn.Identity() if norm is None else FollowingLayerNorm(channels * d_model)
+        self.norm = (
+            nn.Identity() if norm is None else NORMS[check_choice("norm", norm, tuple(NORMS))](channels * d_model)
+        )
         self.output = self._output_layer(output)
 
     def _output_layer(self, output: str | None) -> nn.Module:
@@ -367,14 +369,6 @@ class ConvolutionMixer(FilterMixer):
     def _prefill(self, u: Tensor, state: State) -> tuple[Tensor, State]:
         y, state = self._online().prefill(self._features(u), state)
         return self._mix_features(transpose(y)), state
-
-
-class FollowingLayerNorm(nn.LayerNorm):
-    """Layer normalisation in the precision of its parameters, which on the CPU autocast does not see to."""
-
-    def forward(self, y: Tensor) -> Tensor:
-        """(..., D) -> (..., D), in y's dtype."""
-        return super().forward(y.to(self.weight.dtype)).to(y.dtype)
 
 
 def filter_count(channels: int, bidirectional: bool) -> int:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from longconv._checks import check_int
-from longconv.mixers.base import FollowingLayerNorm
+from longconv.mixers.norms import FollowingLayerNorm
 from longconv.mixers.s5 import HalfGLU
 
 EPS = 1e-6

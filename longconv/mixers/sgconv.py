@@ -23,7 +23,8 @@ class SGConv(ConvolutionMixer):
         activation: what follows the convolution: "gelu", "relu", "silu", "tanh" or None.
         output: what joins the features: "glu" (Linear and GLU), "linear" or None (of one channel alone).
         dropout: probability that an activation is dropped in training.
-        norm: "layer" normalises the activations of a sample before the output layer, None leaves them.
+        norm: of the activations at a time before the output layer: "layer", "scalar_layer" (one scale and one shift for
+            all features, no epsilon, as the published layer has it for (B, D, L)) or None.
         filter_lr: learning rate of the filter's parameters; None takes the optimiser's.
 
     References:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from longconv.filters import AdaptiveFilter, ImplicitFilter
-from longconv.filters.local import LocalConvolutions
+from longconv.filters.local import ACTIVATIONS, LocalConvolutions
 from longconv.filters.transforms import TRANSFORMS
 from longconv.ops import fft_conv
 from tests.golden import group, groups, settings
@@ -62,7 +62,52 @@ def sequence(length: int = LENGTH, dtype: torch.dtype = torch.float64) -> Tensor
 CONDITIONING = {"absfreq": "magnitude", "freq": "spectrum", "corrTime": "correlation"}
 STAGES = {"convtf": "both", "convt": "first", "convf": "second"}
 TRANSFORM = {"fft": "fft", "fft-o": "fft_ortho", "dct": "dct", "dctxd-o": "dct_ortho", "dct1": "dct1"}
-RECORDED = re.compile(f"({'|'.join(CONDITIONING)})_({'|'.join(STAGES)})_({'|'.join(TRANSFORM)})_noncausal")
+PADDING = {"circular": "circular", "circ": "circular", "reflect": "reflect", "zeros": "zeros"}
+"""Our padding by the recorded one."""
+SEEN = re.compile("(?:L|n?layers?|n|k|kernel|width|filter)[-=]?[0-9]+|no(?:norm|bias|ln)|layernorm")
+"""Words of a recorded name for what the recorded arrays show anyway."""
+
+
+def circular_options(kind: str, nn: str, transform: str) -> dict[str, Any]:
+    """Our options of a recorded network; the correlation has convolutions in time, whatever is asked for."""
+    stages = STAGES[nn]
+    if kind == "corrTime" and stages == "second":
+        stages = "first"
+    return {"conditioning": CONDITIONING[kind], "stages": stages, "transform": TRANSFORM[transform]}
+
+
+def query_options(word: str) -> dict[str, Any] | None:
+    """Our options of the recorded function of the queries, whose ending "_abs" stands for the magnitude; None: none."""
+    magnitude = word.endswith("_abs")
+    name = word.removesuffix("_abs")
+    if name not in (*ACTIVATIONS, "softmax"):
+        return {} if word == "id" else None
+    return {"query_activation": name, "query_magnitude": magnitude}
+
+
+def variant_options(words: str) -> dict[str, Any]:
+    """Our options of what a recorded name ends with; skips the case, and says which word, where there is none."""
+    options: dict[str, Any] = {}
+    for word in filter(None, words.replace("_abs", "-abs").split("_")):
+        query = query_options(word.removeprefix("actq-").replace("-abs", "_abs"))
+        if word.removeprefix("pad-") in PADDING:
+            options["padding"] = PADDING[word.removeprefix("pad-")]
+        elif query is not None:
+            options |= query
+        elif not SEEN.fullmatch(word):
+            pytest.skip(f"no option is known by the {word!r} of the recorded name")
+    return options
+
+
+def seen_options(recorded: Mapping[str, Tensor], prefix: str) -> dict[str, Any]:
+    """Our options that the recorded parameters show."""
+    weights = [key for key in recorded if re.match(rf"{re.escape(prefix)}nn_model.*\.conv1d_ls\.\d+\.weight", key)]
+    return {
+        "kernel_width": recorded[weights[0]].shape[-1],
+        "layers": 1 + max(int(key.split(".")[-2]) for key in weights),
+        "bias": any(key.startswith(f"{prefix}nn_model") and ".conv1d_ls.0.bias" in key for key in recorded),
+        "norm": any(key.startswith(f"{prefix}nn_model") and ".norm_ls." in key for key in recorded),
+    }
 
 
 def load_network(network: AdaptiveFilter, recorded: Mapping[str, Tensor], prefix: str) -> None:
@@ -76,10 +121,14 @@ def load_network(network: AdaptiveFilter, recorded: Mapping[str, Tensor], prefix
     for ours in (stage for stage in names if getattr(network, stage) is not None):
         for i in range(len(getattr(network, ours).weights)):
             convolution, norm = (f"{prefix}{names[ours]}.{part}.{i}" for part in ("conv1d_ls", "norm_ls"))
-            state[f"{ours}.weights.{i}"] = recorded[f"{convolution}.weight"]
-            state[f"{ours}.biases.{i}"] = recorded[f"{convolution}.bias"]
-            state[f"{ours}.scales.{i}"] = recorded[f"{norm}.norm_conv_kernel.weight"]
-            state[f"{ours}.shifts.{i}"] = recorded[f"{norm}.norm_conv_kernel.bias"]
+            for part, key in (
+                ("weights", f"{convolution}.weight"),
+                ("biases", f"{convolution}.bias"),
+                ("scales", f"{norm}.norm_conv_kernel.weight"),
+                ("shifts", f"{norm}.norm_conv_kernel.bias"),
+            ):
+                if getattr(getattr(network, ours), part) is not None:
+                    state[f"{ours}.{part}.{i}"] = recorded[key]
     network.load_state_dict(state)
     assert len(state) == sum(name.startswith(f"{prefix}nn_model") for name in recorded)
 
@@ -98,24 +147,39 @@ def static_sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
     return {"emb_dim": emb_dim, "width": width, "num_inner_mlps": len(state) // 2 - 2}
 
 
+RECORDED = re.compile(
+    f"(?P<kind>{'|'.join(CONDITIONING)})_(?P<nn>{'|'.join(STAGES)})_(?P<transform>{'|'.join(TRANSFORM)})"
+    "_(?P<form>causal|noncausal)(?P<variant>(?:_.*)?)"
+)
+
+
 @pytest.mark.parametrize("name", groups("orchid_cond_kernels"))
 def test_recorded_networks(name: str) -> None:
-    """The circular form; the published code's other flag pads the circle to twice its length."""
+    """The circular form, in all variants of it that have an option here."""
     recorded = group("orchid_cond_kernels", name)
     match = RECORDED.fullmatch(name)
     if match is None:
-        pytest.skip("no circular network, or one of a variant that its name does not describe")
-    kind, stages, transform = match.groups()
-    dtype = recorded["h64"].real.dtype
-    network = AdaptiveFilter(
-        recorded["u"].shape[2],
-        conditioning=CONDITIONING[kind],
-        stages=STAGES[stages],
-        transform=TRANSFORM[transform],
-    ).to(dtype)
+        pytest.skip("not named by type, convolutions, transform and form: a transform or a type that is not here")
+    if match["form"] == "causal":
+        pytest.skip("the recorded flag causal pads the circle to twice its length, which ours has no use for")
+    options = circular_options(match["kind"], match["nn"], match["transform"]) | seen_options(recorded, "param/")
+    network = AdaptiveFilter(recorded["u"].shape[2], **options, **variant_options(match["variant"]))
+    if "h64" in recorded:
+        want, tolerance = recorded["h64"], 1e-6 if "dctxd" in name else 1e-11  # whose matrix is in single precision
+    else:  # the two factors
+        want, tolerance = recorded["h_k"].conj() * recorded["h_q"], 1e-5
+    network = network.to(want.real.dtype)
     load_network(network, recorded, "param/")
-    h = network(recorded["u"].mT.to(dtype))
-    assert_close(h, recorded["h64"], 1e-6 if "dctxd" in transform else 1e-11)  # whose matrix is in single precision
+    assert_close(network(recorded["u"].mT.to(want.real.dtype)), want.resolve_conj(), tolerance)
+
+
+def test_variants_of_recorded_names() -> None:
+    """Each word is an option, is seen in the arrays, or is named where the case is skipped."""
+    assert variant_options("_circular_L63") == {"padding": "circular"}
+    assert variant_options("_layers2_tanh_abs") == {"query_activation": "tanh", "query_magnitude": True}
+    assert variant_options("_actq-softmax_id") == {"query_activation": "softmax", "query_magnitude": False}
+    with pytest.raises(pytest.skip.Exception, match="no option is known by the 'batchnorm' of the recorded name"):
+        variant_options("_circular_batchnorm")
 
 
 @pytest.mark.parametrize("name", groups("orchid_static_filter"))
@@ -123,8 +187,8 @@ def test_recorded_static_filters(name: str) -> None:
     """The filter, and its circular convolution under the published scale 1/L."""
     recorded, given = group("orchid_static_filter", name), settings("orchid_static_filter", name)
     options = {key: given[key] for key in ("modulate", "normalized", "shift") if key in given}
-    if set(given) - {"L", "seq_len", "order", "emb_dim", "num_inner_mlps", "w", *options}:
-        pytest.skip("of a variant of its own")
+    if others := set(given) - {"L", "seq_len", "order", "emb_dim", "num_inner_mlps", "w", *options}:
+        pytest.skip(f"with settings that ours has no option for: {sorted(others)}")
     state = static_state(recorded, "param/")
     static = ImplicitFilter(recorded["x"].shape[1], **static_sizes(state), l_max=given["seq_len"], **options)
     static.double().load_state_dict(state)

@@ -12,7 +12,15 @@ from longconv import create_mixer
 from longconv.filters.transforms import TRANSFORMS
 from longconv.mixers import Orchid
 from longconv.ops import short_conv
-from tests.filters.test_adaptive import CONDITIONING, STAGES, TRANSFORM, load_network, static_sizes, static_state
+from tests.filters.test_adaptive import (
+    PADDING,
+    circular_options,
+    load_network,
+    query_options,
+    seen_options,
+    static_sizes,
+    static_state,
+)
 from tests.golden import files, whole
 from tests.tolerances import assert_close, relative_l2
 
@@ -33,17 +41,17 @@ def sequence(length: int = LENGTH, dtype: torch.dtype = torch.float64) -> Tensor
 
 # --- recorded operators -----------------------------------------------------------------------------------------------
 
-NETWORK = {"conv_filter_size": 3, "padding_mode": "zeros", "norm": "layernorm", "activation": "gelu", "actq": "id"}
-"""The settings of the conditioning network in which the recorded operators agree."""
-
 
 @pytest.mark.parametrize("name", files("orchid_op"))
 def test_recorded_operators(name: str) -> None:
     """Those without the published flag ``causal``, which pads the circle of the conditioning network alone."""
     recorded, given = whole(name)
+    if given.get("causal", True):
+        pytest.skip("the recorded flag causal pads the circle of the conditioning network alone")
     network = given["conv_kernel"]
-    if given.get("causal", True) or any(network[key] != value for key, value in NETWORK.items()):
-        pytest.skip("not the circular form, or of other settings")
+    query = query_options(network["actq"])
+    if query is None or network["norm"] not in ("layernorm", None) or network["padding_mode"] not in PADDING:
+        pytest.skip(f"of a function, norm or padding that is not here: {network}")
     static = {"taps": static_state(recorded, "param/fixed_conv.")}
     if "param/fixed_conv_res.bias" in recorded:
         static["residual_taps"] = static_state(recorded, "param/fixed_conv_res.")
@@ -51,10 +59,11 @@ def test_recorded_operators(name: str) -> None:
         recorded["u"].shape[2],
         causal=False,
         l_max=given["l_max"],
-        conditioning=CONDITIONING[network["type"]],
-        stages=STAGES[network["nn"]],
-        transform=TRANSFORM[given["dxt"]],
-        layers=network["n_layer"],
+        activation=network["activation"],
+        padding=PADDING[network["padding_mode"]],
+        **circular_options(network["type"], network["nn"], given["dxt"]),
+        **seen_options(recorded, "param/conv_kernel_nn."),
+        **query,
         short_filter=recorded["param/conv1d_short.weight"].shape[2],
         residual="residual_taps" in static,
         **static_sizes(static["taps"]),
