@@ -15,8 +15,9 @@ from bench.compare import comparison, run_revision
 from bench.machine import restart_warm
 from bench.measure import WrongResultError
 from bench.plots import save_plots
-from bench.report import Row, load, table
+from bench.report import Row, load
 from bench.run import profile, run
+from bench.tables import side_table, table
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -51,11 +52,16 @@ def _parser() -> argparse.ArgumentParser:
         "--quick", action="store_true", help="few rounds, one thread, and where no case is named one of every kind"
     )
     run.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    run.add_argument("--output", type=Path, help="JSON file; finished cases are in it even after Ctrl-C")
+    target = run.add_mutually_exclusive_group()
+    target.add_argument("--output", type=Path, help="JSON file; finished cases are in it even after Ctrl-C")
+    target.add_argument("--add", type=Path, metavar="FILE", help="the same, beside the rows FILE has of this machine")
+    run.add_argument("--missing", action="store_true", help="with --add: only the cases and threads that FILE lacks")
     show = commands.add_parser("table", help="print a results file as a Markdown table")
     show.add_argument("results", type=Path)
     show.add_argument("cases", nargs="*", help="names, groups or shell patterns; all")
-    show.add_argument("--brief", action="store_true", help="times and speed-ups alone")
+    form = show.add_mutually_exclusive_group()
+    form.add_argument("--brief", action="store_true", help="times and speed-ups alone")
+    form.add_argument("--sides", action="store_true", help="a row a side, with those that are not installed")
     plot = commands.add_parser("plot", help="draw a results file as PNG and SVG")
     plot.add_argument("results", type=Path)
     plot.add_argument("cases", nargs="*", help="names, groups or shell patterns; all")
@@ -79,6 +85,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(arguments: argparse.Namespace) -> None:
+    if arguments.missing and not arguments.add:
+        raise ValueError("--missing goes with --add FILE, which says what is there")
     cases = quick() if arguments.quick and not arguments.cases else select(arguments.cases)
     run(
         cases,
@@ -86,7 +94,9 @@ def _run(arguments: argparse.Namespace) -> None:
         seconds=0.0 if arguments.quick else arguments.seconds,
         memory=arguments.memory,
         device=arguments.device,
-        output=arguments.output,
+        output=arguments.output or arguments.add,
+        add=arguments.add is not None,
+        missing=arguments.missing,
     )
 
 
@@ -97,6 +107,11 @@ def _load(arguments: argparse.Namespace) -> tuple[dict[str, str], list[Row]]:
     if not found:
         raise ValueError(f"{arguments.results} has no case {' or '.join(arguments.cases) or 'at all'}")
     return machine, found
+
+
+def _table(arguments: argparse.Namespace) -> None:
+    found = _load(arguments)
+    print(side_table(*found) if arguments.sides else table(*found, brief=arguments.brief))
 
 
 def _plot(arguments: argparse.Namespace) -> None:
@@ -134,7 +149,7 @@ def _positive(text: str) -> int:
 
 _COMMANDS = {
     "list": lambda _: print("\n".join(CASES)),
-    "table": lambda arguments: print(table(*_load(arguments), brief=arguments.brief)),
+    "table": _table,
     "run": _run,
     "plot": _plot,
     "compare": _compare,

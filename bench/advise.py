@@ -12,6 +12,7 @@ from torch import Tensor
 import longconv
 from bench.case import OURS, Problem, Work
 from bench.cases.fft_conv import flops, padded
+from bench.cases.scaling import thread_counts
 from bench.measure import WrongResultError, errors, summarize, thread_count, times
 
 
@@ -41,7 +42,7 @@ def advise(
     sides, refused = _candidates(sample, backward)
     found: dict[tuple[int, str], float] = {}
     work = Work(flops(batch, channels, length, backward), batch * channels, length)
-    for threads in [1] if device == "cuda" else _thread_counts():
+    for threads in [1] if device == "cuda" else thread_counts(len(os.sched_getaffinity(0))):
         with thread_count(threads):
             problem = Problem((u, k), sides, _exact, sample, backward, work=work)
             for name, measured in times(problem, seconds).items():
@@ -84,9 +85,3 @@ def _exact(u: Tensor, k: Tensor) -> Tensor:
 
 def _usual(u: Tensor, k: Tensor) -> Tensor:
     return padded(u.to(k.dtype), k).to(u.dtype)
-
-
-def _thread_counts() -> list[int]:
-    """1, 2, 4, ... and all that this process may use."""
-    most = len(os.sched_getaffinity(0))
-    return sorted({1 << i for i in range(most.bit_length()) if 1 << i <= most} | {most})

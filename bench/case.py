@@ -5,14 +5,22 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
+import torch
 from torch import Tensor
+from torch.nn import Module
 
 Solve = Callable[..., Tensor]
 """A function of the problem's inputs."""
 
+AnyModule = TypeVar("AnyModule", bound=Module)
+
 OURS = "longconv"
 """The side of the library; the others are what users write without it."""
+
+WHOLE = "training step"
+"""A side that does much else beside the problem, which is a share of it: no peer, and its result is not looked at."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +88,14 @@ class Case:
     name: str
     make: Callable[[], Problem]
     threads: tuple[int, ...] = field(default=(1, 2))
+
+
+def placed(make: Callable[[], AnyModule]) -> AnyModule:
+    """A module for inference, made on the CPU as its users make it, and moved to the device that is asked for."""
+    device = torch.get_default_device()
+    with torch.device("cpu"):
+        module = make()
+    return module.to(device).eval()
 
 
 def both(name: str, make: Callable[..., Problem], threads: tuple[int, ...] = (1, 2)) -> list[Case]:

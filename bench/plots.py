@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from bench.case import OURS
 from bench.report import Row, kind
+from bench.tables import heading
 
 LINES = (("-", "o"), ("--", "s"), (":", "^"), ("-.", "D"), ((0, (1, 3)), "v"))
 """Line and marker of a side: told apart without colour."""
@@ -29,37 +30,37 @@ def save_plots(machine: dict[str, str], rows: Sequence[Row], folder: Path) -> li
     for row in rows:
         if row.work is not None:
             groups[kind(row.case), row.threads].append(row)
-    under = f"{machine.get('cpu', '')}, {machine.get('date', '')}, longconv {machine.get('commit', '')}"
+    shown = {key: machine[key] for key in ("cpu", "gpu", "date", "commit") if machine.get(key, "none") != "none"}
+    under = heading(shown, rows)
     written = []
     for (name, threads), found in groups.items():
         if len({row.work.length for row in found if row.work}) > 1:
             title = f"{name.replace('/', ', ')}, {threads} thread{'s' * (threads > 1)}\n{under}"
             written += _save(over_length(found, title), folder / f"{name.replace('/', '-')}-{threads}")
-    sized = [row for row in rows if row.work and row.ceilings]
+    sized = [row for row in rows if row.work and row.work.flops and row.ceilings]
     return written + (_save(roofline(sized, under), folder / "roofline") if sized else [])
 
 
 def over_length(rows: Sequence[Row], title: str) -> Figure:
     """Time a sequence, speed-up, error, and peak memory where it was measured, of the rows of one kind."""
     rows = sorted(rows, key=lambda row: row.work.length if row.work else 0)
-    figure = Figure(figsize=(9, 7), layout="constrained")
-    (top_left, top_right), (low_left, low_right) = figure.subplots(2, 2)
-    _lines(top_left, rows, lambda row, side: 1e6 * row.times[side].median / (row.work.sequences if row.work else 1))
-    top_left.set(ylabel="us a sequence", yscale="log")
-    _lines(top_right, rows, lambda row, side: row.times[side].median / row.times[OURS].median)
-    top_right.set(ylabel="time / longconv's", ylim=(0, None))
-    _lines(low_left, rows, lambda row, side: row.errors[side])
-    low_left.set(ylabel="relative error (L2)", yscale="log")
-    _lines(low_right, [row for row in rows if row.memory], lambda row, side: row.memory[side] / row.least_bytes)
-    low_right.set(ylabel="peak memory / least bytes", ylim=(0, None))
-    for axis in (top_left, top_right, low_left, low_right):
+    with_memory = [row for row in rows if row.memory]
+    figure = Figure(figsize=(9, 7) if with_memory else (12, 4.2), layout="constrained")
+    time, ratio, error, *memory = figure.subplots(*((2, 2) if with_memory else (1, 3))).flat
+    _lines(time, rows, lambda row, side: 1e6 * row.times[side].median / (row.work.sequences if row.work else 1))
+    time.set(ylabel="us a sequence", yscale="log")
+    _lines(ratio, rows, lambda row, side: row.times[side].median / row.times[OURS].median)
+    ratio.set(ylabel="time / longconv's", ylim=(0, None))
+    _lines(error, rows, lambda row, side: row.errors.get(side))
+    error.set(ylabel="relative error (L2)", yscale="log")
+    for axis in memory:
+        _lines(axis, with_memory, lambda row, side: row.memory[side] / row.least_bytes if side in row.memory else None)
+        axis.set(ylabel="peak memory / least bytes", ylim=(0, None))
+    for axis in (time, ratio, error, *memory):
         axis.set_xscale("log", base=2)
         axis.set_xlabel("length")
         axis.grid(color="0.9")
-    top_left.legend(frameon=False)
-    if not low_right.lines:
-        low_right.set_axis_off()
-        low_right.text(0.5, 0.5, "peak memory not measured (--memory)", ha="center", transform=low_right.transAxes)
+    time.legend(frameon=False)
     figure.suptitle(title, fontsize="medium")
     return figure
 
@@ -98,7 +99,7 @@ def roofline(rows: Sequence[Row], title: str) -> Figure:
     return figure
 
 
-def _lines(axis: Axes, rows: Sequence[Row], value: Callable[[Row, str], float]) -> None:
+def _lines(axis: Axes, rows: Sequence[Row], value: Callable[[Row, str], float | None]) -> None:
     """A line a side through the rows of :func:`_joined`, ours first and bold; hollow marks at all others."""
     joined = _joined(rows)
     groups = (joined, True), ([row for row in rows if row not in joined], False)
@@ -108,6 +109,7 @@ def _lines(axis: Axes, rows: Sequence[Row], value: Callable[[Row, str], float]) 
         label: str | None = side
         for found, is_line in groups:
             points = [(row.work.length, value(row, side)) for row in found if row.work and side in row.times]
+            points = [(length, y) for length, y in points if y is not None]
             if points:
                 axis.plot(
                     *zip(*points, strict=True),

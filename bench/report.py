@@ -1,23 +1,21 @@
-"""Results as JSON, one row a case and thread count, and as a Markdown table."""
+"""Results as JSON, one row a case and thread count."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import os
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.case import OURS, Work
+from bench.case import OURS, WHOLE, Work
 from bench.machine import Ceilings
 from bench.measure import Timing
 
-BRIEF = ("case", "threads", "best peer", "its ms", "longconv ms", "times faster")
-"""Columns of a brief table."""
+OF_A_ROW = ("date", "commit", "longconv")
+"""What may differ among the rows of a file; all else that describes a machine is the same for them."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +32,8 @@ class Row:
         least_bytes: bytes of all tensors once.
         ceilings: measured right before the case.
         absent: sides that are not installed.
-        refused: peers whose result is off, and how far.
+        refused: peers whose result is off, and how far, or which fail, and how.
+        date, commit: when it was measured, and of what; "" where it is what the file says of its machine.
     """
 
     case: str
@@ -47,16 +46,22 @@ class Row:
     ceilings: Ceilings | None = None
     absent: tuple[str, ...] = ()
     refused: dict[str, str] = field(default_factory=dict)
+    date: str = ""
+    commit: str = ""
 
     def best_peer(self) -> str | None:
         """The fastest side that isn't ours, None if ours is alone."""
-        peers = [name for name in self.times if name != OURS]
+        peers = [name for name in self.times if name not in (OURS, WHOLE)]
         return min(peers, key=lambda name: self.times[name].median) if peers else None
 
     def speed_up(self) -> float | None:
         """How many times faster ours is than the best peer."""
         peer = self.best_peer()
         return None if peer is None else self.times[peer].median / self.times[OURS].median
+
+    def part(self) -> float | None:
+        """Our time as a part of what the problem is a part of."""
+        return self.times[OURS].median / self.times[WHOLE].median if WHOLE in self.times else None
 
     def share(self) -> float | None:
         """The share of what the machine could reach at best, by its bandwidth or its arithmetic."""
@@ -98,39 +103,27 @@ def load(path: Path) -> tuple[dict[str, str], list[Row]]:
     return content["machine"], rows
 
 
-def table(machine: dict[str, str], rows: Sequence[Row], *, brief: bool = False) -> str:
-    """Machine and rows (at least one) in Markdown; times are medians, with half the quartiles' distance in per cent.
+def merged(before: Iterable[Row], rows: Iterable[Row]) -> list[Row]:
+    """All rows; one that was measured again is the newer, in its former place."""
+    return list({(row.case, row.threads): row for row in (*before, *rows)}.values())
 
-    ``brief`` keeps the times and how many times faster ours is than the fastest peer.
+
+def check_same(before: dict[str, str], machine: dict[str, str]) -> None:
+    """Whether results of two runs may stand in one file.
+
+    >>> check_same({"cpu": "x", "commit": "1"}, {"cpu": "x", "commit": "2"})
+    >>> check_same({"cpu": "x"}, {"cpu": "y"})
+    Traceback (most recent call last):
+        ...
+    ValueError: the file is of another machine: its cpu is x, this one's is y
+
+    Raises:
+        ValueError: they may not.
     """
-    heads = [head for head in _columns(rows[0]) if not brief or head in BRIEF]
-    lines = [", ".join(f"{key}: {value}" for key, value in machine.items()), ""]
-    lines += [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
-    for row in rows:
-        cells = _columns(row)
-        lines += [f"| {' | '.join(cells[head] for head in heads)} |"]
-    if brief:
-        return "\n".join(lines)
-    absent = sorted({name for row in rows for name in row.absent})
-    lines += [f"\nNot installed: {', '.join(absent)}."] if absent else []
-    lines += [f"\nRefused: {name} in {row.case}, {why}." for row in rows for name, why in row.refused.items()]
-    growth = exponents(rows)
-    lines += [
-        "\nCost as a power of the length: " + ", ".join(f"{name} {p:.2f}" for name, p in growth.items()) + "."
-    ] * bool(growth)
-    return "\n".join(lines)
-
-
-def exponents(rows: Iterable[Row]) -> dict[str, float]:
-    """The exponent p of time a sequence ~ length^p by least squares, for kinds of cases with three lengths or more."""
-    points = defaultdict(list)
-    for row in rows:
-        if row.work is not None:
-            seconds = row.times[OURS].median / row.work.sequences
-            points[f"{kind(row.case)}, {row.threads} thread{'s' * (row.threads > 1)}"].append(
-                (math.log(row.work.length), math.log(seconds))
-            )
-    return {name: _slope(at) for name, at in points.items() if len({x for x, _ in at}) >= 3}
+    for name in [key for key in {**before, **machine} if key not in OF_A_ROW]:
+        old, new = before.get(name, "not known"), machine.get(name, "not known")
+        if old != new:
+            raise ValueError(f"the file is of another machine: its {name} is {old}, this one's is {new}")
 
 
 def kind(case: str) -> str:
@@ -140,28 +133,3 @@ def kind(case: str) -> str:
     'fft_conv/both'
     """
     return "/".join(part for part in case.split("/") if not re.fullmatch(r"[\dx]+", part))
-
-
-def _slope(points: list[tuple[float, float]]) -> float:
-    mean_x, mean_y = (sum(column) / len(points) for column in zip(*points, strict=True))
-    return sum((x - mean_x) * (y - mean_y) for x, y in points) / sum((x - mean_x) ** 2 for x, _ in points)
-
-
-def _columns(row: Row) -> dict[str, str]:
-    peer, ratio, reached, rates = row.best_peer(), row.speed_up(), row.share(), row.rates()
-    return {
-        "case": row.case,
-        "threads": str(row.threads),
-        "best peer": peer or "",
-        "its ms": _milliseconds(row.times[peer]) if peer else "",
-        "longconv ms": _milliseconds(row.times[OURS]),
-        "times faster": f"{ratio:.2f}" if ratio else "",
-        **{name: f"{rates[name]:.3g}" if rates else "" for name in ("tokens/s", "GFLOP/s", "GB/s")},
-        "of the ceiling": f"{100 * reached:.0f} %" if reached else "",
-        "error": f"{row.errors[OURS]:.1e}",
-        "memory, of the peer's": f"{row.memory[OURS] / row.memory[peer]:.2f}" if peer and row.memory else "",
-    }
-
-
-def _milliseconds(timing: Timing) -> str:
-    return f"{1e3 * timing.median:.4g} ± {50 * (timing.high - timing.low) / timing.median:.0f} %"

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
 import multiprocessing
 import os
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from bench.case import OURS, Case, Problem
+from bench.case import OURS, WHOLE, Case, Problem
 from bench.cases import CASES
 from bench.machine import WARM, ceilings, describe
 from bench.measure import WrongResultError, errors, least_bytes, peak_memory, summarize, thread_count, times
-from bench.report import Row, save
+from bench.report import Row, check_same, load, merged, save
 
 
 def run(
@@ -28,6 +28,8 @@ def run(
     memory: bool = False,
     device: str = "cpu",
     output: Path | None = None,
+    add: bool = False,
+    missing: bool = False,
 ) -> list[Row]:
     """Run cases one after the other, print a line each, and write what is finished after each.
 
@@ -38,28 +40,40 @@ def run(
         memory: measure peak memory too, in processes of their own (CPU).
         device: "cpu" or "cuda".
         output: the JSON file of :func:`bench.report.save`.
+        add: keep the rows that the file has, but those that are measured again.
+        missing: of these cases, measure only what the file lacks.
 
     Raises:
-        WrongResultError: at the end, the cases that were refused, since our own result was off.
+        WrongResultError: at the end, the cases that were refused, since our own result was off or there was none.
+        ValueError: the file to add to is of another machine.
     """
     machine, rows, wrong = describe(), [], []
+    before: list[Row] = []
+    if add and output and output.exists():
+        kept, before = load(output)
+        check_same(kept, machine)
+        before = [replace(r, date=r.date or kept["date"], commit=r.commit or kept["commit"]) for r in before]
+    known = {(row.case, row.threads) for row in before} if missing else set()
+    todo = [(case, [n for n in _counts(case, threads, device) if (case.name, n) not in known]) for case in cases]
+    todo = [(case, counts) for case, counts in todo if counts]
     console = Console(soft_wrap=True, highlight=False)
     console.print(", ".join(f"{key}: {value}" for key, value in machine.items()))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("cases", total=len(cases))
-        for case in cases:
+        task = progress.add_task("cases", total=len(todo))
+        for case, counts in todo:
             progress.update(task, description=case.name)
             try:
-                for row in _rows(case, threads, seconds, memory, torch.device(device)):
-                    rows.append(row)
+                for row in _rows(case, counts, seconds, memory, torch.device(device)):
+                    rows.append(replace(row, date=machine["date"], commit=machine["commit"]))
                     console.print(f"[{len(rows)}] {_line(row)}", markup=False)
                     if output:
-                        save(output, machine, rows)
+                        save(output, machine, merged(before, rows))
             except ModuleNotFoundError as error:
                 console.print(f"left out: {case.name}: {error}", markup=False)
-            except WrongResultError as error:
-                wrong.append(f"{case.name}: {error}")
+            except Exception as error:
+                name = "" if isinstance(error, WrongResultError) else f"{type(error).__name__}: "
+                wrong.append(f"{case.name}: {name}{error}")
                 console.print(f"refused: {wrong[-1]}", markup=False)
             progress.advance(task)
     if wrong:
@@ -70,15 +84,14 @@ def run(
 def make(case: Case, device: torch.device) -> Problem:
     """The problem of a case, the same at every call, with its tensors on a device."""
     torch.manual_seed(0)
-    problem = case.make()
-    inputs, sample = (tuple(t.to(device) for t in tensors) for tensors in (problem.inputs, problem.sample))
-    return dataclasses.replace(problem, inputs=inputs, sample=sample)
+    with device:
+        return case.make()
 
 
 def profile(case: Case, device: torch.device, trace: Path) -> str:
     """Record some calls of ours, write the trace for Perfetto or chrome://tracing, and tell the greatest costs."""
     problem = make(case, device)
-    alone = dataclasses.replace(problem, sides={OURS: problem.installed[OURS]})
+    alone = replace(problem, sides={OURS: problem.installed[OURS]})
     times(alone, 0.0)
     activities = [torch.profiler.ProfilerActivity.CPU]
     activities += [torch.profiler.ProfilerActivity.CUDA] * (device.type == "cuda")
@@ -96,17 +109,20 @@ def profile(case: Case, device: torch.device, trace: Path) -> str:
     return f"{listing}\n{100 * share:.0f} % of the time is in longconv's operators; {seconds:.2f} s in all; {trace}"
 
 
-def _rows(
-    case: Case, threads: Sequence[int] | None, seconds: float, memory: bool, device: torch.device
-) -> Iterator[Row]:
+def _counts(case: Case, threads: Sequence[int] | None, device: str) -> Sequence[int]:
+    return [1] if device == "cuda" else threads or case.threads
+
+
+def _rows(case: Case, threads: Sequence[int], seconds: float, memory: bool, device: torch.device) -> Iterator[Row]:
     """A row for every thread count; all are of the same inputs."""
     problem = make(case, device)
     absent = tuple(name for name, solve in problem.sides.items() if solve is None)
     found, refused = errors(problem)
-    problem = dataclasses.replace(problem, sides={name: problem.sides[name] for name in found})
+    kept = {name: solve for name, solve in problem.installed.items() if name not in refused}
+    problem = replace(problem, sides=kept)
     size = least_bytes(problem)
-    peaks = {side: _peak(case.name, side) for side in problem.installed} if memory else {}
-    for count in [1] if device.type == "cuda" else threads or case.threads:
+    peaks = {side: _peak(case.name, side, device) for side in found} if memory else {}
+    for count in threads:
         with thread_count(count):
             limits = ceilings(device) if problem.work else None
             timings = {name: summarize(found) for name, found in times(problem, seconds).items()}
@@ -114,18 +130,24 @@ def _rows(
 
 
 def _line(row: Row) -> str:
-    ratio, share = row.speed_up(), row.share()
+    ratio, part, share = row.speed_up(), row.part(), row.share()
     parts = [f"{row.case}, {row.threads} thread{'s' * (row.threads > 1)}:"]
     parts += [f"{name} {1e3 * timing.median:.4g} ms," for name, timing in row.times.items()]
     parts += [f"{ratio:.2f} x {row.best_peer()}"] if ratio else []
+    parts += [f"{100 * part:.0f} % of a {WHOLE}"] if part else []
     parts += [f"{100 * share:.0f} % of the ceiling"] if share else []
     parts += [f"({', '.join(row.absent)} not installed)"] if row.absent else []
     parts += [f"({name} refused: {reason})" for name, reason in row.refused.items()]
     return " ".join(parts)
 
 
-def _peak(name: str, side: str) -> int:
-    """:func:`bench.measure.peak_memory` in a new process, which gives freed memory back, as glibc does by itself."""
+def _peak(name: str, side: str, device: torch.device) -> int:
+    """:func:`bench.measure.peak_memory`.
+
+    On the CPU it is that of a new process, which gives freed memory back, as glibc does by itself.
+    """
+    if device.type == "cuda":
+        return peak_memory(make(CASES[name], device), side)
     warm = {key: os.environ.pop(key) for key in WARM if key in os.environ}
     try:
         with multiprocessing.get_context("spawn").Pool(1) as pool:

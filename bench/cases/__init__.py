@@ -6,9 +6,21 @@ import fnmatch
 from collections.abc import Iterable, Sequence
 
 from bench.case import Case
-from bench.cases import butterfly, calls, fft_conv, loaders, mixers, scaling, short_conv, sparse, state_space
+from bench.cases import (
+    butterfly,
+    calls,
+    fft_conv,
+    loaders,
+    mixers,
+    scaling,
+    scan,
+    short_conv,
+    sparse,
+    state_space,
+    transpose,
+)
 
-MODULES = (fft_conv, sparse, short_conv, state_space, butterfly, calls, mixers, loaders, scaling)
+MODULES = (fft_conv, sparse, short_conv, state_space, scan, transpose, butterfly, calls, mixers, loaders, scaling)
 CASES: dict[str, Case] = {case.name: case for module in MODULES for case in module.cases()}
 
 

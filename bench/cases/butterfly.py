@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 import longconv
-from bench.case import OURS, Case, Problem, Solve, Work, both
+from bench.case import OURS, Case, Problem, Solve, Work, both, placed
 from bench.cases.fft_conv import padded
 from longconv.mixers.butterfly import ButterflyConvolution
 
@@ -19,7 +19,7 @@ BATCH, CHANNELS, LENGTHS = 8, 256, (1024, 4096)
 
 def problem(length: int, trained: bool, backward: bool) -> Problem:
     """With the gradients of the matrices where they are trained."""
-    module = ButterflyConvolution(length)
+    module = placed(lambda: ButterflyConvolution(length))
     names, matrices = zip(*((name, p.detach()) for name, p in module.named_parameters()), strict=True)
 
     def solve(of: ButterflyConvolution, x: Tensor, k: Tensor, *values: Tensor) -> Tensor:

@@ -13,29 +13,47 @@ from torch.nn import functional as F
 import longconv
 from bench.case import OURS, Case, Problem, Solve, Work, both
 from bench.cases.short_conv import usual as usual_short
-from bench.peers import flash_fft_conv, jax_fft_conv, scipy_fft_conv
+from bench.peers import cudnn_fft_conv, flash_fft_conv, jax_fft_conv, scipy_fft_conv, subquadratic_fft_conv
 from longconv.ops.sparse_fft_conv.blocks import next_smooth
 
-SHAPES = [
-    (8, 256, 256),
-    (8, 256, 512),
-    (1, 768, 1024),
-    (8, 256, 1024),
-    (8, 256, 4096),
-    (4, 256, 16384),
-    (1, 256, 65536),
-    (1, 64, 1 << 20),
-    (1, 16, 1 << 22),
-]
-COMPILED = (8, 256, 4096)
-"""The shape at which the usual way is also given to torch.compile, which takes seconds a case."""
+SIZES = {
+    256: (8, 256),
+    512: (8, 256),
+    1024: (8, 256),
+    2048: (8, 256),
+    4096: (8, 256),
+    8192: (8, 256),
+    16384: (4, 256),
+    32768: (2, 256),
+    65536: (1, 256),
+    1 << 17: (1, 128),
+    1 << 18: (1, 64),
+    1 << 19: (1, 32),
+    1 << 20: (1, 64),
+    1 << 21: (1, 8),
+    1 << 22: (1, 16),
+}
+"""Batch and channels at every length that is a power of two."""
+LENGTHS_OF_KINDS = (1024, 4096, 16384, 65536, 1 << 19)
+COMPILED = 4096
+"""The length at which the usual way is also given to torch.compile, which takes seconds a case."""
 ODD_LENGTHS = (1009, 1500, 2187, 3001, 5000, 7919, 10007, 16385, 30030, 44100, 65537, 99991)
 """Primes among them, and lengths just beyond a power of two."""
 
 SHORT = (16, 64, 96, 128)
 """Taps around those from which transforms are quicker."""
+LENGTHS_OF_SHORT = LENGTHS_OF_KINDS[:4]
 NUMBERS = 1 << 21  # of an input of odd length, about
 SMALL = 1 << 16  # length from which the result is checked on two channels alone
+
+
+def shapes(*lengths: int) -> list[tuple[int, int, int]]:
+    """(B, H, L) at some of the lengths of the table.
+
+    >>> shapes(4096, 16384)
+    [(8, 256, 4096), (4, 256, 16384)]
+    """
+    return [(*SIZES[length], length) for length in lengths]
 
 
 def padded(u: Tensor, k: Tensor, size: int | None = None) -> Tensor:
@@ -118,10 +136,12 @@ def problem(batch: int, channels: int, length: int, backward: bool, kind: str = 
     size = next_smooth(2 * length - 1)
     if kind == "causal" and size < 2 * length:
         sides["torch rfft, smooth size"] = functools.partial(padded, size=size)
-    if kind == "causal" and not backward:
-        sides |= {"scipy": scipy_fft_conv, "jax": jax_fft_conv()}
-    if kind in ("causal", "gated") and (batch, channels, length) == COMPILED:
+    if kind == "causal":
+        sides |= {"jax": jax_fft_conv()} | ({} if backward else {"scipy": scipy_fft_conv})
+    if kind in ("causal", "gated") and (batch, channels, length) == (*SIZES[COMPILED], COMPILED):
         sides["torch.compile"] = torch.compile(usual)
+    if kind in ("causal", "partial", *DTYPES):
+        sides |= {"cudnn": cudnn_fft_conv(), "subquadratic-ops": subquadratic_fft_conv()}
     if kind in ("bfloat16", "float16"):
         sides["flashfftconv"] = flash_fft_conv(length, DTYPES[kind])
     sample = inputs(1, 2, length, kind) if length >= SMALL else inputs(min(batch, 2), min(channels, 32), length, kind)
@@ -159,15 +179,14 @@ def problem_short(batch: int, channels: int, length: int, taps: int, backward: b
 def cases() -> list[Case]:
     """Powers of two, other lengths, and the kinds of convolution."""
     found = []
-    shapes = [(shape, "causal") for shape in SHAPES]
-    shapes += [((2, max(1, NUMBERS // length // 2), length), "causal") for length in ODD_LENGTHS]
-    shapes += [(shape, kind) for kind in ("gated", "two_sided", "circular") for shape in SHAPES[3:7]]
-    shapes += [(shape, kind) for kind in ("per_sample", "partial", *DTYPES) for shape in SHAPES[4:6]]
-    for (batch, channels, length), kind in shapes:
+    made = [(shape, "causal") for shape in [*shapes(*SIZES), (1, 768, 1024)]]
+    made += [((2, max(1, NUMBERS // length // 2), length), "causal") for length in ODD_LENGTHS]
+    made += [(shape, kind) for kind in KINDS if kind != "causal" for shape in shapes(*LENGTHS_OF_KINDS)]
+    for (batch, channels, length), kind in made:
         name = "fft_conv" if kind == "causal" else f"fft_conv_{kind}"
         make = functools.partial(problem, batch, channels, length, kind=kind)
         found += both(f"{name}/{batch}x{channels}x{length}", make)
-    for (batch, channels, length), taps in itertools.product(SHAPES[3:7], SHORT):
+    for (batch, channels, length), taps in itertools.product(shapes(*LENGTHS_OF_SHORT), SHORT):
         make = functools.partial(problem_short, batch, channels, length, taps)
         found += both(f"fft_conv_short/{batch}x{channels}x{length}/K{taps}", make)
     return found

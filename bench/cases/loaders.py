@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench.case import OURS, Case, Problem
+from bench.case import OURS, WHOLE, Case, Problem
 
 TASKS: dict[str, dict[str, Any]] = {
     "smnist": {},
@@ -39,7 +39,10 @@ def problem(name: str) -> Problem:
 
     options = {**TASKS[name], "batch_size": BATCH}
     recipe = create_recipe(name, MIXER, data=options).override({"data": options})
-    task, module = build(RunConfig(name, MIXER, "quick", 0, _folder().name, recipe))
+    device = torch.get_default_device()
+    with torch.device("cpu"):
+        task, module = build(RunConfig(name, MIXER, "quick", 0, _folder().name, recipe))
+    module.to(device)
     task.prepare_data()
     dataset: Any = task.dataset("train")
     collate: Any = task.train_dataloader().collate_fn
@@ -50,11 +53,12 @@ def problem(name: str) -> Problem:
 
     def step(chosen: Tensor) -> Tensor:
         batch = collate([dataset[index] for index in chosen.tolist()])
+        batch = {name: value.to(device) for name, value in batch.items() if isinstance(value, Tensor)}
         with torch.enable_grad():
             F.cross_entropy(module(batch), batch["labels"]).backward()
         optimizer.step()
         optimizer.zero_grad()
-        return batch["inputs"].float()
+        return chosen
 
     def exact(chosen: Tensor) -> Tensor:
         inputs = [dataset[index]["inputs"].double() for index in chosen.tolist()]
@@ -63,7 +67,7 @@ def problem(name: str) -> Problem:
             row[: len(values)] = values
         return padded
 
-    return Problem((torch.randperm(len(dataset))[:BATCH],), {OURS: load, "training step": step}, exact)
+    return Problem((torch.randperm(len(dataset), device="cpu")[:BATCH],), {OURS: load, WHOLE: step}, exact)
 
 
 def cases() -> list[Case]:

@@ -1,10 +1,11 @@
-"""Every mixer, forward, with gradients, a prompt and a step, at a small language model's sizes; and whole models."""
+"""Every mixer at the sizes of a small language model, or of a short video: training, prompt and step; whole models."""
 
 from __future__ import annotations
 
 import copy
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,96 +14,174 @@ from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
 import longconv
-from bench.case import OURS, Case, Problem, Work, both
+from bench.case import OURS, WHOLE, Case, Problem, Solve, Work, both, placed
 from bench.cases import fft_conv
 from longconv.mixers import Mixer, mixer_options
 from longconv.models import SequenceClassifier
 
-BATCH, LENGTH, D_MODEL = 8, 1024, 256
 TOLERANCE = 1e-4
 """A mixer's float32 parameters make filters by exponentials of long times."""
+LAYERS = 4
+CONVOLUTIONS = {"s4d": "causal", "hyena": "gated"}
+"""The models, and the kind of the one convolution that each layer has."""
 
 
-def mixer(name: str, d_model: int = D_MODEL) -> Mixer:
-    """A mixer with its default options, causal."""
-    options = {"l_max": LENGTH} if "l_max" in mixer_options(name) else {}
-    return longconv.create_mixer(name, d_model, **options).eval()
+@dataclass(frozen=True)
+class Size:
+    """Of an input (B, L, D, *frame)."""
+
+    batch: int
+    length: int
+    d_model: int
+    frame: tuple[int, ...] = ()
+
+    def input(self, batch: int | None = None, length: int | None = None) -> Tensor:
+        """A random one."""
+        return torch.randn(batch or self.batch, length or self.length, self.d_model, *self.frame)
+
+
+SEQUENCE, VIDEO = Size(8, 1024, 256), Size(2, 16, 32, (16, 16))
+
+
+def size_of(name: str) -> Size:
+    """What a mixer is given."""
+    return SEQUENCE if name in longconv.list_mixers(video=False) else VIDEO
+
+
+def options_of(name: str) -> dict[str, Any]:
+    """The length of the filters, where a mixer has a longest one."""
+    return {"l_max": size_of(name).length} if "l_max" in mixer_options(name) else {}
+
+
+def mixer(name: str) -> nn.Module:
+    """With its default options, causal."""
+    return placed(lambda: longconv.create_mixer(name, size_of(name).d_model, **options_of(name)))
+
+
+def model(name: str) -> nn.Module:
+    """A classifier."""
+    width = SEQUENCE.d_model
+    options: dict[str, Any] = {"mixer": name, "mixer_options": options_of(name), "n_layers": LAYERS}
+    return placed(lambda: SequenceClassifier(10, d_input=width, d_model=width, **options))
 
 
 def wide(module: nn.Module) -> nn.Module:
     """A copy in double precision, its complex parameters too."""
-    module = copy.deepcopy(module)
-    return module.to(torch.float64)
-
-
-def model(name: str) -> nn.Module:
-    """A classifier of four layers."""
-    options: dict[str, Any] = {"l_max": LENGTH} if "l_max" in mixer_options(name) else {}
-    return SequenceClassifier(10, d_input=D_MODEL, d_model=D_MODEL, mixer=name, mixer_options=options).eval()
+    return copy.deepcopy(module).to(torch.float64)
 
 
 def forward_problem(make: Callable[[str], nn.Module], name: str, backward: bool) -> Problem:
     """The module on (B, L, D), with the gradients of its parameters as well."""
-    module = make(name)
+    module, size = make(name), size_of(name)
     names, parameters = zip(*module.named_parameters(), strict=True)
-    double = wide(module)
 
     def solve(of: nn.Module, u: Tensor, *values: Tensor) -> Tensor:
-        return functional_call(of, dict(zip(names, values, strict=True)), (u,))
+        y: Tensor = functional_call(of, dict(zip(names, values, strict=True)), (u,))
+        return y
 
-    inputs = (torch.randn(BATCH, LENGTH, D_MODEL), *(p.detach() for p in parameters))
-    sample = (torch.randn(2, LENGTH, D_MODEL), *(p.detach() for p in parameters))
-    flops = _matrix_flops(lambda: module(inputs[0])) * (3 if backward else 1)
-    layers = sum(isinstance(part, Mixer) for part in module.modules())
-    flops += layers * fft_conv.flops(BATCH, D_MODEL, LENGTH, backward)
-    return Problem(
-        inputs,
-        {OURS: functools.partial(solve, module)},
-        functools.partial(solve, double),
-        sample,
-        backward,
-        TOLERANCE,
-        Work(flops, BATCH, LENGTH),
-    )
+    values = tuple(p.detach() for p in parameters)
+    inputs, sample = (size.input(), *values), (size.input(2), *values)
+    sides: dict[str, Solve | None] = {OURS: functools.partial(solve, module)}
+    exact = functools.partial(solve, wide(module))
+    return Problem(inputs, sides, exact, sample, backward, TOLERANCE, _work(module, size, backward))
+
+
+def train_problem(make: Callable[[str], nn.Module], name: str) -> Problem:
+    """A training step: forward, backward, and AdamW on the parameters, which move as they would in training."""
+    module, size = make(name), size_of(name)
+    double = wide(module)
+    optimizer = torch.optim.AdamW(module.parameters(), lr=1e-6)
+
+    def gradients(of: nn.Module, u: Tensor) -> Tensor:
+        of.zero_grad()
+        with torch.enable_grad():
+            of(u).square().mean().backward()
+        grads = [p.grad for p in of.parameters() if p.grad is not None]
+        return torch.cat([torch.view_as_real(g).flatten() if g.is_complex() else g.flatten() for g in grads])
+
+    def step(u: Tensor) -> Tensor:
+        found = gradients(module, u)
+        optimizer.step()
+        return found
+
+    exact = functools.partial(gradients, double)
+    work = _work(module, size, True)
+    return Problem((size.input(),), {OURS: step}, exact, (size.input(2),), False, TOLERANCE, work)
 
 
 def prefill_problem(name: str) -> Problem:
     """A prompt from the beginning."""
-    module = mixer(name)
+    module: Any = mixer(name)
     double: Any = wide(module)
-    u = torch.randn(BATCH, LENGTH, D_MODEL)
-    flops = _matrix_flops(lambda: module(u)) + fft_conv.flops(BATCH, D_MODEL, LENGTH, False)
-    sides = {OURS: lambda u: module.prefill(u)[0]}
-    return Problem((u,), sides, lambda u: double.prefill(u)[0], (u[:2],), False, TOLERANCE, Work(flops, BATCH, LENGTH))
+    size = size_of(name)
+    sides: dict[str, Solve | None] = {OURS: lambda u: module.prefill(u)[0]}
+    work = _work(module, size, False)
+    return Problem((size.input(),), sides, lambda u: double.prefill(u)[0], (size.input(2),), False, TOLERANCE, work)
 
 
 def step_problem(name: str) -> Problem:
     """The step after a prompt of 16 samples, again and again from the same state."""
-    module = mixer(name)
+    module: Any = mixer(name)
     double: Any = wide(module)
-    prompt = torch.randn(BATCH, 16, D_MODEL)
+    prompt = size_of(name).input(length=16)
     with torch.no_grad():
         _, state = module.prefill(prompt)
         _, state_double = double.prefill(prompt.double())
     step: Callable[[Tensor], Tensor] = lambda u: module.step(u, state)[0]  # noqa: E731
     exact: Callable[[Tensor], Tensor] = lambda u: double.step(u, state_double)[0]  # noqa: E731
-    return Problem((torch.randn(BATCH, D_MODEL),), {OURS: step}, exact, (), False, TOLERANCE)
+    return Problem((torch.randn_like(prompt[:, 0]),), {OURS: step}, exact, (), False, TOLERANCE)
 
 
-def _matrix_flops(call: Callable[[], Tensor]) -> float:
-    """Operations of the matrix products of a call, as torch counts them."""
+def share_problem(name: str) -> Problem:
+    """The convolutions of all layers with their gradients, one behind the other, beside the model's training step."""
+    size, kind = SEQUENCE, CONVOLUTIONS[name]
+    ours, usual = fft_conv.KINDS[kind]
+
+    def filters(solve: Solve, u: Tensor, k: Tensor, *gates: Tensor) -> Tensor:
+        leaves = [t.detach().requires_grad_() for t in (u, k, *gates)]
+        with torch.enable_grad():
+            y = leaves[0]
+            for _ in range(LAYERS):
+                y = solve(y, *leaves[1:])
+        return torch.autograd.grad(y, leaves, torch.ones_like(y))[1]
+
+    def inputs(batch: int, channels: int) -> tuple[Tensor, ...]:
+        u, k, *gates = fft_conv.inputs(batch, channels, size.length, kind)
+        return u, k / size.length**0.5, *gates
+
+    step, u = train_problem(model, name).sides[OURS], size.input()
+    assert step is not None
+    sides: dict[str, Solve | None] = {
+        OURS: functools.partial(filters, ours),
+        "torch rfft": functools.partial(filters, usual),
+        WHOLE: lambda *_: step(u),
+    }
+    flops = LAYERS * fft_conv.flops(size.batch, size.d_model, size.length, True, kind)
+    work = Work(flops, size.batch * size.d_model, size.length)
+    exact = functools.partial(filters, usual)
+    return Problem(inputs(size.batch, size.d_model), sides, exact, inputs(2, 32), False, 1e-5, work)
+
+
+def _work(module: nn.Module, size: Size, backward: bool) -> Work:
+    """Operations of matrix products, as torch counts them, and of a long convolution a layer; of a video's, none."""
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        call()
-    return float(counter.get_total_flops())
+        module(size.input())
+    flops = float(counter.get_total_flops()) * (3 if backward else 1)
+    layers = 0 if size.frame else sum(isinstance(part, Mixer) for part in module.modules())
+    flops += layers * fft_conv.flops(size.batch, size.d_model, size.length, backward)
+    return Work(flops, size.batch, size.length)
 
 
 def cases() -> list[Case]:
-    """Forward, forward with gradients, prompt and step of every mixer."""
+    """Forward, with gradients, a training step, a prompt and a step of every mixer; models, and their convolutions."""
     found = []
-    for name in longconv.list_mixers(video=False):
+    for name in longconv.list_mixers():
         found += both(f"mixers/{name}", functools.partial(forward_problem, mixer, name))
+        found.append(Case(f"mixers/{name}/train", functools.partial(train_problem, mixer, name)))
         found.append(Case(f"mixers/{name}/prefill", functools.partial(prefill_problem, name)))
         found.append(Case(f"mixers/{name}/step", functools.partial(step_problem, name)))
-    for name in ("s4d", "hyena"):
+    for name in CONVOLUTIONS:
         found += both(f"models/{name}", functools.partial(forward_problem, model, name))
+        found.append(Case(f"models/{name}/train", functools.partial(train_problem, model, name)))
+        found.append(Case(f"models/{name}/convolutions", functools.partial(share_problem, name)))
     return found

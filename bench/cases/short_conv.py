@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 import longconv
 from bench.case import OURS, Case, Problem, Solve, Work, both
-from bench.peers import causal_conv1d
+from bench.peers import causal_conv1d, cudnn_causal_conv1d, subquadratic_causal_conv1d
 
 SHAPES = [(8, 256, 4096), (2, 256, 16384)]
 TAPS = (3, 4, 64, 128)
@@ -45,6 +45,8 @@ def problem(batch: int, channels: int, length: int, taps: int, backward: bool) -
         OURS: longconv.ops.short_conv,
         "torch conv1d": padding,
         "torch pad, conv1d": usual,
+        "cudnn": cudnn_causal_conv1d(),
+        "subquadratic-ops": subquadratic_causal_conv1d(),
     }
     if taps <= 4:
         sides["causal-conv1d"] = causal_conv1d()
@@ -59,7 +61,8 @@ def problem_activated(batch: int, channels: int, length: int, backward: bool) ->
 
     inputs = torch.randn(batch, channels, length), torch.randn(channels, 4) / 2, torch.randn(channels)
     sample = torch.randn(2, 16, length), torch.randn(16, 4) / 2, torch.randn(16)
-    sides = {OURS: ours, "torch pad, conv1d": activated, "causal-conv1d": causal_conv1d("silu")}
+    sides: dict[str, Solve | None] = {OURS: ours, "torch pad, conv1d": activated}
+    sides |= {"causal-conv1d": causal_conv1d("silu"), "cudnn": cudnn_causal_conv1d("silu")}
     size = work(batch, channels, length, 4, backward)
     return Problem(inputs, sides, activated, sample, backward, work=size)
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from bench.advise import advise
-from bench.case import OURS, Case, Problem, Work, both
-from bench.cases import CASES, fft_conv, quick, select, short_conv
+from bench.case import OURS, WHOLE, Case, Problem, Work, both
+from bench.cases import CASES, fft_conv, quick, scan, select, short_conv
 from bench.compare import changes, comparison
 from bench.machine import Ceilings, cache_bytes, ceilings, describe
 from bench.measure import (
@@ -29,9 +29,10 @@ from bench.measure import (
     thread_count,
     times,
 )
-from bench.plots import save_plots
-from bench.report import Row, exponents, load, save, table
+from bench.plots import over_length, save_plots
+from bench.report import Row, load, save
 from bench.run import profile, run
+from bench.tables import exponents, gains, side_table, table
 from longconv.ops.sparse_fft_conv.blocks import next_smooth
 
 ROOT = Path(__file__).parents[2]
@@ -105,6 +106,26 @@ def test_a_case_that_needs_another_package_is_left_out(capsys: pytest.CaptureFix
     assert "left out: needy: No module named 'lightning'" in capsys.readouterr().out
 
 
+def test_a_peer_that_fails_is_refused() -> None:
+    def fails(x: Tensor) -> Tensor:
+        raise RuntimeError("no kernel\nsecond line")
+
+    found, refused = errors(problem(sides={OURS: square, "peer": fails, WHOLE: fails}))
+    assert found.keys() == {OURS}
+    assert refused == {"peer": "RuntimeError: no kernel"}
+    with pytest.raises(RuntimeError, match="no kernel"):
+        errors(problem(sides={OURS: fails}))
+
+
+def test_a_case_that_fails_does_not_end_the_run(capsys: pytest.CaptureFixture[str]) -> None:
+    def broken() -> Problem:
+        raise MemoryError("too large")
+
+    with pytest.raises(WrongResultError, match=r"^broken: MemoryError: too large$"):
+        run([Case("broken", broken), Case("right", problem, threads=(1,))], seconds=0.0)
+    assert "right, 1 thread: longconv" in capsys.readouterr().out
+
+
 def test_a_refused_case_does_not_end_the_run(tmp_path: Path) -> None:
     """It is told at once and at the end, where the command fails; a refused peer is named in the results."""
     wrong = Case("wrong", lambda: problem(sides={OURS: torch.abs}), threads=(1,))
@@ -155,6 +176,23 @@ def test_operations_by_hand() -> None:
     assert fft_conv.flops(3, 2, 8, backward=False, kind="circular") == (6 + 6 + 2) * 60 + 6 * 6 * 4
     assert short_conv.work(3, 2, 8, taps=4, backward=False) == Work(2.0 * 3 * 2 * 8 * 4, 6, 8)
     assert CASES["vandermonde/256x32x1024/forward"].make().work == Work(4.0 * 256 * 32 * 1024, 256, 1024)
+    assert CASES["cauchy/256x32x256/both"].make().work == Work(38.0 * 256 * 32 * 256, 256, 256)
+    assert CASES["transpose/8x256x256/float32/both"].make().work == Work(0.0, 8 * 256, 256)
+    # Of each mode: A x, Re right x and left times it, Re C x; of a step B u too, and two steps are made.
+    assert CASES["state_space_taps/64x32x1024/forward"].make().work == Work(
+        (6 + 4 + 4 + 4) * 64.0 * 32 * 1024, 64, 1024
+    )
+    assert CASES["state_space_step/1x256x32/forward"].make().work == Work(2 * (6 + 4 + 4 + 4 + 4) * 256.0 * 32, 256, 2)
+    assert scan.flops(2, 8, 3, torch.float32, backward=False) == 2 * 2 * 8 * 3
+    assert scan.flops(2, 8, 3, torch.complex64, backward=True) == (8 + 8 + 6) * 2 * 8 * 3
+
+
+def test_bytes_of_cases_by_hand() -> None:
+    """In and out once; of a step what it reads and the output alone."""
+    assert least_bytes(CASES["transpose/8x256x256/float32/forward"].make()) == 2 * 4 * 8 * 256 * 256
+    assert least_bytes(CASES["linear_scan/8x256x256/float32/forward"].make()) == 3 * 4 * 8 * 256 * 256
+    systems = 16 * 256 * 32 * 5
+    assert least_bytes(CASES["state_space_step/1x256x32/forward"].make()) == systems + 8 * 256 * 32 + 2 * 4 * 256
 
 
 def test_ceilings() -> None:
@@ -227,6 +265,14 @@ def test_the_fastest_peer_is_the_one_to_beat() -> None:
     assert (alone.best_peer(), alone.speed_up(), alone.share(), alone.rates()) == (None, None, None, {})
 
 
+def test_what_a_problem_is_a_part_of_is_no_peer() -> None:
+    it = row(longconv=1.0)
+    it = dataclasses.replace(it, times={**it.times, WHOLE: summarize([4.0, 4.0])})
+    assert (it.best_peer(), it.speed_up(), it.part()) == (None, None, 0.25)
+    assert "| 25 % |" in table({}, [it])
+    assert row(longconv=1.0).part() is None
+
+
 def test_results_survive_a_file_and_become_a_table(tmp_path: Path) -> None:
     bare = Row("calls/3", 1, {OURS: summarize([2.0, 2.0])}, {OURS: 0.0}, {})
     rows = [row(longconv=1.0, slow=9.0, fast=3.0), bare]
@@ -234,8 +280,8 @@ def test_results_survive_a_file_and_become_a_table(tmp_path: Path) -> None:
     machine, again = load(tmp_path / "new" / "r.json")
     assert again == rows
     lines = table(machine, again).splitlines()
-    assert lines[0] == "cpu: x"
-    cells = "sum/3 | 2 | fast | 3000 ± 0 % | 1000 ± 0 % | 3.00 | 40 | 0.0003 | 5e-07 | 50 % | 1.0e-07 | 0.25"
+    assert lines[0] == "cpu: x, measured: ? of ?"
+    cells = "sum/3 | 2 | fast | 3000 ± 0 % | 1000 ± 0 % | 3.00 | 4 | 40 | 0.0003 | 5e-07 | 50 % | 1.0e-07 | 0.25"
     assert lines[4] == f"| {cells} |"
     assert len({line.count("|") for line in lines[2:6]}) == 1
     assert lines[-1] == "Not installed: gone."
@@ -246,11 +292,56 @@ def test_results_survive_a_file_and_become_a_table(tmp_path: Path) -> None:
     ]
 
 
+def test_a_row_a_side(tmp_path: Path) -> None:
+    it = dataclasses.replace(row(longconv=1.0, fast=3.0), refused={"odd": "shapes"}, date="2026-01-02", commit="abc")
+    save(tmp_path / "r.json", {"cpu": "x", "date": "2026-01-01", "commit": "012"}, [it])
+    lines = side_table(*load(tmp_path / "r.json")).splitlines()
+    assert lines[0] == "cpu: x, measured: 2026-01-02 of abc"
+    assert lines[4:] == [
+        "| sum/3 | 2 | longconv | 1000 ± 0 % | 1.00 | 4 | 1.0e-07 | 0.0 |",
+        "| sum/3 | 2 | fast | 3000 ± 0 % | 3.00 | 1.33 |  | 0.0 |",
+        "| sum/3 | 2 | odd | refused: shapes |  |  |  |  |",
+        "| sum/3 | 2 | gone | not installed |  |  |  |  |",
+    ]
+
+
+def test_results_are_added_to_a_file_of_this_machine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each row keeps its own date and commit; what was there is replaced where it is measured again."""
+    path = tmp_path / "r.json"
+    old, new = (Case(name, problem, threads=(1,)) for name in ("old", "new"))
+    run([old], seconds=0.0, output=path)
+    machine, rows = load(path)
+    save(path, machine | {"date": "2000-01-01", "commit": "012"}, [dataclasses.replace(rows[0], date="", commit="")])
+    run([old, new], seconds=0.0, output=path, add=True, missing=True)
+    assert "old, 1 thread" not in capsys.readouterr().out.split("\n", 2)[2]
+    rows = load(path)[1]
+    assert [(r.case, r.date) for r in rows] == [("old", "2000-01-01"), ("new", machine["date"])]
+    assert (rows[0].commit, rows[1].commit) == ("012", machine["commit"])
+    run([old], seconds=0.0, output=path, add=True)
+    assert [(r.case, r.date) for r in load(path)[1]] == [("old", machine["date"]), ("new", machine["date"])]
+    save(path, machine | {"cpu": "other"}, rows)
+    with pytest.raises(ValueError, match="of another machine: its cpu is other, this one's is"):
+        run([new], seconds=0.0, output=path, add=True)
+    assert load(path)[1] == rows
+
+
 def test_exponents_of_the_cost() -> None:
     """Time a sequence that grows as the square of the length; two lengths are too few to tell."""
     rows = [row(f"sum/{n}", n, longconv=1e-3 * n**2) for n in (16, 64, 256)]
     assert exponents(rows) == {"sum, 2 threads": pytest.approx(2.0)}
     assert exponents(rows[:2]) == {}
+    series = [row(f"scaling-N/64x{n}x4096/both", 4096, longconv=3e-4 * n) for n in (4, 16, 64)]
+    assert exponents(series) == {"scaling-N/both, 2 threads": pytest.approx(1.0)}
+    series = [row(f"scaling-B/{n}x64x4096/both", 4096, longconv=3e-4 * n**0.5) for n in (1, 4, 16)]
+    assert exponents(series) == {"scaling-B/both, 2 threads": pytest.approx(0.5)}
+
+
+def test_gain_of_threads() -> None:
+    rows = [row(f"sum/{n}", n, longconv=1e-3 * n) for n in (16, 64, 256)]
+    alone = [dataclasses.replace(row(f"sum/{n}", n, longconv=1e-3 * n * f), threads=1)
+             for n, f in ((16, 1.2), (64, 1.9), (256, 1.6))]  # fmt: skip
+    assert gains([*alone, *rows]) == {"sum, 2 threads": pytest.approx(1.6)}
+    assert gains(rows) == {}
 
 
 def test_comparison_knows_drift_and_noise() -> None:
@@ -272,7 +363,10 @@ def test_comparison_knows_drift_and_noise() -> None:
 def test_plots(tmp_path: Path) -> None:
     rows = [row(f"sum/{n}", n, longconv=1e-3 * n, fast=2e-3 * n) for n in (16, 64, 256)]
     rows = [dataclasses.replace(r, errors={OURS: 1e-7, "fast": 1e-6}) for r in rows]
-    written = save_plots({"cpu": "x"}, rows, tmp_path)
+    empty = dataclasses.replace(rows[0], case="copy/16", work=Work(0.0, 4, 16))
+    written = save_plots({"cpu": "x"}, [*rows, empty], tmp_path)
+    assert len(over_length(rows, "").axes) == 4
+    assert len(over_length([dataclasses.replace(r, memory={}) for r in rows], "").axes) == 3
     assert sorted(path.name for path in written) == ["roofline.png", "roofline.svg", "sum-2.png", "sum-2.svg"]
     assert all(path.stat().st_size > 5000 for path in written)
 
@@ -330,13 +424,23 @@ SMALLEST = [
     "vandermonde/256x32x1024/both",
     "cauchy/256x32x1024/both",
     "dense_taps/64x32x1024/both",
-    "linear_scan/4x4096x256/complex64",
-    "linear_scan/4x4096x256/float32-constant",
+    "vandermonde_log/256x32x256/both",
+    "state_space_taps/64x32x1024/both",
+    "state_space_step/1x256x32/both",
+    "linear_scan/8x256x256/float32/both",
+    "linear_scan/4x256x4096/float32-constant-last/forward",
+    "transpose/8x4096x256/bfloat16/both",
     "butterfly/8x256x1024/both",
     "butterfly_trained/8x256x1024/both",
     "calls/fft_conv/plainx100",
     "calls/cauchy/recordingx100",
     "mixers/s4d/both",
+    "mixers/s4/train",
+    "mixers/conv_s5/both",
+    "mixers/conv_s5/train",
+    "mixers/conv_s5/prefill",
+    "mixers/conv_s5/step",
+    "models/hyena/convolutions",
     "mixers/hyena/prefill",
     "mixers/dss/step",
     "models/s4d/both",
@@ -344,6 +448,7 @@ SMALLEST = [
     "scaling-L/2x64x256/both",
     "scaling-B/1x64x4096/both",
     "scaling-H/2x16x4096/both",
+    "scaling-N/64x4x4096/both",
 ]
 
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from bench import generation
-from bench.report import load, save, table
+from bench.report import load, save
+from bench.tables import table
 
 
 @pytest.mark.slow
