@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import shlex
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -34,6 +36,8 @@ def main() -> None:
         parser.error(str(error))
     except WrongResultError as error:
         raise SystemExit(f"refused: {error}") from None
+    except subprocess.CalledProcessError as error:
+        raise SystemExit(f"failed: {shlex.join(error.cmd)}") from None
     except KeyboardInterrupt:
         print("interrupted; what was finished is kept", file=sys.stderr)
         raise SystemExit(130) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
 import subprocess
 import sys
@@ -66,24 +67,30 @@ def comparison(before: Sequence[Row], after: Sequence[Row]) -> str:
 def run_revision(revision: str, cases: Sequence[str], seconds: float, output: Path) -> None:
     """Check a revision of this repository out, build its CPU library, and run its own benchmark on cases.
 
+    The build stays beside ``output``, for another revision with the same C++.
+
     Raises:
         subprocess.CalledProcessError: git does not know the revision, or it does not build, or its benchmark fails.
     """
-    root = Path(__file__).parents[1]
+    git = ["git", "-C", str(Path(__file__).parents[1])]
+    sources = subprocess.run([*git, "rev-parse", f"{revision}:csrc"], check=True, stdout=subprocess.PIPE, text=True)
+    build = output.parent / sources.stdout.strip()
     with tempfile.TemporaryDirectory() as folder:
-        tree, build = Path(folder) / "tree", Path(folder) / "build"
-        subprocess.run(["git", "-C", str(root), "worktree", "add", "--detach", str(tree), revision], check=True)
+        tree = Path(folder) / "tree"
+        subprocess.run([*git, "worktree", "add", "--detach", str(tree), revision], check=True)
         try:
-            configure = ["cmake", "-S", str(tree / "csrc"), "-B", str(build), "-DLONGCONV_CUDA=OFF"]
-            subprocess.run(configure, check=True, stdout=subprocess.DEVNULL)
-            subprocess.run(["cmake", "--build", str(build), "-j"], check=True, stdout=subprocess.DEVNULL)
+            if not build.exists():
+                configure = ["cmake", "-S", str(tree / "csrc"), "-B", str(build), "-DLONGCONV_CUDA=OFF"]
+                subprocess.run(configure, check=True, stdout=subprocess.DEVNULL)
+                make = ["cmake", "--build", str(build), "-j", str(os.cpu_count() or 1)]
+                subprocess.run(make, check=True, stdout=subprocess.DEVNULL)
             (tree / "longconv" / "lib").mkdir()
             for library in build.glob("liblongconv_cpu.*"):
                 shutil.copy(library, tree / "longconv" / "lib")
             command = [sys.executable, "-m", "bench", "run", *cases, "--seconds", str(seconds)]
             subprocess.run([*command, "--output", str(output.resolve())], cwd=tree, check=True)
         finally:
-            subprocess.run(["git", "-C", str(root), "worktree", "remove", "--force", str(tree)], check=True)
+            subprocess.run([*git, "worktree", "remove", "--force", str(tree)], check=True)
 
 
 def _change(before: Row, after: Row) -> Change:

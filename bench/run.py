@@ -66,9 +66,9 @@ def run(
             try:
                 for row in _rows(case, counts, seconds, memory, torch.device(device)):
                     rows.append(replace(row, date=machine["date"], commit=machine["commit"]))
-                    console.print(f"[{len(rows)}] {_line(row)}", markup=False)
                     if output:
                         save(output, machine, merged(before, rows))
+                    console.print(f"[{len(rows)}] {_line(row)}", markup=False)
             except ModuleNotFoundError as error:
                 console.print(f"left out: {case.name}: {error}", markup=False)
             except Exception as error:
