@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import os
 import time
@@ -15,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from bench.case import OURS, WHOLE, Case, Problem
 from bench.cases import CASES
-from bench.machine import WARM, ceilings, describe
+from bench.machine import WARM, Ceilings, ceilings, describe
 from bench.measure import WrongResultError, errors, least_bytes, peak_memory, summarize, thread_count, times
 from bench.report import Row, check_same, load, merged, save
 
@@ -109,6 +110,12 @@ def profile(case: Case, device: torch.device, trace: Path) -> str:
     return f"{listing}\n{100 * share:.0f} % of the time is in longconv's operators; {seconds:.2f} s in all; {trace}"
 
 
+@functools.cache
+def _ceilings_once(device: torch.device, threads: int) -> Ceilings:
+    """Those of a run that is to be short."""
+    return ceilings(device)
+
+
 def _counts(case: Case, threads: Sequence[int] | None, device: str) -> Sequence[int]:
     return [1] if device == "cuda" else threads or case.threads
 
@@ -124,7 +131,7 @@ def _rows(case: Case, threads: Sequence[int], seconds: float, memory: bool, devi
     peaks = {side: _peak(case.name, side, device) for side in found} if memory else {}
     for count in threads:
         with thread_count(count):
-            limits = ceilings(device) if problem.work else None
+            limits = (ceilings(device) if seconds else _ceilings_once(device, count)) if problem.work else None
             timings = {name: summarize(found) for name, found in times(problem, seconds).items()}
         yield Row(case.name, count, timings, found, peaks, problem.work, size, limits, absent, refused)
 

@@ -24,15 +24,21 @@ MODULES = (fft_conv, sparse, short_conv, state_space, scan, transpose, butterfly
 CASES: dict[str, Case] = {case.name: case for module in MODULES for case in module.cases()}
 
 
+NOT_QUICK = {"mixers": ("forward", "both"), "models": ("forward", "both", "train")}
+"""Parts of their other cases: of a training step, and of the one that convolutions are set beside."""
+
+
 def quick() -> list[Case]:
-    """The first case of every group, forward and with gradients: less than a minute.
+    """The first case of every group, forward and with gradients, of modules a training step: less than a minute.
 
     >>> [case.name for case in quick()][:2]
     ['fft_conv/8x256x256/forward', 'fft_conv/8x256x256/both']
     """
     found: dict[tuple[str, str], Case] = {}
     for name, case in CASES.items():
-        found.setdefault((name.split("/")[0], name.split("/")[-1]), case)
+        group, what = name.split("/")[0], name.split("/")[-1]
+        if what not in NOT_QUICK.get(group, ()):
+            found.setdefault((group, what), case)
     return list(found.values())
 
 

@@ -75,10 +75,10 @@ def problem(batch: int, channels: int, length: int, name: str, backward: bool) -
 
 
 def cases() -> list[Case]:
-    """Every share at four lengths."""
+    """Every share at five lengths."""
     return [
         case
-        for shape in shapes(4096, 16384, 65536, 1 << 19)
+        for shape in shapes(1024, 4096, 16384, 65536, 1 << 19)
         for name in MASKS
         for case in both(
             f"sparse_fft_conv/{'x'.join(map(str, shape))}/{name}", functools.partial(problem, *shape, name)
