@@ -70,7 +70,7 @@ def roofline(rows: Sequence[Row], title: str) -> Figure:
 
     Marks of one thread are filled. Operations are those of the usual way: what takes fewer may come out above.
     """
-    figure = Figure(figsize=(9, 5), layout="constrained")
+    figure = Figure(figsize=(10, 6.5), layout="constrained")
     axis = figure.subplots()
     points = [(row, row.work.flops / row.least_bytes, row.rates()["GFLOP/s"]) for row in rows if row.work]
     edges = [x for _, x, _ in points]
