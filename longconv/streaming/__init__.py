@@ -13,6 +13,9 @@ times e differ, and a part 1 / 2^p of the channels is due in each block. A piece
 of level p - 1 is that holds its channels: samples go up from level to level, sums of outputs come down, and a step
 touches those channels alone that are due.
 
+Few channels can't share out the work like that. Their blocks are transformed into products of S numbers each, so that
+the stream goes on block by block as one of 3 S times as many channels.
+
 A long chunk is taken as a whole, by one convolution, and a second one gives its tail: all that the samples before its
 end o add to the outputs from o on. The levels then begin anew with the samples from o on, and take up the old ones
 where the tail ends.

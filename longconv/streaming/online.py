@@ -8,9 +8,10 @@ from torch.nn import functional as F
 
 from longconv import _autocast
 from longconv._checks import FLOATS, check_bool, check_device, check_int, check_shape, check_tensor, describe
+from longconv.streaming import folded
 from longconv.streaming.levels import Levels
 from longconv.streaming.products import Known, Streamed, TapRange, Taps
-from longconv.streaming.state import OnlineState, Pieces, StreamConv
+from longconv.streaming.state import Folded, OnlineState, Pieces, StreamConv
 
 WHOLE = 8
 """Blocks of a chunk from which on it is taken as a whole, if it is no shorter than what came before."""
@@ -24,11 +25,17 @@ class OnlineConv(StreamConv[OnlineState]):
     for every sample of a batch and every channel. L steps take O(L log^2 L) operations and O(L) memory (O(K) where the
     filter ends), however the stream is cut. A chunk of T samples costs FFT convolutions of O(T) samples: where it is
     long, and no shorter than all before it, two of T, one for its outputs and one for what it adds to those after it.
-    No step does more than the work of a block on all channels, or of all blocks on one channel: the long FFTs of
-    different channels come at different times. The exception is a function of the length alone for a filter that goes
-    on for ever: it is called for all taps again whenever the time reaches a power of two, where one with ``ranges``
-    gives 4 S new ones a block. State goes in and comes out: nothing of a state that was given is changed, and what a
-    step doesn't touch is handed on by reference.
+    The long FFTs of different channels come at different times; where there are few (H < 16, and 16 S H < K if the
+    filter is known to end, for S from 2 to 128), the stream goes on as one of blocks, with 3 S H channels. For each
+    sample of a batch no step hands more numbers to FFTs, or twice as many where the filter is a stream, than
+
+        3 S H (2 log2(L / S) + 3) + 8 L / S    of few channels: L / S is the length of the stream of blocks
+        S H (2 log2(L / S) + 3) + 8 L          of others: a block on every level, but from level log2 H on one channel
+
+    The exception is a function of the length alone for a filter that goes on for ever: it is called for all taps again
+    whenever the time reaches a power of two, where one with ``ranges`` gives 4 S new ones a block. Chunks of few
+    channels cost some three times more. State goes in and comes out: nothing of a state that was given is changed, and
+    what a step doesn't touch is handed on by reference.
 
     Args:
         k: the filter: taps (H, K), or (B, H, K) with one filter a sample; or a function length -> so many taps, of
@@ -100,9 +107,11 @@ class OnlineConv(StreamConv[OnlineState]):
                 raise ValueError("channels is None, expected H: the filter is a stream, and doesn't show it yet")
             wide = torch.promote_types(dtype or torch.get_default_dtype(), torch.float32)
             pending = torch.zeros(self.block, batch_size, channels, device=device, dtype=wide)
-            return self._empty(pending, ())
-        k = self.products.first(batch_size, channels, device, dtype)
-        return self._empty(k[1].new_zeros(self.block, batch_size, k[1].shape[-2]), k)
+            state = self._empty(pending, ())
+        else:
+            k = self.products.first(batch_size, channels, device, dtype)
+            state = self._empty(k[1].new_zeros(self.block, batch_size, k[1].shape[-2]), k)
+        return self._folded(state) if folded.folds(self.products, state.pending.shape[2]) else state
 
     def step(self, x_t: Tensor, state: OnlineState, k_t: Tensor | None = None) -> tuple[Tensor, OnlineState]:
         """One sample.
@@ -188,6 +197,8 @@ class OnlineConv(StreamConv[OnlineState]):
 
     def _turned(self, state: OnlineState) -> OnlineState:
         """The next block begins: what all samples so far add to it."""
+        if state.folded:
+            return self._folded_turned(state, state.folded)
         n = state.clock.shape[0] + 1
         blocks = (*state.blocks, torch.stack(state.samples, -1))[-2:]
         window, origin = torch.cat(blocks, -1), state.origin(n)
@@ -213,6 +224,8 @@ class OnlineConv(StreamConv[OnlineState]):
 
     def _whole_blocks(self, z: Tensor, state: OnlineState) -> tuple[Tensor, OnlineState]:
         """A chunk z (Z, H, M S) of M blocks that follows a full block; after it the last of them is full."""
+        if state.folded:
+            return self._folded_blocks(z, state, state.folded)
         n, count = state.clock.shape[0] + 1, z.shape[-1] // self.block
         origin, reach = state.origin(n), self.products.reach
         c = min(count.bit_length() - 1, self.products.levels(n + count - 1))
@@ -222,6 +235,8 @@ class OnlineConv(StreamConv[OnlineState]):
 
     def _taken_whole(self, z: Tensor, state: OnlineState, n: int) -> tuple[Tensor, OnlineState]:
         """A long chunk, at time n: one convolution for its outputs, one for what all samples add to those after it."""
+        if state.folded:
+            return self._folded_blocks(z, state, state.folded)
         S, last = self.block, n - 1 + z.shape[-1] // self.block
         history = min(n, 2 << self.products.levels(n))
         whole = torch.cat([*self._past(state, n, history), z], -1) if n else z
@@ -286,6 +301,53 @@ class OnlineConv(StreamConv[OnlineState]):
                 rows.append(window[..., (first - start) * S : (beyond - start) * S])
             parts.append(torch.cat(rows, 1))
         return parts[::-1]
+
+    # --- few channels -------------------------------------------------------------------------------------------------
+
+    def _folded(self, state: OnlineState) -> OnlineState:
+        """The first state of a stream of few channels."""
+        S, (batch, channels), k = self.block, state.pending.shape[1:], state.k
+        online = self._of_blocks(k).init_state(
+            batch, None if k else 3 * S * channels, device=state.pending.device, dtype=state.pending.dtype
+        )
+        k = (k[0], k[1][..., : 2 * S].clone()) if k else k
+        return state._replace(k=k, folded=folded.begin(k[1][..., :S] if k else None, online, state.pending))
+
+    def _of_blocks(self, k: tuple[Tensor, ...]) -> OnlineConv:
+        """The online convolution of a folded stream."""
+        if isinstance(self.products, Streamed):
+            return OnlineConv(block=1)
+        length = None if self.products.length is None else (self.products.length - 1) // self.block
+        return OnlineConv(folded.block_taps(self.products, k[1]), length=length, ranges=True, block=1)
+
+    def _first_taps(self, z: Tensor, state: OnlineState) -> tuple[Tensor, ...]:
+        """The state's ``k`` after blocks z of a folded stream."""
+        return (
+            self.products.grown(state.k, state.clock.shape[0] + 1, 1, z)
+            if isinstance(self.products, Streamed)
+            else state.k
+        )
+
+    def _folded_turned(self, state: OnlineState, few: Folded) -> OnlineState:
+        """:meth:`_turned` of a folded stream."""
+        z, n = torch.stack(state.samples, -1), state.clock.shape[0] + 1
+        y, few = folded.ahead(z[:, :, None], few, self._of_blocks(state.k))
+        pending, clock = y[:, :, 0].permute(2, 0, 1).contiguous(), state.clock.new_empty(n, 0, 0)
+        return state._replace(pending=pending, samples=(), k=self._first_taps(z, state), clock=clock, folded=few)
+
+    def _folded_blocks(self, z: Tensor, state: OnlineState, few: Folded) -> tuple[Tensor, OnlineState]:
+        """:meth:`_whole_blocks` of a folded stream, its first ones too."""
+        S, past = self.block, [torch.stack(state.samples, -1)] if state.samples else []
+        whole = torch.cat([*past, z], -1)
+        blocks, k = whole.unflatten(-1, (whole.shape[-1] // S, S)), self._first_taps(whole, state)
+        y = folded.within(blocks[:, :, len(past) :], k, isinstance(self.products, Streamed), not past)
+        if blocks.shape[2] > 1:
+            before, few = folded.ahead(blocks[:, :, :-1], few, self._of_blocks(state.k))
+            y = y + F.pad(before, (0, 0, y.shape[2] - before.shape[2], 0))
+        clock = state.clock.new_empty(state.clock.shape[0] + blocks.shape[2] - 1, 0, 0)
+        pending = state.pending[:0]
+        state = state._replace(pending=pending, samples=_by_time(z[..., -S:]), k=k, clock=clock, folded=few)
+        return y.flatten(2), state
 
     # --- checks -------------------------------------------------------------------------------------------------------
 

@@ -139,7 +139,7 @@ class Known(Products):
         self.taps: Callable[..., Tensor] = taps
         self.length, self.ranges = length, ranges
 
-    def _taken(self, start: int, stop: int, like: Tensor | None = None) -> Tensor:
+    def taken(self, start: int, stop: int, like: Tensor | None = None) -> Tensor:
         """The taps in a range from the function, which has to give so many, for the channels of ``like``."""
         name, k = (f"k({start}, {stop})", self.taps(start, stop)) if self.ranges else (f"k({stop})", self.taps(stop))
         check_tensor(name, k, "(H, K) or (B, H, K)", ndim=(2, 3), dtypes=FLOATS)
@@ -151,7 +151,7 @@ class Known(Products):
         self, batch_size: int, channels: int | None, device: torch.device | str | None, dtype: torch.dtype | None
     ) -> tuple[Tensor, ...]:
         """The state's ``k`` at the start: the first taps by time, and all that there are, two at least."""
-        k = self._taken(0, self.length or self._need(0))
+        k = self.taken(0, self.length or self._need(0))
         if k.ndim == 3 and len(k) != batch_size:
             raise ValueError(f"batch_size is {batch_size}, but k is {describe(k)}, the filters of {len(k)} samples")
         if channels not in (None, k.shape[-2]):
@@ -182,7 +182,7 @@ class Known(Products):
         if have == need:
             return k
         cuts = [self._cut(i) for i in range(have, need + 1)]
-        new = self._taken(cuts[0], cuts[-1], k[1]).to(k[1])
+        new = self.taken(cuts[0], cuts[-1], k[1]).to(k[1])
         return (*k, *new.split([stop - start for start, stop in pairwise(cuts)], -1))
 
     def _need(self, n: int) -> int:
@@ -287,7 +287,7 @@ class Streamed(Products):
     def pushed(self, z: Tensor, state: OnlineState) -> Tensor:
         pending = state.pending
         room, batch = pending.shape[:2]
-        x, tap = _halves(z)
+        x, tap = halves(z)
         if state.k:
             near = state.k[0][:room]
             return pending + x * near[:, :batch] + tap * near[:, batch:]
@@ -300,18 +300,18 @@ class Streamed(Products):
         room = state.pending.shape[0]
         if state.k:
             head = state.k[0][:room].permute(1, 2, 0)
-            ahead = _folded(fft_conv(F.pad(z, (0, room - z.shape[-1])), head))
+            ahead = folded_sum(fft_conv(F.pad(z, (0, room - z.shape[-1])), head))
             return state.pending + ahead.permute(2, 0, 1)
         z = torch.cat([*(past[..., None] for past in state.samples), z], -1)
-        x, taps = _halves(F.pad(z, (0, self.block - z.shape[-1])))
+        x, taps = halves(F.pad(z, (0, self.block - z.shape[-1])))
         return fft_conv(x, taps).permute(2, 0, 1)[-room:]
 
     def base(self, window: Tensor, n: int, k: tuple[Tensor, ...]) -> Tensor:
         S = self.block
         if n <= 2:
-            x, taps = _halves(window)
+            x, taps = halves(window)
             return fft_conv(F.pad(x, (0, S)), taps)[..., -S:]
-        return _folded(fft_conv(F.pad(self._from(window, n, 0, 2), (0, S)), k[1])[..., -S:])
+        return folded_sum(fft_conv(F.pad(self._from(window, n, 0, 2), (0, S)), k[1])[..., -S:])
 
     def outputs(
         self,
@@ -330,13 +330,13 @@ class Streamed(Products):
         if 2 * first <= old:
             window = self.newer(window, end, old)
         if end < 2 * first:
-            x, taps = _halves(self.newer(window, end, first))
+            x, taps = halves(self.newer(window, end, first))
             y = fft_conv(x, taps)
         else:
             assert head is not None
             window = self._from(window, end, first, 2 * first)
-            y = _folded(fft_conv(window, head)[..., -S:])
-            x, taps = self.newer(_halves(window)[0], end, first), _halves(head)[0]
+            y = folded_sum(fft_conv(window, head)[..., -S:])
+            x, taps = self.newer(halves(window)[0], end, first), halves(head)[0]
         count = x.shape[-1] - (end - old) * self.block
         if count <= 0 or not first < old < 2 * first:
             return y
@@ -344,7 +344,7 @@ class Streamed(Products):
         return y - fft_conv(x, taps[..., : (old - first) * self.block])[..., -S:]
 
     def whole(self, whole: Tensor, length: int, n: int, k: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
-        x, taps = _halves(whole)
+        x, taps = halves(whole)
         tail = fft_conv(x, torch.zeros_like(taps[..., :1]), k_reverse=taps[..., 1:].flip(-1))
         return fft_conv(x, taps)[..., -length:], tail
 
@@ -352,7 +352,7 @@ class Streamed(Products):
         if head is None:
             head = _swapped(whole[..., : 2 * self.block << c])
             whole = self._from(whole, whole.shape[-1] // self.block, 0, 2 << c)
-        return _folded(fft_conv(whole, head)[..., -length:])
+        return folded_sum(fft_conv(whole, head)[..., -length:])
 
     def history(self, c: int, n: int) -> int:
         return n if n <= 4 << c else 2 << c
@@ -378,7 +378,7 @@ class Streamed(Products):
         return torch.where(t >= since[:, None, None], window, 0)
 
 
-def _halves(z: Tensor) -> tuple[Tensor, Tensor]:
+def halves(z: Tensor) -> tuple[Tensor, Tensor]:
     """Samples and taps."""
     return z[: len(z) // 2], z[len(z) // 2 :]
 
@@ -388,7 +388,7 @@ def _swapped(z: Tensor) -> Tensor:
     return z.roll(len(z) // 2, 0)
 
 
-def _folded(y: Tensor) -> Tensor:
+def folded_sum(y: Tensor) -> Tensor:
     """The sum of both halves of the batch."""
-    above, below = _halves(y)
+    above, below = halves(y)
     return above + below

@@ -41,6 +41,20 @@ class Origin(NamedTuple):
 NOWHERE = Origin(0, 0)
 
 
+class Folded(NamedTuple):
+    """What a stream of few channels has instead of levels: a stream of 3 S H channels, see the module folded."""
+
+    online: OnlineState
+    """Its state, one block behind."""
+    before: Tensor
+    """(B, 3 S H), V of the last block but one."""
+    first: Tensor
+    """(1 or B, 3 S H), the factors of the first S taps. Where the filter is a stream: (2 B, 3 S H), those of its first
+    block of taps and below them of samples, once there."""
+    maps: tuple[Tensor, ...]
+    """(S, 3 S) twice, (3 S, S) twice, from blocks to factors and from products to blocks."""
+
+
 class OnlineState(NamedTuple):
     """State of an :class:`OnlineConv`, with r samples of a block taken, 0 <= r <= S."""
 
@@ -62,6 +76,9 @@ class OnlineState(NamedTuple):
     """(B, H, ...), what the samples before time o add to the outputs from o on; empty where there's no such chunk."""
     old: Tensor
     """(Z, H, ...), the last samples before time o, for pieces of channels that have not been due since."""
+
+    folded: Folded | tuple[()] = ()
+    """Where the stream has few channels and a long filter: what it has instead of levels."""
 
     def origin(self, n: int) -> Origin:
         """The end of the chunk that was taken as a whole, while its tail goes beyond time n."""

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from torch.utils import _pytree as pytree
 
 from longconv import create_mixer, fft_conv
-from longconv.streaming import OnlineConv, OnlineState, products
+from longconv.streaming import OnlineConv, OnlineState, folded, products
 from tests.tolerances import assert_close
 
 KINDS = ("taps", "taps of each sample", "function", "function for ever", "function of ranges", "stream")
@@ -60,24 +60,35 @@ def stream(conv: OnlineConv, x: Tensor, sizes: Sequence[int], k: Tensor | None =
     return torch.cat(outputs, -1), state
 
 
+def unfolded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Streams of few channels go as those of many."""
+    monkeypatch.setattr(folded, "folds", lambda products, channels: False)
+
+
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=30, deadline=None, derandomize=True)
 @given(
     sizes=st.lists(st.sampled_from([-1, -1, -1, 0, 1, 3, 8, 17, 50, 130]), min_size=1, max_size=14),
     channels=st.sampled_from([1, 2, 5, 8]),
     taps=st.sampled_from([1, 2, 9, 40, 300]),
     block=st.sampled_from([1, 2, 4]),
+    folds=st.booleans(),
 )
-def test_any_cutting_is_the_convolution(kind: str, sizes: list[int], channels: int, taps: int, block: int) -> None:
+def test_any_cutting_is_the_convolution(
+    kind: str, sizes: list[int], channels: int, taps: int, block: int, folds: bool
+) -> None:
     length = sum(map(abs, sizes))
     conv, k = filters(kind, channels, taps, length, block)
     x, given_k = samples(channels, length), k if kind == "stream" else None
-    y, _ = stream(conv, x, sizes, given_k)
-    assert y.shape == x.shape
-    if length:
-        assert_close(y, fft_conv(x, k, backend="reference"), CHAIN)
-        stepped, _ = stream(conv, x, [-1] * length, given_k)
-        assert_close(stepped, y, CHAIN)
+    with pytest.MonkeyPatch.context() as patch:
+        if not folds:
+            unfolded(patch)
+        y, _ = stream(conv, x, sizes, given_k)
+        assert y.shape == x.shape
+        if length:
+            assert_close(y, fft_conv(x, k, backend="reference"), CHAIN)
+            stepped, _ = stream(conv, x, [-1] * length, given_k)
+            assert_close(stepped, y, CHAIN)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -183,6 +194,33 @@ def test_work_and_memory(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert sum(work) <= 2.5 * levels * whole
     assert max(work) <= 4 * levels * whole * block / length, "no more than a block of every level, or a channel of all"
     assert sum(leaf.numel() for leaf in pytree.tree_leaves(state)) <= 10 * whole
+
+
+def work_at_most(channels: int, length: int, block: int) -> float:
+    """The bound that the class states for every sample of a batch and a filter known ahead."""
+    factors = 3 if channels < folded.FEW else 1
+    of_levels = factors * channels * block * (2 * math.log2(length / block) + 3)
+    return of_levels + 8 * (length / block if factors == 3 else length)
+
+
+@pytest.mark.parametrize("kind", ["taps", "function of ranges", "stream"])
+@pytest.mark.parametrize("channels", [1, 2, 4, 64])
+def test_work_of_a_step(kind: str, channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However few channels, and though all levels are due at one time; numbers in the state: of order L."""
+    sizes, length, block = count_samples(monkeypatch), 4096, 16
+    conv, k = filters(kind, channels, length, length, block)
+    k = k.float()
+    if kind == "taps":
+        conv = OnlineConv(k, block=block)
+    x, state, most = samples(channels, length, torch.float32), conv.init_state(2, channels, dtype=torch.float32), 0
+    with torch.no_grad():
+        for t in range(length):
+            sizes.clear()
+            _, state = conv.step(x[..., t], state, k[..., t] if kind == "stream" else None)
+            most = max(most, sum(sizes))
+    assert bool(state.folded) == (channels < folded.FEW)
+    assert 0 < most <= (4 if kind == "stream" else 2) * work_at_most(channels, length, block)
+    assert sum(leaf.numel() for leaf in pytree.tree_leaves(state)) <= 20 * x.numel()
 
 
 def test_a_filter_for_ever_is_asked_for_few_taps() -> None:
