@@ -25,6 +25,7 @@ MAY_IMPORT = {
         "longconv.filters",
         "longconv.streaming",
     ),
+    "longconv.distributed": ("longconv._checks", "longconv._autocast", "longconv.ops"),
     "longconv._modal_fit": (),
     "longconv.distillation": ("longconv._checks", "longconv._modal_fit", "longconv.filters", "longconv.mixers"),
     "longconv.models": (

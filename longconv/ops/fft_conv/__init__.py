@@ -13,7 +13,7 @@ from longconv.ops.fft_conv.operator import BACKENDS, call_forward
 
 MODES = ("causal", "circular")
 
-__all__ = ["MODES", "check_filter", "fft_conv"]
+__all__ = ["MODES", "check_arguments", "check_filter", "fft_conv"]
 
 
 def fft_conv(
@@ -73,11 +73,13 @@ def fft_conv(
         ...
     ValueError: k is a (2, 5) float32 tensor, expected shape (H, K) = (1, any)
     """
-    y: Tensor = call_forward.checked(_check, u, k, k_reverse, skip, pre_gate, post_gate, lengths, mode, backend)
+    y: Tensor = call_forward.checked(
+        check_arguments, u, k, k_reverse, skip, pre_gate, post_gate, lengths, mode, backend
+    )
     return y
 
 
-def _check(
+def check_arguments(
     u: Tensor,
     k: Tensor,
     k_reverse: Tensor | None,
@@ -88,6 +90,7 @@ def _check(
     mode: str,
     backend: str,
 ) -> tuple[Any, ...]:
+    """The arguments as the operator takes them, if all of them are right."""
     check_tensor("u", u, "(B, H, L)", ndim=3, dtypes=FLOATS)
     batch, channels, _ = u.shape
     check_choice("mode", mode, MODES)

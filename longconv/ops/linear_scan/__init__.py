@@ -18,7 +18,7 @@ from longconv._checks import (
 )
 from longconv.ops.linear_scan.operator import BACKENDS, call
 
-__all__ = ["linear_scan"]
+__all__ = ["check_arguments", "linear_scan"]
 
 _DTYPES = (*FLOATS, *COMPLEX)
 _RANKS = range(1, 9)
@@ -76,11 +76,13 @@ def linear_scan(
         ...
     ValueError: a is a (2, 3, 4) float32 tensor and b is a (2, 5, 4) float32 tensor: they must broadcast
     """
-    h: Tensor = call.checked(_check, a, b, initial, dim, reverse, backend)
+    h: Tensor = call.checked(check_arguments, a, b, initial, dim, reverse, backend)
     return h
 
 
-def _check(a: Tensor, b: Tensor, initial: Tensor | None, dim: int, reverse: bool, backend: str) -> tuple[Any, ...]:
+def check_arguments(
+    a: Tensor, b: Tensor, initial: Tensor | None, dim: int, reverse: bool, backend: str
+) -> tuple[Any, ...]:
     """The arguments as the operator takes them: of one rank, the axis counted from the right."""
     check_tensor("b", b, "(..., L, ...)", ndim=_RANKS, dtypes=_DTYPES)
     check_tensor("a", a, "to broadcast with b", ndim=range(b.ndim + 1), dtypes=_DTYPES)

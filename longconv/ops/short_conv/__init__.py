@@ -10,7 +10,7 @@ from longconv._checks import FLOATS, check_choice, check_device, check_shape, ch
 from longconv.ops.short_conv.activations import ACTIVATIONS
 from longconv.ops.short_conv.operator import BACKENDS, call
 
-__all__ = ["short_conv"]
+__all__ = ["check_arguments", "short_conv"]
 
 
 def short_conv(
@@ -61,13 +61,14 @@ def short_conv(
         ...
     ValueError: w is a (2,) float32 tensor, expected shape (H, K)
     """
-    y: Tensor = call.checked(_check, u, w, bias, initial, activation, backend)
+    y: Tensor = call.checked(check_arguments, u, w, bias, initial, activation, backend)
     return y
 
 
-def _check(
+def check_arguments(
     u: Tensor, w: Tensor, bias: Tensor | None, initial: Tensor | None, activation: str | None, backend: str
 ) -> tuple[Any, ...]:
+    """The arguments as the operator takes them, if all of them are right."""
     check_tensor("u", u, "(B, H, L)", ndim=3, dtypes=FLOATS)
     batch, channels, _ = u.shape
     check_tensor("w", w, "(H, K)", ndim=2, dtypes=filter_dtypes(u))

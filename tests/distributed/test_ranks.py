@@ -1,0 +1,145 @@
+"""A mistake of one rank is an error on all of them, and a rank that is gone or hangs ends the others."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch.distributed.device_mesh import DeviceMesh
+
+from longconv import distributed
+from longconv.distributed import RankError, Ranks
+from tests.distributed.processes import Processes, check
+
+
+def convolve(ranks: Ranks, wrong: bool, **more: Any) -> Any:
+    return distributed.fft_conv(torch.randn(2, 3 + wrong, 5), torch.randn(3 + wrong, 4), group=ranks, **more)
+
+
+def wrong_channels(ranks: Ranks) -> None:
+    convolve(ranks, ranks.rank == 1)
+
+
+def wrong_dtype(ranks: Ranks) -> None:
+    dtype = torch.float64 if ranks.rank == 1 else torch.float32
+    distributed.fft_conv(torch.randn(2, 3, 5, dtype=dtype), torch.randn(3, 4, dtype=dtype), group=ranks)
+
+
+def wrong_rank(ranks: Ranks) -> None:
+    u = torch.randn(2, 3) if ranks.rank == 1 else torch.randn(2, 3, 5)
+    distributed.fft_conv(u, torch.randn(3, 4), group=ranks)
+
+
+def wrong_option(ranks: Ranks) -> None:
+    convolve(ranks, False, mode="circular" if ranks.rank else "causal")
+
+
+def wrong_lengths(ranks: Ranks) -> None:
+    convolve(ranks, False, lengths=torch.tensor([3, 3 + ranks.rank]))
+
+
+def wrong_skip(ranks: Ranks) -> None:
+    convolve(ranks, False, skip=torch.randn(3) if ranks.rank else None)
+
+
+def wrong_gradient(ranks: Ranks) -> None:
+    u = torch.randn(2, 3, 5, requires_grad=ranks.rank == 0)
+    distributed.fft_conv(u, torch.randn(3, 4), group=ranks)
+
+
+def wrong_call(ranks: Ranks) -> None:
+    if ranks.rank == 0:
+        convolve(ranks, False)
+    else:
+        distributed.linear_scan(torch.tensor(0.5), torch.ones(3), dim=0, group=ranks)
+
+
+def wrong_method(ranks: Ranks) -> None:
+    u, k = torch.randn(2, 3, 5), torch.randn(3, 40)
+    distributed.fft_conv(u, k, group=ranks, method="neighbours")
+
+
+MISTAKES: dict[Callable[[Ranks], None], tuple[str, str]] = {
+    wrong_channels: ("ValueError", "a (2, 3, 5) float32 tensor on rank 0, a (2, 4, 5) float32 tensor on rank 1"),
+    wrong_dtype: ("ValueError", "a (2, 3, 5) float32 tensor on rank 0, a (2, 3, 5) float64 tensor on rank 1"),
+    wrong_rank: ("ValueError", "u is a (2, 3) float32 tensor, expected shape (B, H, L)"),
+    wrong_option: (
+        "ValueError",
+        "mode has to be the same on all ranks, but it is causal on rank 0, circular on",
+    ),
+    wrong_lengths: ("ValueError", "lengths has to be the same on all ranks, but it is [3, 3] on rank 0, [3, 4] on"),
+    wrong_skip: ("ValueError", "skip is given on some ranks alone, but it is None on rank 0, a (3,) float32 tensor on"),
+    wrong_gradient: ("ValueError", "u has a gradient on some ranks alone, but it is True on rank 0, False on rank 1"),
+    wrong_call: ("ValueError", "at different calls, but it is fft_conv on rank 0, linear_scan on rank 1"),
+    wrong_method: ("ValueError", "method is 'neighbours', but it can't serve this call: the filter reaches 14"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES, ids=lambda case: case.__name__)
+def test_all_ranks_raise_and_say_who_has_what(processes: Processes, mistake: Callable[[Ranks], None]) -> None:
+    kind, message = MISTAKES[mistake]
+    results = processes.run(3, mistake)
+    assert len(results) == 3
+    for result in results:
+        assert result and f"{kind}: " in result and message in result, result
+
+
+def everything_goes_on(ranks: Ranks) -> None:
+    mesh = DeviceMesh("cpu", list(range(ranks.size)))
+    y = distributed.fft_conv(torch.ones(1, 1, 1), torch.ones(1, 9), group=mesh)
+    assert torch.allclose(y, torch.tensor(ranks.rank + 1.0))
+
+
+def test_a_mesh_serves_as_a_group_and_mistakes_leave_it_usable(processes: Processes) -> None:
+    check(processes, 4, wrong_group)
+    check(processes, 4, everything_goes_on)
+
+
+def wrong_group(ranks: Ranks) -> None:
+    u, k = torch.ones(1, 1, 1), torch.ones(1, 1)
+    mesh = DeviceMesh("cpu", torch.arange(4).view(2, 2), mesh_dim_names=("data", "sequence"))
+    with pytest.raises(ValueError, match=r"DeviceMesh of 2 dimensions .*mesh\['sequence'\]"):
+        distributed.fft_conv(u, k, group=mesh)
+    with pytest.raises(TypeError, match="group is 'all'"):
+        distributed.fft_conv(u, k, group="all")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="timeout is 0"):
+        Ranks(timeout=0)
+
+
+def hang(ranks: Ranks, seconds: float) -> None:
+    others = Ranks(ranks.group, timeout=1.0)
+    if ranks.rank == 1:
+        time.sleep(seconds)
+        return
+    start = time.monotonic()
+    with pytest.raises(RankError, match="of 3 has lost the others"):
+        convolve(others, False)
+    assert time.monotonic() - start < seconds - 1
+
+
+def leave_in_the_backward_pass(ranks: Ranks) -> None:
+    u = torch.randn(2, 3, 5, requires_grad=True)
+    y = distributed.fft_conv(u, torch.randn(3, 4), group=Ranks(ranks.group, timeout=20.0))
+    if ranks.rank == 1:
+        os._exit(1)
+    with pytest.raises(RankError, match="has lost the others"):
+        y.sum().backward()
+
+
+def test_a_rank_that_hangs_or_dies_ends_the_others_within_the_timeout() -> None:
+    for case, more in ((hang, (5.0,)), (leave_in_the_backward_pass, ())):
+        started = Processes(3)
+        try:
+            results = started.run(3, case, *more)
+            assert [result for result in results if result] == (["rank 1 ended"] if case is not hang else [])
+        finally:
+            started.close()
+
+
+def test_without_a_process_group_there_is_a_word_on_how_to_make_one() -> None:
+    with pytest.raises(RuntimeError, match="torchrun"):
+        distributed.fft_conv(torch.ones(1, 1, 1), torch.ones(1, 1))
