@@ -32,8 +32,10 @@ class ButterflyConvolution(WideModule):
     Once trained it is linear still, but no convolution: an output may depend on any input of its block and of the one
     before, later ones too, and on where in its block it is. What zeros at the end add to it never changes.
 
-    A stage is a product with one small matrix, whatever it holds: the learned transform costs as much as the DFT by
-    the same stages, O(N^1.5) a row, and the gradients of its matrices.
+    A stage is a product with one small matrix, whatever it holds: forward, the learned transform costs as much as the
+    DFT by the same stages, O(N^1.5) a row. With gradients it costs more: those of the matrices are a third product for
+    each stage beside the two of fixed ones. At N = 1024, one thread, that is 1.8 times the time of the same stages
+    fixed, which take 11 times that of :func:`longconv.fft_conv`.
 
     Args:
         size: least N; N_1 and N_2 are powers of two, equal or N_1 = 2 N_2.

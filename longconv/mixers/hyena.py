@@ -44,6 +44,10 @@ class Hyena(ProjectionMixer):
     :class:`~longconv.streaming.ModalConv` where its filters are distilled. The taps in a state are
     those of the parameters when they were needed: after a step of an optimiser streams begin anew, with a new state.
 
+    Gradients keep the projections but not the results of their short convolutions, which they compute again, where a
+    projection has 4 MiB and more. Smaller ones, and all under torch.compile, torch.func, a checkpoint or other hooks on
+    saved tensors, are kept both before and after their short convolution.
+
     Args:
         d_model: D.
         order: n, at least 2.

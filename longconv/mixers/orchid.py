@@ -76,6 +76,10 @@ class Orchid(ProjectionMixer):
     :class:`~longconv.filters.AdaptiveFilter`, and ``short_filter=1``. With ``lengths`` each sample has a period of its
     own. It can't stream.
 
+    Gradients keep the projections but not the results of their short convolutions, which they compute again, where a
+    projection has 4 MiB and more. Smaller ones, and all under torch.compile, torch.func, a checkpoint or other hooks on
+    saved tensors, are kept both before and after their short convolution.
+
     Args:
         d_model: D.
         causal: see above.

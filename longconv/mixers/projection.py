@@ -60,7 +60,8 @@ class ProjectionMixer(Mixer):
         """:meth:`_short` whose results gradients keep as the p_i, which they need anyway, and compute again from them.
 
         That holds for operations within the context, and for p_i of :data:`LARGE` bytes and more. Where others decide
-        on what gradients keep, as torch.compile, torch.func or a checkpoint, it is the plain one.
+        on what gradients keep, as torch.compile, torch.func or a checkpoint, it is the plain one: the gradients then
+        keep both p_i and c_i, as they do of smaller p_i.
         """
         if not _takes_hooks():
             yield self._short
