@@ -53,7 +53,8 @@ class Distilled(NamedTuple):
             from matplotlib.figure import Figure
         except ImportError as error:
             raise ImportError("plots need matplotlib: pip install 'longconv[plot]'") from error
-        k, k_hat, errors = self.k.flatten(0, -2), self.k_hat.flatten(0, -2), self.errors.flatten()
+        k, k_hat, errors = (part.detach().cpu() for part in (self.k, self.k_hat, self.errors))
+        k, k_hat, errors = k.flatten(0, -2), k_hat.flatten(0, -2), errors.flatten()
         order = errors.argsort()
         chosen = order[torch.linspace(0, len(order) - 1, min(check_int("count", count), len(order))).long()]
         figure = Figure(figsize=(10, 2 + 1.6 * len(chosen)), layout="constrained")

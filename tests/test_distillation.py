@@ -181,6 +181,12 @@ def test_plot(tmp_path: Path) -> None:
     assert len(found.plot(count=9).axes) == 4
 
 
+@pytest.mark.gpu
+def test_plot_of_filters_on_a_gpu(tmp_path: Path) -> None:
+    found = distill(torch.randn(3, 64, device="cuda"), 4)
+    assert len(found.plot(tmp_path / "filters.png", count=2).axes) == 3
+
+
 def test_plot_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match=r"longconv\[plot\]"):

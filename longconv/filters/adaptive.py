@@ -197,10 +197,13 @@ class AdaptiveFilter(WideModule):
         with _autocast.off(u.device):
             u = u.to(torch.promote_types(u.dtype, torch.float32))
             if self.transform is None:
-                return self._causal(u, lambda stage, x, factor: stage(x, factor=factor), fft_conv)
-            a = u if self.first is None else self.first(u, lengths)
-            q = a if self.queries is None else self.queries(u, lengths)
-            return self._spectrum(a, q, self.transform, lengths)
+                h = self._causal(u, lambda stage, x, factor: stage(x, factor=factor), fft_conv)
+            else:
+                a = u if self.first is None else self.first(u, lengths)
+                q = a if self.queries is None else self.queries(u, lengths)
+                h = self._spectrum(a, q, self.transform, lengths)
+        self.require_finite(h)
+        return h
 
     def stages(self) -> tuple[LocalConvolutions | None, LocalConvolutions | None, LocalConvolutions | None]:
         """The local convolutions in the order of their use, None for those that aren't there."""

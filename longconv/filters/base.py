@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cmath
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -10,7 +11,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from longconv._checks import check_real, check_values
+from longconv._checks import check_real, check_values, has_values
 
 
 def parameter_dtype() -> torch.dtype:
@@ -43,6 +44,17 @@ class WideModule(nn.Module):
             return tensor.to(moved.device, torch.float32) if moved.dtype in (torch.bfloat16, torch.float16) else moved
 
         return super()._apply(keep_precision, recurse)
+
+    def require_finite(self, taps: Tensor | None = None) -> None:
+        """Raise a ValueError that names a parameter or buffer with a NaN or an infinity, where looking is free.
+
+        With the taps that came of them it costs one pass over these, and parameters that they don't need may be
+        anything.
+        """
+        if taps is not None and (not has_values(taps) or cmath.isfinite(taps.detach().sum().item())):
+            return
+        for name, part in (*self.named_parameters(), *self.named_buffers()):
+            check_values(name, part)
 
 
 class Filter(WideModule, ABC):

@@ -64,6 +64,7 @@ class DistilledFilter(Filter):
         check_int("length", length, least=0)
         k = self.modes(length)[0]
         k = k + F.pad(self.first[:, None], (0, length))[:, :length].to(k.dtype)
+        self.require_finite(k)
         return k.view(*self.shape, length)
 
     def system(self, rows: Tensor | None = None, skip: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -185,4 +185,5 @@ class FreeFilter(Filter):
         if self.smoothing is not None:
             k = SMOOTHINGS[self.smoothing](k, self.smooth_window)
         k = self.dropout(squash(k[..., : at_most(length, L)], self.threshold))
+        self.require_finite(k)
         return F.pad(k, (0, length))[..., :length]

@@ -158,4 +158,5 @@ class ImplicitFilter(Filter):
             norm = torch.linalg.vector_norm(k, 1, dim=0)
             k = k / norm.masked_fill(norm == 0, 1)
         dropped: Tensor = self.dropout(k)
+        self.require_finite(dropped)
         return dropped

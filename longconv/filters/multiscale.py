@@ -153,6 +153,8 @@ class MultiscaleFilter(Filter):
         mode: see :func:`multiscale_filter`.
         init_scale: see :func:`multiscale_filter`; as many sub-filters fewer.
         scales: S; None takes that number, with fewer the filter ends before l_max.
+        filter_dropout: probability that a tap is dropped in training, as in :class:`FreeFilter`; the published filter
+            has no dropout of its own.
         filter_lr: see :class:`Filter`.
 
     References:
@@ -177,6 +179,7 @@ class MultiscaleFilter(Filter):
         mode: str = "linear",
         init_scale: int = 0,
         scales: int | None = None,
+        filter_dropout: float = 0.0,
         filter_lr: float | None = None,
     ) -> None:
         super().__init__(filter_lr)
@@ -184,6 +187,7 @@ class MultiscaleFilter(Filter):
         self.l_max, self.mode = check_int("l_max", l_max), check_choice("mode", mode, MODES)
         self.support = self.l_max
         self.init_scale = check_int("init_scale", init_scale, least=0)
+        self.dropout = nn.Dropout(check_real("filter_dropout", filter_dropout, least=0, most=1))
         least = check_real("decay_min", decay_min, least=0, open_least=True)
         most = check_real("decay_max", decay_max, least=least)
         if scales is None:
@@ -205,6 +209,8 @@ class MultiscaleFilter(Filter):
         check_int("length", length, least=0)
         taps = at_most(length, self.l_max)
         k = multiscale_filter(list(self.weights), taps, self.decay, self.mode, self.norm, init_scale=self.init_scale)
+        k = self.dropout(k)
+        self.require_finite(k)
         return F.pad(k, (0, length))[..., :length]
 
 

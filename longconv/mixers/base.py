@@ -27,7 +27,7 @@ from longconv._checks import (
     describe,
 )
 from longconv.filters import DistilledFilter, Filter
-from longconv.filters.base import SampledFilter
+from longconv.filters.base import SampledFilter, WideModule
 from longconv.mixers.norms import NORMS
 from longconv.ops import fft_conv, transpose
 from longconv.streaming import ModalConv, OnlineConv, StreamConv
@@ -110,7 +110,7 @@ class Mixer(nn.Module, ABC):
         Raises:
             NotImplementedError: the mixer can't stream, with the reason.
             TypeError: a batch size that is no integer, or a dtype that is not a real floating one.
-            ValueError: a negative batch size.
+            ValueError: a negative batch size, or a filter with parameters that are NaN or infinite.
         """
         self._check_state_options(batch_size, dtype)
         return self._init_state(batch_size, device, dtype)
@@ -161,6 +161,9 @@ class Mixer(nn.Module, ABC):
     def _check_state_options(self, batch_size: int, dtype: torch.dtype | None) -> None:
         self._require_streaming()
         check_stream(batch_size, dtype)
+        for part in self.modules():
+            if isinstance(part, WideModule):
+                part.require_finite()
 
     def _check_input(self, u: Tensor, lengths: Tensor | None) -> None:
         check_tensor("u", u, f"(B, L, D) with D = {self.d_model}", ndim=3, dtypes=FLOATS)

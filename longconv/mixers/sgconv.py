@@ -20,6 +20,7 @@ class SGConv(ConvolutionMixer):
         mode: "linear", "nearest", "sum", "cos" or "learnable": how a sub-filter is stretched to its scale.
         init_scale: every scale is stretched by 2^init_scale more.
         scales: number of sub-filters; None: as many as reach l_max.
+        filter_dropout: probability that a tap is dropped in training, as in LongConv; the published layer has none.
         activation: what follows the convolution: "gelu", "relu", "silu", "tanh" or None.
         output: what joins the features: "glu" (Linear and GLU), "linear" or None (of one channel alone).
         dropout: probability that an activation is dropped in training.
@@ -48,6 +49,7 @@ class SGConv(ConvolutionMixer):
         mode: str = "linear",
         init_scale: int = 0,
         scales: int | None = None,
+        filter_dropout: float = 0.0,
         activation: str | None = "gelu",
         output: str | None = "linear",
         dropout: float = 0.0,
@@ -64,6 +66,7 @@ class SGConv(ConvolutionMixer):
             mode=mode,
             init_scale=init_scale,
             scales=scales,
+            filter_dropout=filter_dropout,
             filter_lr=filter_lr,
         )
         super().__init__(

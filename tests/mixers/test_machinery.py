@@ -11,6 +11,7 @@ from torch import Tensor
 
 from longconv import create_mixer, list_mixers
 from longconv.filters import Filter
+from longconv.filters.base import WideModule
 from longconv.mixers import Mixer, mixer_defaults
 from tests.cases import (
     CHAIN,
@@ -267,3 +268,17 @@ def test_memory_of_long_filters_and_chunks_is_bounded(name: str, taps: int) -> N
     result = subprocess.run([sys.executable, "-c", MEMORY, name, str(taps)], capture_output=True, text=True, check=True)
     sizes = [int(size) / 1e3 for size in result.stdout.split()]
     assert len(sizes) == 2 and max(sizes) < 250, f"{sizes} MB above the start"
+
+
+@default_mixers
+def test_filters_that_are_not_finite_are_refused(case: Case) -> None:
+    """Whichever parameter of a filter it is, where the taps are computed and at the start of a stream."""
+    for name in [name for name, part in case.build().named_modules() if isinstance(part, WideModule)]:
+        for parameter, _ in case.build().get_submodule(name).named_parameters():
+            mixer = case.build()
+            with torch.no_grad():
+                mixer.get_parameter(f"{name}.{parameter}").view(-1)[0] = torch.nan
+            with pytest.raises(ValueError, match="nan.*, expected finite"):
+                mixer(sequence())
+            with pytest.raises(ValueError, match=rf"{parameter}.* is .*nan.*, expected finite"):
+                mixer.init_state(2)
