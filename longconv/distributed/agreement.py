@@ -67,7 +67,7 @@ def agree(ranks: Ranks, name: str, check: Callable[[], tuple[Tensors, Tensors]],
     Args:
         ranks: the ranks.
         name: the name of the function.
-        check: raises a TypeError or a ValueError for arguments of this rank that are wrong by themselves, and returns
+        check: raises for arguments of this rank that are wrong by themselves, a TypeError or a ValueError, and returns
             the tensors that are cut along ``axis``, the first of which gives the lengths, and those that every rank has
             whole, and alike.
         axis: the axis of time.
@@ -82,7 +82,7 @@ def agree(ranks: Ranks, name: str, check: Callable[[], tuple[Tensors, Tensors]],
     card: dict[str, Any] = {"name": name}
     try:
         shards, whole = check()
-    except (TypeError, ValueError) as refusal:
+    except Exception as refusal:
         error = refusal
         card["refusal"] = f"{type(error).__name__}: {error}"[:REFUSAL]
     else:

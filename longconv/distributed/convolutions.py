@@ -46,8 +46,9 @@ def by_channels(call: Convolution, x: Tensor) -> Tensor:
     The channels of a rank are worked on in chunks: while one is convolved the next is on its way.
     """
     ranks, (batch, channels, size) = call.ranks, x.shape
+    largest = batch * channels * max(call.shards.sizes) * x.element_size()  # of a shard: the same on all ranks
     own = Shards.even(channels, ranks.size)
-    chunks = call.chunks or min(MOST_CHUNKS, x.nbytes // CHUNK_BYTES)
+    chunks = call.chunks or min(MOST_CHUNKS, largest // CHUNK_BYTES)
     chunks = max(1, min(chunks, max(own.sizes)))
     parts = [  # of every rank, of every chunk
         [(start + first, start + last) for first, last in Shards.even(stop - start, chunks).ranges()]

@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from longconv.distributed.ranks import Ranks
 
@@ -56,7 +55,6 @@ class _Start(torch.autograd.Function):
         return way.start(sent)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, token: Tensor) -> tuple[Tensor, None]:
         return ctx.way.back.finish(), None
 
@@ -68,8 +66,9 @@ class _Finish(torch.autograd.Function):
         return way.finish()
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        if torch.is_grad_enabled():  # refused on all ranks at the same place, before one of them waits
+            raise NotImplementedError("gradients of gradients of a sharded sequence: use create_graph=False")
         return ctx.way.turn().start(grad), None
 
 

@@ -88,7 +88,9 @@ def fft_conv(
         gates = {"pre_gate": pre_gate, "post_gate": post_gate}
         return {"u": u, **gates}, {"k": k, "k_reverse": k_reverse, "skip": skip}
 
-    shards = agree(ranks, "fft_conv", check, -1, mode=mode, lengths=lengths, method=method, chunks=chunks)
+    shards = agree(
+        ranks, "fft_conv", check, -1, mode=mode, lengths=lengths, method=method, chunks=chunks, backend=backend
+    )
     check_lengths(lengths, shards.length)
     if u.shape[0] == 0 or u.shape[1] == 0 or shards.length == 0:  # there is nothing on any rank
         return ops.fft_conv(u, k, k_reverse=k_reverse, skip=skip, pre_gate=pre_gate, post_gate=post_gate)

@@ -27,9 +27,10 @@ def linear_scan(
 
         h_t = a_t h_{t-1} + b_t,    h_{-1} = initial        (reverse: h_t = a_t h_{t+1} + b_t,    h_L = initial)
 
-    with t counted over all shards in the order of the ranks. Every rank scans its shard from the state 0, and sends one
-    state and one product of coefficients to the others: with p_t the product of its a up to t and s the state before
-    the shard, which follows from those of the ranks before, h_t = local_t + p_t s. All ranks of the group call it
+    with t counted over all shards in the order of the ranks. Every rank scans its shard from the state 0, and sends its
+    last state and the product of its coefficients to the others: the state before a shard, which follows from those of
+    the ranks before it, begins its second scan. Where such a product overflows, a state 0 before it stays 0 as on one
+    device, but gradients are NaN. All ranks of the group call it
     together, and later its backward pass; of what every rank has whole, its gradient is a share, as for
     :func:`~longconv.distributed.fft_conv`.
 
@@ -68,41 +69,40 @@ def linear_scan(
         axis += b.ndim
         return {"b": b, "a": a}, {"initial": initial}
 
-    agree(ranks, "linear_scan", check, dim, dim=dim, reverse=reverse)
+    agree(ranks, "linear_scan", check, dim, dim=dim, reverse=reverse, backend=backend)
     dtype = torch.promote_types(result_dtype(a, b, start), torch.float32)
-    local, p = _from_zero(a.to(dtype), b.to(dtype), axis, reverse, backend)
-    before = _before(ranks, local, p, None if start is None else start.to(dtype), axis, reverse)
-    return (local + p * before).to(result_dtype(a, b, start))
+    result, a, b = result_dtype(a, b, start), a.to(dtype), b.to(dtype)
+
+    def scan(before: Tensor | None) -> Tensor:
+        if b.shape[axis] == 0:
+            nothing = a.narrow(axis, 0, 0) * b
+            return nothing if before is None else nothing + before.narrow(axis, 0, 0)
+        start = None if before is None else before.squeeze(axis)
+        return ops.linear_scan(a, b, start, dim=axis, reverse=reverse, backend=backend)
+
+    before = _before(ranks, scan(None), _product(a, axis, b.shape[axis]), start, axis, reverse)
+    return scan(before).to(result)
 
 
-def _from_zero(a: Tensor, b: Tensor, axis: int, reverse: bool, backend: str) -> tuple[Tensor, Tensor]:
-    """The states of a shard that start from 0, and the products of its coefficients up to every time."""
-    if b.shape[axis] == 0:
-        none = a.narrow(axis, 0, 0)
-        return none * b, none
-    lead = list(a.shape)
-    lead[axis] = b.shape[axis]
-    ones = a.new_ones([size for place, size in enumerate(lead) if place != axis])
-    p = ops.linear_scan(a, a.new_zeros(lead), ones, dim=axis, reverse=reverse, backend=backend)
-    return ops.linear_scan(a, b, dim=axis, reverse=reverse, backend=backend), p
+def _product(a: Tensor, axis: int, count: int) -> Tensor:
+    """The product of the coefficients of so many times, with an axis of time of size 1."""
+    return a.prod(axis, keepdim=True) if a.shape[axis] == count else a**count
 
 
-def _before(ranks: Ranks, local: Tensor, p: Tensor, start: Tensor | None, axis: int, reverse: bool) -> Tensor:
+def _before(ranks: Ranks, local: Tensor, product: Tensor, start: Tensor | None, axis: int, reverse: bool) -> Tensor:
     """The state before this rank's shard, with an axis of time of size 1."""
-    last = slice(0, 1) if reverse else slice(-1, None)
-    place = (slice(None),) * axis + (last,)
-    ends = []
-    for states, empty in ((local, 0.0), (p, 1.0)):
-        sizes = list(states.shape)
-        sizes[axis] = 1
-        ends.append(states[place] if states.shape[axis] else states.new_full(sizes, empty) + states.sum(axis, True))
-    end, product = ends
-    state = torch.zeros_like(end) if start is None else start.expand_as(end)
+    if local.shape[axis]:
+        end = local.narrow(axis, 0 if reverse else local.shape[axis] - 1, 1)
+    else:
+        end = local.sum(axis, keepdim=True)  # zeros
+    state = torch.zeros_like(end) if start is None else start.to(end.dtype).expand_as(end)
     parts = gather(ranks, torch.cat([end.flatten(), product.flatten()]))
     befores = []
     for part in reversed(parts) if reverse else parts:
         befores.append(state)
         local_end, decay = part.split([end.numel(), product.numel()])
-        state = local_end.view_as(end) + decay.view_as(product) * state
+        decay = decay.view_as(product)
+        overflown = (state == 0) & ~decay.isfinite()
+        state = local_end.view_as(end) + torch.where(overflown, 0, decay) * state
     # of all ranks, so that the backward pass comes by on the first rank too, which needs no state of others
     return torch.stack(befores)[-1 - ranks.rank if reverse else ranks.rank]

@@ -63,7 +63,7 @@ def short_conv(
         check_arguments(u, w, bias, initial, activation, backend)
         return {"u": u}, {"w": w, "bias": bias, "initial": initial}
 
-    shards = agree(ranks, "short_conv", check, -1, activation=activation)
+    shards = agree(ranks, "short_conv", check, -1, activation=activation, backend=backend)
     count, ranges = w.shape[-1] - 1, shards.ranges()
     past = u.new_zeros(*u.shape[:2], count) if initial is None else initial
     halos = [[(max(0, start - count), start)] for start, _ in ranges]

@@ -41,7 +41,7 @@ class ScalarLayerNorm(nn.Module):
         """(..., D) -> (..., D), in y's dtype."""
         wide = y.to(torch.promote_types(self.s.dtype, torch.float32))
         std, mean = torch.std_mean(wide, -1, unbiased=False, keepdim=True)
-        normed: Tensor = self.s / std.masked_fill(std == 0, math.inf) * (wide - mean + self.m)
+        normed: Tensor = (wide - mean + self.m) / std.masked_fill(std == 0, math.inf) * self.s
         return normed.to(y.dtype)
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from longconv import _autocast
 from longconv._checks import FLOATS, check_int, check_real, check_tensor, describe
 from longconv.mixers.frames import FrameNorm, group_count
 from longconv.models.frames import FrameEncoder
@@ -208,7 +209,10 @@ class CodePredictor(VideoModel):
         axes = "(B, T, "[: 3 * lead + 1]
         symbols = f"{axes}C, H, W), or codes {axes}h, w)"
         check_tensor(name, video, symbols, ndim=lead + (2 if given else 3), dtypes=INTEGERS if given else FLOATS)
-        return video if given else self.tokenizer.encode(video)
+        if given:
+            return video
+        with _autocast.off(video.device):  # the codes that they have outside of it
+            return self.tokenizer.encode(video)
 
     def _embed(self, codes: Tensor) -> Tensor:
         """(..., h, w) -> (..., h, w, D)."""

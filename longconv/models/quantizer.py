@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from longconv import _autocast
 from longconv._checks import FLOATS, check_int, check_real, check_shape, check_tensor
 
 
@@ -60,8 +61,9 @@ class VectorQuantizer(nn.Module):
         """
         check_tensor("x", x, "(..., D)", ndim=range(1, 9), dtypes=FLOATS)
         check_shape("x", x, (*[None] * (x.ndim - 1), self.words.shape[1]), "(..., D)")
-        flat = x.detach().reshape(-1, x.shape[-1])
-        codes = (self.words.square().sum(-1) - 2 * flat @ self.words.T).argmin(-1).view(x.shape[:-1])
+        flat = x.detach().reshape(-1, x.shape[-1]).to(self.words.dtype)
+        with _autocast.off(x.device):  # words are close to each other
+            codes = (self.words.square().sum(-1) - 2 * flat @ self.words.T).argmin(-1).view(x.shape[:-1])
         words = self.words[codes]
         loss = F.mse_loss(words, x.detach()) + self.commitment * F.mse_loss(x, words.detach())
         return Quantized(x + (words - x).detach(), codes, loss)

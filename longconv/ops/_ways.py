@@ -34,7 +34,8 @@ class Ways:
     def find(self, check: Callable[..., Sequence[Any]], given: Sequence[Any]) -> Found | None:
         """What to run, its arguments, and whether autograd records the call.
 
-        None where torch has more to do than autograd: for a subclass, another device, a lazy conjugate.
+        None where torch has more to do than autograd: for a subclass, another device, a lazy conjugate, zeros that have
+        no memory.
         """
         if self.bind is None:
             return self._meet(check, given, None)
@@ -45,7 +46,7 @@ class Ways:
             if value is None:
                 key.append(None)
             elif kind is Tensor or kind is torch.nn.Parameter:
-                if not value.is_cpu or value.is_conj() or value.is_neg():
+                if not value.is_cpu or value.is_conj() or value.is_neg() or value._is_zerotensor():
                     return self._meet(check, given, None)
                 recording = recording or (enabled and value.requires_grad)
                 key += (value.shape, value.stride(), value.dtype)
@@ -67,7 +68,7 @@ class Ways:
         """The same for a call whose layout is not known; it is from now on, unless it is None or tensors are large."""
         tensors = [value for value in given if isinstance(value, Tensor)]
         for t in tensors:
-            if type(t) not in _PLAIN or not (t.is_cpu or t.is_cuda) or t.is_conj() or t.is_neg():
+            if type(t) not in _PLAIN or not (t.is_cpu or t.is_cuda) or t.is_conj() or t.is_neg() or t._is_zerotensor():
                 return None
         recording = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
         args, run = check(*given), self.kernel

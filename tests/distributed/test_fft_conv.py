@@ -11,7 +11,7 @@ from torch import Tensor
 
 import longconv
 from longconv import distributed
-from longconv.distributed import Ranks
+from longconv.distributed import Ranks, convolutions
 from longconv.distributed.cost import METHODS
 from tests.distributed.processes import Processes, check
 from tests.distributed.sharded import compare
@@ -58,6 +58,16 @@ def whole_and_sharded(ranks: Ranks, method: str, options: dict[str, Any], dtype:
 @pytest.mark.parametrize("name", OPTIONS)
 def test_it_is_that_of_the_whole(processes: Processes, size: int, method: str, name: str) -> None:
     check(processes, size, whole_and_sharded, method, OPTIONS[name], torch.float32)
+
+
+def in_small_chunks(ranks: Ranks, *args: Any) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(convolutions, "CHUNK_BYTES", 64)
+        whole_and_sharded(ranks, *args)
+
+
+def test_the_number_of_chunks_is_that_of_the_largest_shard(processes: Processes) -> None:
+    check(processes, 3, in_small_chunks, "channels", OPTIONS["plain"], torch.float32)
 
 
 CASES: dict[str, tuple[int, str, dict[str, Any], torch.dtype, dict[str, Any]]] = {

@@ -58,6 +58,10 @@ def wrong_call(ranks: Ranks) -> None:
         distributed.linear_scan(torch.tensor(0.5), torch.ones(3), dim=0, group=ranks)
 
 
+def wrong_backend(ranks: Ranks) -> None:
+    convolve(ranks, False, backend="torch" if ranks.rank else "reference")
+
+
 def wrong_method(ranks: Ranks) -> None:
     u, k = torch.randn(2, 3, 5), torch.randn(3, 40)
     distributed.fft_conv(u, k, group=ranks, method="neighbours")
@@ -71,6 +75,7 @@ MISTAKES: dict[Callable[[Ranks], None], tuple[str, str]] = {
         "ValueError",
         "mode has to be the same on all ranks, but it is causal on rank 0, circular on",
     ),
+    wrong_backend: ("ValueError", "backend has to be the same on all ranks, but it is reference on rank 0, torch on"),
     wrong_lengths: ("ValueError", "lengths has to be the same on all ranks, but it is [3, 3] on rank 0, [3, 4] on"),
     wrong_skip: ("ValueError", "skip is given on some ranks alone, but it is None on rank 0, a (3,) float32 tensor on"),
     wrong_gradient: ("ValueError", "u has a gradient on some ranks alone, but it is True on rank 0, False on rank 1"),

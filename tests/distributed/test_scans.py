@@ -50,6 +50,29 @@ def test_scans(processes: Processes, size: int, name: str) -> None:
     check(processes, size, scan, SCANS[name])
 
 
+def overflowing(ranks: Ranks) -> None:
+    """Products of coefficients beyond float32, of a state that is still 0."""
+    b = torch.zeros(1, 400, 1)
+    b[:, -1] = 1.0
+    mine = b.chunk(ranks.size, 1)[ranks.rank]
+    assert torch.equal(distributed.linear_scan(torch.tensor(2.0), mine, group=ranks), mine)
+
+
+def test_products_that_overflow_leave_a_state_of_zero(processes: Processes) -> None:
+    check(processes, 2, overflowing)
+
+
+def twice(ranks: Ranks) -> None:
+    u = torch.randn(1, 2, 8, requires_grad=True)
+    y = distributed.fft_conv(u, torch.randn(2, 8), group=ranks, method="channels")
+    with pytest.raises(NotImplementedError, match="gradients of gradients"):
+        torch.autograd.grad(y.square().sum(), u, create_graph=True)
+
+
+def test_gradients_of_gradients_are_refused_on_all_ranks(processes: Processes) -> None:
+    check(processes, 3, twice)
+
+
 SHORT: dict[str, dict[str, Any]] = {
     "plain": {},
     "all of it": {"bias": True, "initial": True, "activation": "silu"},

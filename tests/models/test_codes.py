@@ -88,6 +88,13 @@ def test_steps_and_chunks_are_forward_on_frames_and_on_codes(mixer: str) -> None
         assert_close(torch.cat([head, tail], 1), want, 1e-11)
 
 
+def test_codes_are_the_same_under_autocast() -> None:
+    model, frames = predictor("conv_s5").float().eval(), video().float()
+    codes = model.tokenizer.encode(frames)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(model(frames), model(codes))
+
+
 @every_mixer
 def test_a_prediction_depends_on_the_past_alone(mixer: str) -> None:
     model, codes = predictor(mixer).eval(), predictor().tokenizer.encode(video())

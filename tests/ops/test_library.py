@@ -13,7 +13,7 @@ from torch._subclasses import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from longconv.ops import _library, _registry, _ways, fft_conv, linear_scan, short_conv
+from longconv.ops import _library, _registry, _ways, fft_conv, linear_scan, short_conv, transpose
 
 CONVOLUTION = torch.ops.longconv.fft_conv.default
 
@@ -222,3 +222,9 @@ def test_layouts_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     ways.find(lambda *given: given, (torch.ones(_ways.SMALL + 1),))
     ways.find(lambda *given: given, (torch.ones(0),))
     assert not ways.known
+
+
+def test_zeros_without_memory_are_left_to_torch() -> None:
+    for _ in range(2):
+        assert torch.equal(transpose(torch.ones(2, 3)), torch.ones(3, 2))  # a layout that is known
+        assert torch.equal(transpose(torch._efficientzerotensor(2, 3)), torch.zeros(3, 2))
