@@ -201,7 +201,7 @@ def build_pretraining(task: Task, config: RunConfig, settings: PretrainingSettin
 
 # --- Training that starts from it -------------------------------------------------------------------------------------
 
-_SHARED = ("d_model", "n_layers", "norm", "prenorm", "feed_forward", "expansion")
+_SHARED = ("d_model", "n_layers", "norm", "norm_eps", "prenorm", "feed_forward", "expansion")
 """The settings of the model that decide on the backbone's parameters."""
 _VOCABULARY = ("level", "min_freq")
 """The options of data that decide what a token means."""

@@ -17,6 +17,7 @@ class ModelSettings:
         d_model: width D of the residual stream.
         n_layers: number of residual blocks.
         norm: normalisation of a block: layer, batch or rms.
+        norm_eps: what a norm adds to the variance; null for 1e-5, and 1e-6 of rms.
         prenorm: normalise the input of a block instead of its output.
         dropout: probability of dropping a feature.
         tie_dropout: drop whole features of a sample, with one mask for all positions.
@@ -31,6 +32,7 @@ class ModelSettings:
     d_model: int = 128
     n_layers: int = 6
     norm: Literal["layer", "batch", "rms"] = "batch"
+    norm_eps: float | None = None
     prenorm: bool = False
     dropout: float = 0.0
     tie_dropout: bool = False

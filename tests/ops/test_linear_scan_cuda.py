@@ -76,12 +76,12 @@ def test_long_memories(dtype: torch.dtype, timeless: bool) -> None:
     """Of hundreds of steps, with time first, last, and between; a length that is new each run."""
     seed = random.SystemRandom().randrange(10**6)
     length = random.Random(seed).randint(2000, 5000)
-    for shape, dim in (((length, 3), 0), ((2, length), 1), ((2, length, 1), -2)):
+    for shape, dim in (((length, 6), 0), ((6, length), 1), ((6, length, 1), -2)):  # fewer a may cancel to nothing
         size = list(shape)
         size[dim] = 1 if timeless else length
         for is_complex in (False, True) if dtype.itemsize > 2 else (False,):
             a = coefficients(*size, dtype=kind(is_complex), least=0.99)
-            call = {"a": a, "b": torch.randn(shape, dtype=kind(is_complex)) / 64}  # float16 ends at 65504
+            call = {"a": a, "b": torch.randn(shape, dtype=kind(is_complex)) / 4096}  # float16 ends at 65504
             try:
                 compare("linear_scan", call, {"dim": dim}, dtype)
             except AssertionError as error:

@@ -80,7 +80,7 @@ def test_a_sample_of_lengths(dtype: torch.dtype) -> None:
     seed = random.SystemRandom().randrange(10**6)
     draw = random.Random(seed)
     for length in (draw.randint(1, 3000), draw.randint(3000, 70000)):
-        call = arguments(1, 1, length, draw.randint(1, 9), last=draw.random() < 0.5)
+        call = arguments(1, 5, length, draw.randint(1, 9), last=draw.random() < 0.5)  # one bias may cancel to nothing
         try:
             compare("short_conv", call, {"activation": "gelu"}, dtype, exact="torch")
         except AssertionError as error:
