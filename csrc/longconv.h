@@ -308,10 +308,10 @@ LONGCONV_API int32_t longconv_cuda_fft_longest(int64_t* length, int32_t arithmet
 
 // h[set, row, t] = a[set, row, t] h[set, row, t - 1] + b[set, row, t] for t < length (reverse: h[set, row, t + 1]),
 // with initial[set, row, 0] before the first step. Times are taken in chunks: before the first step of chunk i > 0 the
-// state is ends[set, row, i - 1]. Instead of states, or beside them, products and sums (sets, rows, chunks) are
-// written: the state after a chunk is its product times that before it plus, from 0, its sum. Absent initial and ends
-// count as 0. element is that of the arithmetic, complex if any of the numbers are. A warp has `lanes` rows, a power of
-// two.
+// state is ends[set, row, i - 1], or, if that is not finite, what the steps from the last finite one on lead to.
+// Instead of states, or beside them, products and sums (sets, rows, chunks) are written: the state after a chunk is its
+// product times that before it plus, from 0, its sum. Absent initial and ends count as 0. element is that of the
+// arithmetic, complex if any of the numbers are. A warp has `lanes` rows, a power of two.
 struct LongconvCudaLinearScan {
     struct LongconvNumbers h, a, b, initial, ends, products, sums;
     int64_t sets, rows, length, chunk;

@@ -34,6 +34,9 @@ ELEMENTS = {
 }
 """``LongconvElement`` of csrc/longconv.h."""
 
+ACTIVATIONS = {name: number for number, name in enumerate(("none", "silu", "gelu", "relu", "tanh", "sigmoid"))}
+"""``LongconvActivation`` of csrc/longconv.h."""
+
 _I32, _I64, _POINTER, _TEXT = ctypes.c_int32, ctypes.c_int64, ctypes.c_void_p, ctypes.c_char_p
 _STRIDES = ctypes.POINTER(_I64)
 _TRANSPOSE = [_POINTER, _POINTER, *[_I64] * 7, _I32]

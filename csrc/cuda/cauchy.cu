@@ -17,7 +17,7 @@ int32_t choose(const LongconvCudaCauchy& call, int32_t device, void* stream) {
 int32_t longconv_cuda_cauchy(const LongconvCudaCauchy* call, int32_t device, void* stream) {
     if (call->sets < 0 || call->rows < 0 || call->modes < 0 || call->length < 0) return LONGCONV_BAD_SIZE;
     if (!divides_warp(call->lanes) || call->splits < 1) return LONGCONV_BAD_SIZE;
-    if (!call->sets || !call->rows || !call->modes || !call->length) return LONGCONV_OK;
+    if (!call->sets || !call->rows || !call->length) return LONGCONV_OK;
     switch (call->element) {
         case LONGCONV_FLOAT32:
             return call->wide ? choose<double, float>(*call, device, stream)

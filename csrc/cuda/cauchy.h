@@ -91,7 +91,7 @@ struct CauchyPoints {
                 if (m >= rows) continue;
                 const V residue = v.template get<V>(v.place(set, row + m, n));
                 LONGCONV_UNROLL
-                for (int s = 0; s < kRun; ++s) sums[m][s] = sums[m][s] + residue * q[s];
+                for (int s = 0; s < kRun; ++s) sums[m][s] = plus_product(sums[m][s], residue, q[s]);
             }
         }
     }
@@ -187,8 +187,8 @@ struct CauchyPoles {
             for (int m = 0; m < kRows; ++m) {
                 if (m >= rows) continue;
                 const V cotangent = g.template get<V>(g.place(set, row + m, l));
-                sums[m] = sums[m] + cotangent * q;
-                squares[m] = squares[m] + cotangent * square;
+                sums[m] = plus_product(sums[m], cotangent, q);
+                squares[m] = plus_product(squares[m], cotangent, square);
             }
         }
         LONGCONV_UNROLL

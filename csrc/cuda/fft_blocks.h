@@ -107,7 +107,8 @@ struct Blocks {
             const auto a = spectra.template vector<2>(x * n + place),
                        b = of_filters.template vector<2>(filter * n + place);
             LONGCONV_UNROLL
-            for (int k = 0; k < 2; ++k) all.v[k] = all.v[k] + a.v[k] * (call.conjugate ? conjugate(b.v[k]) : b.v[k]);
+            for (int k = 0; k < 2; ++k)
+                all.v[k] = plus_product(all.v[k], a.v[k], call.conjugate ? conjugate(b.v[k]) : b.v[k]);
         });
         return all;
     }
@@ -143,7 +144,7 @@ struct Products {
                 const auto x = of_x.template vector<2>((sample + i - m) * n + place),
                            g = of_g.template vector<2>((sample + i) * n + place);
                 LONGCONV_UNROLL
-                for (int k = 0; k < 2; ++k) all.v[k] = all.v[k] + conjugate(x.v[k]) * g.v[k];
+                for (int k = 0; k < 2; ++k) all.v[k] = plus_product(all.v[k], conjugate(x.v[k]), g.v[k]);
             }
         const int64_t rows = call.channels * call.parts * call.filter_blocks;
         Global<Complex>(static_cast<Complex*>(call.products), rows * n).template set_vector<2>(row * n + place, all);

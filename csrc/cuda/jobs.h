@@ -27,6 +27,7 @@ int32_t launch_jobs(const Work& work, int32_t device, void* stream) {
     DeviceScope scope;
     if (const int32_t status = scope.enter(device)) return status;
     const int64_t jobs = work.jobs();
+    if (jobs == 0) return LONGCONV_OK;
     const int warps = static_cast<int>(jobs < Kernel::kMostWarps ? jobs : Kernel::kMostWarps);
     return launch(Kernel{work}, (jobs + warps - 1) / warps, warps, 0, stream);
 }

@@ -5,6 +5,9 @@
 // h -> product h + sum, which in float64 keep the errors of long memories at rounding. Where rows are few, blocks have
 // chunks of times: one call tells the maps of the chunks, another scans those, a third writes the states. No block
 // waits for another.
+//
+// A product may overflow where no state does: beside a tiny one, or before a coefficient of 0. Then the state goes on
+// step by step. A product that underflows counts as 0.
 
 #ifndef LONGCONV_CUDA_LINEAR_SCAN_H
 #define LONGCONV_CUDA_LINEAR_SCAN_H
@@ -12,13 +15,6 @@
 #include "strided.h"
 
 namespace longconv {
-
-// product h + sum; a product that has overflowed counts for nothing beside a state of 0.
-template <typename V>
-LONGCONV_DEVICE V applied(V product, V h, V sum) {
-    const bool zero = real_part(h) == 0 && imaginary_part(h) == 0;
-    return zero ? sum : product * h + sum;
-}
 
 // V: the numbers of the arithmetic.
 template <typename V>
@@ -70,7 +66,7 @@ struct LinearScan {
         const int steps = segments() * kSteps;
         for (int64_t tile = begin; tile < end; tile += block.warps() * steps) {
             block.phase([&](int warp) { read(block, warp, states(warp), tile + warp * steps, end); });
-            block.phase([&](int warp) { join(block, warp, states(warp), tile + warp * steps, end); });
+            block.phase([&](int warp) { join(block, warp, states(warp), tile, end); });
         }
         if (call.products.data)
             block.phase([&](int warp) {
@@ -79,19 +75,40 @@ struct LinearScan {
     }
 
     LONGCONV_DEVICE void start(State& s, int64_t group, int64_t chunk) const {
-        const Strided initial = numbers(call.initial, 1), ends = numbers(call.ends, chunks());
         each_lane([&](int lane) {
             const int64_t row = group * call.lanes + lane % call.lanes;
             const bool inside = row < call.sets * call.rows;
             const int64_t set = inside ? row / call.rows : -1, of_set = inside ? row % call.rows : 0;
             s.row(lane, 0) = set;
             s.row(lane, 1) = of_set;
-            s.h(lane, 0) = Wide{};
+            s.h(lane, 0) = inside ? state_before(set, of_set, chunk) : Wide{};
             s.whole(lane, 0) = number<Wide>(1.0, 0.0);
-            if (!inside) return;
-            if (chunk == 0 && initial) s.h(lane, 0) = initial.template get<Wide>(initial.place(set, of_set, 0));
-            if (chunk > 0 && ends) s.h(lane, 0) = ends.template get<Wide>(ends.place(set, of_set, chunk - 1));
         });
+    }
+
+    // The state before a chunk; if an overflow hides it, from the last one that is known.
+    LONGCONV_DEVICE Wide state_before(int64_t set, int64_t row, int64_t chunk) const {
+        const Strided initial = numbers(call.initial, 1), ends = numbers(call.ends, chunks());
+        if (chunk > 0 && !ends) return Wide{};
+        Wide state{};
+        int64_t known = chunk;
+        for (; known > 0; --known) {
+            state = ends.template get<Wide>(ends.place(set, row, known - 1));
+            if (is_finite(state)) break;
+        }
+        if (known == 0) state = initial ? initial.template get<Wide>(initial.place(set, row, 0)) : Wide{};
+        for (; known < chunk && is_finite(state); ++known)
+            state = walked(state, set, row, known * call.chunk, (known + 1) * call.chunk);
+        return state;
+    }
+
+    // The state after the times [from, to), one after the other.
+    LONGCONV_DEVICE Wide walked(Wide state, int64_t set, int64_t row, int64_t from, int64_t to) const {
+        const Strided a = numbers(call.a, call.length), b = numbers(call.b, call.length);
+        for (int64_t t = from; t < to; ++t)
+            state = plus_product(b.template get<Wide>(b.place(set, row, time(t))),
+                                 a.template get<Wide>(a.place(set, row, time(t))), state);
+        return state;
     }
 
     // How many of the times of a lane are there, and the first of them.
@@ -118,7 +135,7 @@ struct LinearScan {
                 s.a(lane, j) = of_a[j];
                 s.b(lane, j) = of_b[j];
                 product = product * converted<Wide>(of_a[j]);
-                sum = of_a[j] * sum + of_b[j];
+                sum = plus_product(of_b[j], of_a[j], sum);
             }
             s.product(lane, 0) = product;
             s.sum(lane, 0) = converted<Wide>(sum);
@@ -127,7 +144,7 @@ struct LinearScan {
             const auto product = lanes_before(s.product, distance), sum = lanes_before(s.sum, distance);
             each_lane([&](int lane) {
                 if (lane < distance) return;
-                s.sum(lane, 0) = applied(s.product(lane, 0), sum(lane, 0), s.sum(lane, 0));
+                s.sum(lane, 0) = plus_product(s.sum(lane, 0), s.product(lane, 0), sum(lane, 0));
                 s.product(lane, 0) = product(lane, 0) * s.product(lane, 0);
             });
         }
@@ -148,26 +165,32 @@ struct LinearScan {
     }
 
     // The states of a warp's times, and the state after the tile.
-    LONGCONV_DEVICE void join(const Block& block, int warp, State& s, int64_t t, int64_t end) const {
+    LONGCONV_DEVICE void join(const Block& block, int warp, State& s, int64_t tile, int64_t end) const {
+        const int64_t steps = segments() * kSteps, t = tile + warp * steps;
         const Strided h = numbers(call.h, call.length);
         const Shared<Wide> all_products = products(block), all_sums = sums(block);
         each_lane([&](int lane) {
+            const int64_t set = s.row(lane, 0), row = s.row(lane, 1);
             Wide state = s.h(lane, 0), before = state, whole = s.whole(lane, 0);
             for (int w = 0; w < block.warps(); ++w) {
                 if (w == warp) before = state;
                 const int place = w * call.lanes + lane % call.lanes;
+                const int64_t from = tile + w * steps, to = from + steps < end ? from + steps : end;
                 const Wide product = all_products.get(place);
-                state = applied(product, state, all_sums.get(place));
+                state = is_finite(product) ? plus_product(all_sums.get(place), product, state)
+                                           : walked(state, set, row, from, to);
                 whole = whole * product;
             }
             s.h(lane, 0) = state;
             s.whole(lane, 0) = whole;
             const int64_t some = count(s, lane, t, end);
             if (!h || some == 0) return;
-            V x = converted<V>(applied(s.product(lane, 0), before, s.sum(lane, 0))), states[kSteps];
+            const Wide own = is_finite(s.product(lane, 0)) ? plus_product(s.sum(lane, 0), s.product(lane, 0), before)
+                                                           : walked(before, set, row, t, first(lane, t));
+            V x = converted<V>(own), states[kSteps];
             LONGCONV_UNROLL
-            for (int j = 0; j < kSteps; ++j) states[j] = x = s.a(lane, j) * x + s.b(lane, j);
-            const int64_t place = h.place(s.row(lane, 0), s.row(lane, 1), time(first(lane, t)));
+            for (int j = 0; j < kSteps; ++j) states[j] = x = plus_product(s.b(lane, j), s.a(lane, j), x);
+            const int64_t place = h.place(set, row, time(first(lane, t)));
             h.write(place, (call.reverse ? -1 : 1) * h.step(), some, states);
         });
     }

@@ -143,6 +143,20 @@ LONGCONV_DEVICE ComplexOf<T> conjugate(ComplexOf<T> a) {
     return {a.re, -a.im};
 }
 
+// s + a b, by multiply-adds alone; of complex factors the real part if s is real.
+template <typename T>
+LONGCONV_DEVICE T plus_product(T s, T a, T b) {
+    return s + a * b;
+}
+template <typename T>
+LONGCONV_DEVICE T plus_product(T s, ComplexOf<T> a, ComplexOf<T> b) {
+    return (s + a.re * b.re) - a.im * b.im;
+}
+template <typename T>
+LONGCONV_DEVICE ComplexOf<T> plus_product(ComplexOf<T> s, ComplexOf<T> a, ComplexOf<T> b) {
+    return {(s.re + a.re * b.re) - a.im * b.im, (s.im + a.re * b.im) + a.im * b.re};
+}
+
 // What code for real and for complex numbers V asks of them.
 template <typename V>
 struct Parts {
@@ -172,6 +186,10 @@ LONGCONV_DEVICE T imaginary_part(T) {
 template <typename T>
 LONGCONV_DEVICE T imaginary_part(ComplexOf<T> a) {
     return a.im;
+}
+template <typename V>
+LONGCONV_DEVICE bool is_finite(V a) {
+    return real_part(a) - real_part(a) == 0 && imaginary_part(a) - imaginary_part(a) == 0;
 }
 // A number V; of a real one only the real part counts.
 template <typename V, typename T>

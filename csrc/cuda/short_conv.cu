@@ -10,7 +10,6 @@ template <typename Kernel>
 int32_t convolve(const typename Kernel::Call& call, int32_t device, void* stream) {
     if (call.batch < 0 || call.channels < 0 || call.length < 0 || call.taps < 1 || !divides_warp(call.lanes))
         return LONGCONV_BAD_SIZE;
-    if (!call.batch || !call.channels || !call.length) return LONGCONV_OK;
     return launch_jobs(Kernel{call}, device, stream);
 }
 

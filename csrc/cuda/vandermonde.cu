@@ -7,7 +7,7 @@ using namespace longconv;
 int32_t longconv_cuda_vandermonde(const LongconvCudaVandermonde* call, int32_t device, void* stream) {
     if (call->sets < 0 || call->rows < 0 || call->modes < 0 || call->length < 0) return LONGCONV_BAD_SIZE;
     if (!divides_warp(call->lanes) || call->splits < 1) return LONGCONV_BAD_SIZE;
-    if (!call->sets || !call->rows || !call->modes || !call->length) return LONGCONV_OK;
+    if (!call->sets || !call->rows || !call->length) return LONGCONV_OK;
     switch (call->y.element) {
         case LONGCONV_FLOAT32:
             return call->backward ? launch_jobs(VandermondeSums<float>{*call}, device, stream)

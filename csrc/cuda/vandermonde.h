@@ -28,7 +28,7 @@ class Powers {
         for (int j = 1; j < kStride; ++j) steps_[j - 1] = converted<Complex>(powers[j]);
         four_ = powers[kStride];
     }
-    LONGCONV_DEVICE Complex step(int j) const { return j ? steps_[j - 1] : Complex{1, 0}; }
+    LONGCONV_DEVICE Complex step(int j) const { return steps_[j - 1]; }  // j = 1, 2 or 3
     LONGCONV_DEVICE void advance() { power = power * four_; }
 
     ComplexOf<double> power;
@@ -37,13 +37,6 @@ class Powers {
     Complex steps_[kStride - 1];
     ComplexOf<double> four_;
 };
-
-LONGCONV_DEVICE float product_of(float, Complex a, Complex b) {
-    return a.re * b.re - a.im * b.im;
-}
-LONGCONV_DEVICE Complex product_of(Complex, Complex a, Complex b) {
-    return a * b;
-}
 
 // V: the numbers of y. A lane has kRun times of a row.
 template <typename V>
@@ -76,14 +69,29 @@ struct Vandermonde {
             LONGCONV_UNROLL
             for (int s = 0; s < kRun; s += kStride) {
                 const Complex first = converted<Complex>(x.power);
+                y[s] = y[s] + converted<V>(first);
                 LONGCONV_UNROLL
-                for (int j = 0; j < kStride; ++j) y[s + j] = y[s + j] + product_of(V{}, first, x.step(j));
+                for (int j = 1; j < kStride; ++j) y[s + j] = plus_product(y[s + j], first, x.step(j));
                 x.advance();
             }
         }
         const Strided to(call.y, call.sets, call.rows, call.length);
         const int64_t left = call.length - l;
         to.write(to.place(set, row, l), to.step(), left < kRun ? left : kRun, y);
+        uint32_t beyond = 0;
+        LONGCONV_UNROLL
+        for (int s = 0; s < kRun; ++s) beyond |= static_cast<uint32_t>(s < left && !is_finite(y[s])) << s;
+        for (int s = 0; beyond; ++s, beyond >>= 1)
+            if (beyond & 1) to.set(to.place(set, row, l + s), wide_sum(v, table, set, row, l + s));
+    }
+
+    // In double precision, for terms beyond the range of single precision may be inf - inf there.
+    LONGCONV_DEVICE V wide_sum(const Strided& v, const Strided& table, int64_t set, int64_t row, int64_t l) const {
+        ComplexOf<double> sum{};
+        for (int64_t n = 0; n < call.modes; ++n)
+            sum = plus_product(sum, v.template get<ComplexOf<double>>(v.place(set, row, n)),
+                               Powers(table, set, n, l).power);
+        return converted<V>(sum);
     }
 };
 
@@ -118,28 +126,28 @@ struct VandermondeSums {
     LONGCONV_DEVICE void add(ComplexOf<double>& first, ComplexOf<double>& second, int64_t set, int64_t row,
                              int64_t mode, int64_t begin) const {
         Powers x(Strided(call.powers, call.sets, call.modes, kPowers), set, mode, begin);
-        Complex sum{}, weighted{};
         const int64_t end = begin + kRun < call.length ? begin + kRun : call.length;
         for (int64_t l = begin; l < end; l += kStride) {
             V g[kStride], later[kStride];
             read(set, row, l, g);
             read(set, row, l + call.shift, later);
-            Complex of_sum{}, of_weighted{};
+            Complex sum = converted<Complex>(g[0]), weighted = scaled(later[0], l + call.shift);
             LONGCONV_UNROLL
-            for (int j = 0; j < kStride; ++j) {
+            for (int j = 1; j < kStride; ++j) {
                 const Complex power = conjugate(x.step(j));
-                const auto weight = static_cast<float>(l + j + call.shift);
-                of_sum = of_sum + converted<Complex>(g[j]) * power;
-                of_weighted =
-                    of_weighted + converted<Complex>(later[j]) * Complex{weight * power.re, weight * power.im};
+                sum = plus_product(sum, converted<Complex>(g[j]), power);
+                weighted = plus_product(weighted, scaled(later[j], l + j + call.shift), power);
             }
-            const Complex power = conjugate(converted<Complex>(x.power));
-            sum = sum + of_sum * power;
-            weighted = weighted + of_weighted * power;
+            // In double precision, for the power may be beyond single precision where no cotangent meets it.
+            first = plus_product(first, converted<ComplexOf<double>>(sum), conjugate(x.power));
+            second = plus_product(second, converted<ComplexOf<double>>(weighted), conjugate(x.power));
             x.advance();
         }
-        first = first + converted<ComplexOf<double>>(sum);
-        second = second + converted<ComplexOf<double>>(weighted);
+    }
+
+    static LONGCONV_DEVICE Complex scaled(V g, int64_t weight) {
+        const auto factor = static_cast<float>(weight);
+        return {factor * real_part(g), factor * imaginary_part(g)};
     }
 
     LONGCONV_DEVICE void read(int64_t set, int64_t row, int64_t l, V (&g)[kStride]) const {

@@ -1,4 +1,4 @@
-"""What the backends of the CUDA library share: whether they can run here, and the stream they queue their work on."""
+"""What the backends of the CUDA library share: whether they can run here, how they cut work, the stream it goes to."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ import torch
 from torch import Tensor
 
 from longconv import _native
+from longconv.ops._sizes import blocks, power_of_two
+
+_WARPS = 4096
+"""Fewer leave a GPU empty: then sums are taken in parts."""
 
 
 def available(function: str) -> str | None:
@@ -18,6 +22,21 @@ def available(function: str) -> str | None:
 def refusal(name: str, tensor: Tensor) -> str | None:
     """None if kernels can read the tensor, the argument ``name``, else the reason why not."""
     return None if tensor.is_cuda else f"{name} is on {tensor.device}"
+
+
+def plain(tensor: Tensor) -> Tensor:
+    """The numbers as they lie in memory: no conjugate or negative that is still to be taken."""
+    return tensor.resolve_conj().resolve_neg()
+
+
+def fewest_lanes(length: int, run: int) -> int:
+    """Rows that a warp takes side by side if no lane is to be without one of the runs of a length."""
+    return 32 // min(32, power_of_two(blocks(length, run)))
+
+
+def splits(warps: int, most: int) -> int:
+    """Parts that each of the sums of some warps is taken in."""
+    return min(blocks(_WARPS, max(1, warps)), most)
 
 
 def queue(device: torch.device) -> tuple[int, int]:

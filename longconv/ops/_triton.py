@@ -68,17 +68,3 @@ def working(dtype: torch.dtype) -> Any:
     import triton.language as tl
 
     return tl.float64 if dtype in (torch.float64, torch.complex128) else tl.float32
-
-
-def power_of_two(size: int) -> int:
-    """The least power of two at or above ``size``.
-
-    >>> [power_of_two(size) for size in (1, 2, 3, 64, 65)]
-    [1, 2, 4, 64, 128]
-    """
-    return 1 << max(size - 1, 0).bit_length()
-
-
-def blocks(size: int, block: int) -> int:
-    """How many blocks cover ``size``."""
-    return -(-size // block)

@@ -86,6 +86,13 @@ def test_points_with_axes_of_their_own() -> None:
 
 
 @on_host
+def test_no_poles() -> None:
+    y = torch.full((2, 3, 70), torch.nan)
+    cuda._Call(y[..., :0], y[:, :1], y[:, :1, :0]).run(y)
+    assert not y.any()
+
+
+@on_host
 def test_points_near_a_pole() -> None:
     """Their difference is formed in the precision of the points and poles, that of the residues notwithstanding."""
     call = arguments((2, 5), (2, 5), 30)

@@ -111,6 +111,24 @@ def test_zeros_underflow_and_growth(is_complex: bool) -> None:
 
 @on_host
 @pytest.mark.parametrize("chunks", [False, True])
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)
+def test_products_that_overflow_where_no_state_does(dtype: torch.dtype, reverse: bool, chunks: bool) -> None:
+    """From a tiny state, and before a coefficient of 0; times of thousands of steps after that."""
+    a, b, initial = torch.full((3, 4000), 0.5, dtype=dtype), torch.zeros(3, 4000, dtype=dtype), torch.ones(3)
+    a[:2, :111] = torch.polar(torch.tensor(1e5).double(), torch.tensor(0.3).double()) if dtype.is_complex else -1e5
+    a[1, 100], b[1, 105], b[:, 2000::7] = 0, 1, 1
+    initial = initial.to(dtype) * 1e-300
+    if reverse:
+        a, b = a.flip(-1), b.flip(-1)
+    with short_chunks() if chunks else contextlib.nullcontext():
+        h = linear_scan(a, b, initial=initial, reverse=reverse, backend="cuda")
+    want = linear_scan(a, b, initial=initial, reverse=reverse, backend="reference")
+    torch.testing.assert_close(h, want, rtol=1e-12, atol=1e-300)
+
+
+@on_host
+@pytest.mark.parametrize("chunks", [False, True])
 def test_numbers_that_are_not_finite_stay_where_they_are(chunks: bool) -> None:
     a, b = torch.rand(2, 300, 3), torch.randn(2, 300, 3)
     with short_chunks() if chunks else contextlib.nullcontext():

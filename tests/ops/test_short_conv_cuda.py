@@ -115,6 +115,20 @@ def test_strides_and_addresses(dtype: torch.dtype) -> None:
 
 
 @on_host
+def test_gradients_to_taps_and_bias_lie_apart() -> None:
+    u, w = torch.randn(2, 1, 9, dtype=torch.float64), torch.randn(1, 3, dtype=torch.float64)
+    dw, dbias = cuda.backward(u, u, w, w[:, 0], None, "none", [False, True, True, False])
+    assert dw.untyped_storage().data_ptr() != dbias.untyped_storage().data_ptr()
+
+
+@on_host
+def test_the_gradient_to_the_past_of_no_sample_is_zero() -> None:
+    u, w, past = torch.ones(1, 2, 0), torch.ones(2, 3), torch.full((1, 2, 2), torch.nan)
+    cuda._convolve({"past_y": past, "x": u, "w": w}, u, w, "none", reverse=True)
+    assert not past.any()
+
+
+@on_host
 def test_nan_stays_in_its_channel_and_under_the_taps() -> None:
     for taps in (4, 40):
         u, w = torch.randn(3, 20, 200), torch.randn(20, taps)

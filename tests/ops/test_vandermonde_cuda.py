@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from longconv.ops import vandermonde, vandermonde_log
+from longconv.ops import _cuda, vandermonde, vandermonde_log
 from longconv.ops.vandermonde import cuda
 from longconv.ops.vandermonde.operator import LOGARITHMS, NODES
 from tests.ops.comparison import compare
@@ -103,6 +103,34 @@ def test_modes_that_vanish_and_modes_that_grow() -> None:
     log_x = torch.complex(-decay, torch.rand(3, 9, dtype=torch.float64))
     call = {"v": numbers(3, 9), "log_x": log_x}
     compare("vandermonde_log", call, {"length": 5003, "real": True}, torch.float32, wide=("log_x",))
+
+
+@on_host
+def test_powers_beyond_single_precision_that_no_cotangent_meets() -> None:
+    v, x = torch.tensor([1e-30], requires_grad=True), torch.tensor([2.0], requires_grad=True)
+    y = vandermonde(v, x, 200, backend="cuda")
+    dv, dx = torch.autograd.grad(y[10], (v, x))
+    assert_close(dv, torch.tensor([1024.0]))
+    assert_close(dx, torch.tensor([1e-30 * 10 * 512]))
+
+
+@on_host
+@pytest.mark.parametrize("real", [False, True])
+def test_sums_beyond_single_precision_are_infinite(real: bool) -> None:
+    v, x = numbers(2, 1).to(torch.complex64), 1.9 * torch.exp(1j * torch.rand(2, 1).double())
+    got, want = (vandermonde(v, x, 230, real=real, backend=name) for name in ("cuda", "reference"))
+    got, want = (y if real else torch.view_as_real(y) for y in (got, want))
+    assert torch.equal(got.isfinite(), want.isfinite())
+    assert torch.equal(got[got.isinf()], want[want.isinf()])
+    assert got.isinf().any()
+    assert_close(got[got.isfinite()], want[want.isfinite()])
+
+
+@on_host
+def test_no_modes() -> None:
+    y = torch.full((2, 3, 70), torch.nan)
+    _cuda.run("vandermonde", cuda._call(y[..., :0], torch.ones(2, 0, 5, dtype=torch.complex128), y, 8), y.device)
+    assert not y.any()
 
 
 @on_host

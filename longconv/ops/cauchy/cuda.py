@@ -13,14 +13,11 @@ from longconv import _native
 from longconv.ops import _cuda
 from longconv.ops._layout import Layout
 from longconv.ops._library import reduce_like
-from longconv.ops._triton import blocks, power_of_two
+from longconv.ops._sizes import blocks, power_of_two
 from longconv.ops.cauchy.reference import result_dtype
 
 _RUN, _ROWS = 32, 4
 """Points that a lane sums up at once, and rows that share its resolvents."""
-
-_WARPS = 4096
-"""Fewer leave a GPU empty: then the sums over points are taken in parts."""
 
 
 class _Struct(ctypes.Structure):
@@ -54,13 +51,13 @@ def forward(v: Tensor, z: Tensor, w: Tensor) -> Tensor:
 def backward(g: Tensor, v: Tensor, z: Tensor, w: Tensor, wanted: Sequence[bool]) -> list[Tensor]:
     """The wanted ones of the gradients to v, z and w."""
     call = _Call(v, z, w)
-    cotangents = call.layout.fold(_plain(g))
+    cotangents = call.layout.fold(_cuda.plain(g))
     sets, rows, length = cotangents.shape
     dv = dw = dz = None
     if wanted[0] or wanted[2]:
         lanes, modes = min(32, power_of_two(w.shape[-1])), w.shape[-1]
         warps = sets * blocks(rows, _ROWS) * blocks(modes, lanes)
-        splits = min(blocks(_WARPS, warps), blocks(length, 32 // lanes * _RUN))
+        splits = _cuda.splits(warps, blocks(length, 32 // lanes * _RUN))
         sums = v.new_empty((2, splits * 32 // lanes, sets * rows, modes), dtype=torch.complex128)
         call.run(cotangents, first=sums[0], second=sums[1], lanes=lanes, splits=splits)
         dv, slopes = sums.sum(1).view(2, sets, rows, modes)
@@ -78,8 +75,8 @@ class _Call:
 
     def __init__(self, v: Tensor, z: Tensor, w: Tensor) -> None:
         self.layout = Layout.of(v, z, w)
-        self.v = self.layout.fold(_plain(v))
-        self.points, self.poles = (self.layout.fold_shared(_plain(t))[:, None] for t in (z, w))
+        self.v = self.layout.fold(_cuda.plain(v))
+        self.points, self.poles = (self.layout.fold_shared(_cuda.plain(t))[:, None] for t in (z, w))
         precision = torch.finfo(v.dtype).bits
         self.wide = any(torch.finfo(t.dtype).bits > precision for t in (z, w))
         self.element = _native.ELEMENTS[torch.float64 if precision == 64 else torch.float32]
@@ -96,7 +93,3 @@ class _Call:
         call.modes, call.splits, call.lanes = self.v.shape[-1], splits, lanes
         call.wide, call.element = self.wide, self.element
         _cuda.run("cauchy", call, y.device)
-
-
-def _plain(tensor: Tensor) -> Tensor:
-    return tensor.resolve_conj().resolve_neg()

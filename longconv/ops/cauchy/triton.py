@@ -11,7 +11,8 @@ from torch import Tensor
 from longconv.ops import _triton
 from longconv.ops._layout import Layout
 from longconv.ops._library import reduce_like
-from longconv.ops._triton import blocks, launch, power_of_two
+from longconv.ops._sizes import blocks, power_of_two
+from longconv.ops._triton import launch
 from longconv.ops.cauchy.reference import result_dtype
 
 _POINTS, _POLES = 128, 16

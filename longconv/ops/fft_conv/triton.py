@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from longconv.ops import _triton
-from longconv.ops._triton import launch, power_of_two
+from longconv.ops._sizes import power_of_two
+from longconv.ops._triton import launch
 
 LEAST = 256
 """Samples of a tile at least."""

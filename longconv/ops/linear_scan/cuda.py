@@ -11,7 +11,7 @@ from torch import Tensor
 
 from longconv import _native
 from longconv.ops import _cuda
-from longconv.ops._triton import blocks, power_of_two
+from longconv.ops._sizes import blocks, power_of_two
 from longconv.ops.linear_scan.reference import result_dtype, result_shape
 
 BLOCKS = 256
@@ -20,8 +20,8 @@ BLOCKS = 256
 LEAST = 4096
 """Fewest numbers that are worth a chunk."""
 
-_STEPS = 8
-"""Times that a lane takes at once."""
+_CHUNK = 64
+"""What the times of a chunk are a multiple of, so that lanes read whole vectors."""
 
 
 class _Call(ctypes.Structure):
@@ -59,16 +59,16 @@ def forward(a: Tensor, b: Tensor, initial: Tensor | None, dim: int, reverse: boo
 
 def _rows(x: Tensor, shape: Sequence[int], sizes: tuple[int, int, int]) -> Tensor:
     """The tensor as (outer, inner, length): a view where its strides allow it."""
-    return x.resolve_conj().resolve_neg().expand(shape).reshape(sizes).mT
+    return _cuda.plain(x).expand(shape).reshape(sizes).mT
 
 
 def _scan(h: Tensor, tensors: dict[str, Tensor], reverse: bool) -> None:
     """The scan of (outer, inner, L) into h."""
     sets, rows, length = h.shape
-    lanes = _lanes(rows, length)
+    lanes = _lanes(rows, length, h.dtype)
     groups = blocks(sets * rows, lanes)
     chunks = max(1, min(BLOCKS // groups, length * lanes // LEAST))
-    chunk = blocks(length, chunks)
+    chunk = blocks(blocks(length, chunks), _CHUNK) * _CHUNK
     chunks = blocks(length, chunk)
     if chunks > 1:
         dtype = torch.complex128 if h.is_complex() else torch.float64
@@ -78,14 +78,15 @@ def _scan(h: Tensor, tensors: dict[str, Tensor], reverse: bool) -> None:
         joined = {"h": ends, "a": products, "b": sums}
         if "initial" in tensors:
             joined["initial"] = tensors["initial"]
-        _run(ends, joined, chunks, _lanes(rows, chunks), False)
+        _run(ends, joined, chunks, _lanes(rows, chunks, dtype), False)
         tensors = {**tensors, "ends": ends}
     _run(h, {"h": h, **tensors}, chunk, lanes, reverse)
 
 
-def _lanes(rows: int, length: int) -> int:
+def _lanes(rows: int, length: int, dtype: torch.dtype) -> int:
     """Rows that a warp takes side by side: neighbours in memory, or as many as leave no lane without a time."""
-    return max(min(32, power_of_two(rows)), 32 // min(32, power_of_two(blocks(length, _STEPS))))
+    steps = 8 if torch.promote_types(dtype, torch.float32) == torch.float32 else 4  # of a lane
+    return max(min(32, power_of_two(rows)), _cuda.fewest_lanes(length, steps))
 
 
 def _run(like: Tensor, tensors: dict[str, Tensor], chunk: int, lanes: int, reverse: bool) -> None:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from longconv.ops import _triton
-from longconv.ops._triton import blocks, launch, power_of_two
+from longconv.ops._sizes import blocks, power_of_two
+from longconv.ops._triton import launch
 from longconv.ops.linear_scan.reference import result_dtype, result_shape
 
 PROGRAMS = 512

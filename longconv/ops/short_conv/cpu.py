@@ -11,9 +11,6 @@ from torch import Tensor
 from longconv import _native
 from longconv.ops._short_way import memory, run, short_way
 
-ACTIVATIONS = {name: number for number, name in enumerate(("none", "silu", "gelu", "relu", "tanh", "sigmoid"))}
-"""``LongconvActivation`` of csrc/longconv.h."""
-
 _FEWEST_CHANNELS = 8
 """Fewer side by side leave vectors too empty: then rows are copied."""
 
@@ -104,7 +101,7 @@ def _call(
     bias = None if bias is None else bias.resolve_neg().to(working).contiguous()
     initial = None if initial is None else initial.resolve_neg()
     call = _Call(batch=u.shape[0], channels=u.shape[1], length=u.shape[2], taps=w.shape[1])
-    call.activation, call.columns, call.backward = ACTIVATIONS[activation], columns, "dy" in results
+    call.activation, call.columns, call.backward = _native.ACTIVATIONS[activation], columns, "dy" in results
     call.threads, call.element = torch.get_num_threads(), _native.ELEMENTS[u.dtype]
     for name, tensor in {"u": u, "w": w, "bias": bias, "initial": initial, **results}.items():
         if tensor is not None:

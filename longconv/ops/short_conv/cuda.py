@@ -10,16 +10,11 @@ from torch import Tensor
 
 from longconv import _native
 from longconv.ops import _cuda
-from longconv.ops._triton import blocks, power_of_two
-from longconv.ops.short_conv.cpu import ACTIVATIONS
-from longconv.ops.short_conv.triton import like
+from longconv.ops._sizes import blocks, power_of_two
+from longconv.ops.short_conv.layout import like
 
 _RUN = {torch.float32: 8, torch.float64: 4}
 """Times that a lane takes at once."""
-
-_WARPS = 4096
-"""Fewer leave a GPU empty: then a channel's sums over samples and times are taken in parts."""
-
 
 _TENSORS = ("y", "past_y", "dy", "x", "past", "w", "bias")
 
@@ -83,7 +78,7 @@ def backward(
     dw = dbias = None
     if wanted[1] or wanted[2]:
         sums = _sums(dz, u, w, initial)
-        dw, dbias = sums[:, :-1], sums[:, -1]
+        dw, dbias = sums[:, :-1], sums[:, -1].clone()  # of their own, should sums be in their dtype
     pairs = zip((du, dw, dbias, dinitial), (u, w, bias, initial), wanted, strict=True)
     return [grad.to(t.dtype) for grad, t, want in pairs if want and grad is not None and t is not None]
 
@@ -100,12 +95,12 @@ def _lanes(u: Tensor) -> int:
     """Channels that a warp takes side by side: neighbours in memory, or as many as leave no lane without a time."""
     _, channels, length = u.shape
     together = min(32, power_of_two(channels)) if u.stride(1) == 1 and u.stride(2) != 1 else 1
-    return max(together, 32 // min(32, power_of_two(blocks(length, _RUN[_working(u)]))))
+    return max(together, _cuda.fewest_lanes(length, _RUN[_working(u)]))
 
 
 def _convolve(tensors: dict[str, Tensor | None], u: Tensor, w: Tensor, activation: str, reverse: bool = False) -> None:
     call = _Call(*[_numbers(tensors.get(name)) for name in _TENSORS], *u.shape, w.shape[1])
-    call.activation, call.reverse, call.lanes = ACTIVATIONS[activation], reverse, _lanes(u)
+    call.activation, call.reverse, call.lanes = _native.ACTIVATIONS[activation], reverse, _lanes(u)
     call.element = _native.ELEMENTS[_working(u)]
     _cuda.run("short_conv", call, u.device)
 
@@ -115,7 +110,7 @@ def _sums(dz: Tensor, u: Tensor, w: Tensor, initial: Tensor | None) -> Tensor:
     (batch, channels, length), taps = u.shape, w.shape[1]
     lanes, run = _lanes(u), _RUN[_working(u)]
     warps = blocks(channels, lanes) * blocks(taps, run)
-    splits = min(batch * blocks(length, 32 // lanes * run), blocks(_WARPS, warps))
+    splits = _cuda.splits(warps, batch * blocks(length, 32 // lanes * run))
     sums = u.new_empty((splits, channels, taps + 1), dtype=torch.float64)
     call = _Sums(*map(_numbers, (sums, dz, u, initial)), batch, channels, length, taps, splits, lanes)
     call.element = _native.ELEMENTS[_working(u)]

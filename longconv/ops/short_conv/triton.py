@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from longconv.ops import _triton
-from longconv.ops._triton import blocks, launch, power_of_two
+from longconv.ops._sizes import blocks, power_of_two
+from longconv.ops._triton import launch
+from longconv.ops.short_conv.layout import like
 
 _TILE = 1024
 """Numbers of a tile; a program's four warps hold eight of them a thread."""
@@ -150,10 +152,3 @@ def _parameter(w: Tensor, u: Tensor) -> Tensor:
 def _strided(*tensors: Tensor | None) -> list[Any]:
     """Every tensor and its strides, None and zeros for those that are not there."""
     return [x for t in tensors for x in ((None, (0, 0, 0)) if t is None else (t.resolve_neg(), t.stride()))]
-
-
-def like(u: Tensor, dtype: torch.dtype) -> Tensor:
-    """A new tensor of u's shape, channels-last as u is."""
-    if u.stride(1) == 1 and u.stride(2) != 1:
-        return torch.empty(u.mT.shape, dtype=dtype, device=u.device).mT
-    return torch.empty(u.shape, dtype=dtype, device=u.device)

@@ -15,14 +15,11 @@ from longconv import _native
 from longconv.ops import _cuda
 from longconv.ops._layout import Layout
 from longconv.ops._library import reduce_like
-from longconv.ops._triton import blocks, power_of_two
+from longconv.ops._sizes import blocks, power_of_two
 from longconv.ops.vandermonde.reference import LOG_ZERO, result_dtype
 
 _RUN = 32
 """Times that a lane takes at once, or half of them if they are complex."""
-
-_WARPS = 4096
-"""Fewer leave a GPU empty: then the sums over times are taken in parts."""
 
 
 class _Call(ctypes.Structure):
@@ -50,9 +47,9 @@ def supports(v: Tensor, *_: Any) -> str | None:
 def forward(argument: str, v: Tensor, x: Tensor, length: int, real: bool) -> Tensor:
     """The sum over n; ``argument`` is the name of the one that tells the nodes, "x" or "log_x"."""
     layout = Layout.of(v, x)
-    coefficients, powers = layout.fold(v.resolve_conj().resolve_neg()), _powers(layout, x, argument)
+    coefficients, powers = layout.fold(_cuda.plain(v)), _powers(layout, x, argument)
     y = v.new_empty((*coefficients.shape[:2], length), dtype=result_dtype(v, x, real))
-    lanes = 32 // min(32, power_of_two(blocks(length, _RUN // 2 if y.is_complex() else _RUN)))
+    lanes = _cuda.fewest_lanes(length, _RUN // 2 if y.is_complex() else _RUN)
     call = _call(coefficients, powers, y, lanes)
     _cuda.run("vandermonde", call, v.device)
     return layout.unfold(y).contiguous()
@@ -61,17 +58,18 @@ def forward(argument: str, v: Tensor, x: Tensor, length: int, real: bool) -> Ten
 def backward(argument: str, g: Tensor, v: Tensor, x: Tensor, real: bool) -> list[Tensor]:
     """The gradients to v and to x."""
     layout, modes = Layout.of(v, x), x.shape[-1]
-    cotangents, powers = layout.fold(g.resolve_conj().resolve_neg()), _powers(layout, x, argument)
+    cotangents, powers = layout.fold(_cuda.plain(g)), _powers(layout, x, argument)
+    coefficients = layout.fold(_cuda.plain(v))
     (sets, rows, length), lanes = cotangents.shape, min(32, power_of_two(modes))
-    splits = min(blocks(_WARPS, sets * rows * blocks(modes, lanes)), blocks(length, 32 // lanes * _RUN))
+    splits = _cuda.splits(sets * rows * blocks(modes, lanes), blocks(length, 32 // lanes * _RUN))
     shape = 2, splits * 32 // lanes, sets * rows, modes
     sums = torch.empty(shape, dtype=torch.complex128, device=g.device)
-    call = _call(layout.fold(v), powers, cotangents, lanes)
+    call = _call(coefficients, powers, cotangents, lanes)
     call.first, call.second = map(_native.Numbers.of, sums)
     call.splits, call.shift, call.backward = splits, int(argument == "x"), 1
     _cuda.run("vandermonde", call, g.device)
     dv, dx = sums.sum(1).view(2, sets, rows, modes)
-    dx = (layout.fold(v).conj_physical() * dx).sum(1, keepdim=True)
+    dx = (coefficients.conj_physical() * dx).sum(1, keepdim=True)
     return [reduce_like(layout.unfold(grad), like) for grad, like in ((dv, v), (dx, x))]
 
 

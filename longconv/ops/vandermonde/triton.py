@@ -14,7 +14,8 @@ from torch import Tensor
 from longconv.ops import _triton
 from longconv.ops._layout import Layout
 from longconv.ops._library import reduce_like, square_blocks
-from longconv.ops._triton import blocks, launch, power_of_two
+from longconv.ops._sizes import blocks, power_of_two
+from longconv.ops._triton import launch
 from longconv.ops.vandermonde.reference import LOG_ZERO, result_dtype
 
 _MODES = 16
