@@ -24,11 +24,6 @@ def refusal(name: str, tensor: Tensor) -> str | None:
     return None if tensor.is_cuda else f"{name} is on {tensor.device}"
 
 
-def plain(tensor: Tensor) -> Tensor:
-    """The numbers as they lie in memory: no conjugate or negative that is still to be taken."""
-    return tensor.resolve_conj().resolve_neg()
-
-
 def fewest_lanes(length: int, run: int) -> int:
     """Rows that a warp takes side by side if no lane is to be without one of the runs of a length."""
     return 32 // min(32, power_of_two(blocks(length, run)))

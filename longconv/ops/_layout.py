@@ -1,4 +1,7 @@
-"""How leading axes that broadcast are folded into two: sets of what is shared, and rows that share a set."""
+"""Tensors as kernels read them: as they lie in memory, with leading axes that broadcast folded into two.
+
+The two are sets of what is shared, and rows that share a set.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,11 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from longconv._checks import broadcast_shapes
+
+
+def plain(tensor: Tensor) -> Tensor:
+    """The numbers as they lie in memory: no conjugate or negative that is still to be taken."""
+    return tensor.resolve_conj().resolve_neg()
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from longconv import _native
-from longconv.ops._layout import Layout
+from longconv.ops._layout import Layout, plain
 from longconv.ops._library import reduce_like
 from longconv.ops._short_way import memory, run, short_way
 from longconv.ops.cauchy.reference import result_dtype
@@ -61,7 +61,7 @@ def bind(v: Tensor, z: Tensor, w: Tensor) -> Callable[..., Tensor] | None:
 def backward(g: Tensor, v: Tensor, z: Tensor, w: Tensor, wanted: Sequence[bool]) -> list[Tensor]:
     """The wanted ones of the gradients to v, z and w; where v was broadcast, in double precision before the sum."""
     layout = Layout.of(v, z, w)
-    cotangents = layout.fold(_plain(g))
+    cotangents = layout.fold(plain(g))
     if cotangents.stride(-1) != 1:
         cotangents = cotangents.contiguous()
     grads: dict[str, Tensor] = {}
@@ -78,16 +78,12 @@ def backward(g: Tensor, v: Tensor, z: Tensor, w: Tensor, wanted: Sequence[bool])
     return [reduce_like(layout.unfold(grads[name]), like) for name, like in kept]
 
 
-def _plain(tensor: Tensor) -> Tensor:
-    return tensor.resolve_conj().resolve_neg()
-
-
 def _call(
     layout: Layout, v: Tensor, z: Tensor, w: Tensor, y: Tensor, **grads: Tensor
 ) -> tuple[_Call, dict[str, Tensor | None]]:
     """The description of a call for y, or its cotangents, (X, M, L), and the arguments as it uses them."""
     sets, rows, length = y.shape
-    coefficients, (points, poles) = layout.fold(_plain(v)), (layout.fold_shared(_plain(t))[:, None] for t in (z, w))
+    coefficients, (points, poles) = layout.fold(plain(v)), (layout.fold_shared(plain(t))[:, None] for t in (z, w))
     call = _Call(*map(_native.Numbers.of, (coefficients, points, poles, y)))
     for name, tensor in grads.items():
         setattr(call, name, _native.Numbers.of(tensor))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from longconv import _native
 from longconv.ops import _cuda
-from longconv.ops._layout import Layout
+from longconv.ops._layout import Layout, plain
 from longconv.ops._library import reduce_like
 from longconv.ops._sizes import blocks, power_of_two
 from longconv.ops.cauchy.reference import result_dtype
@@ -51,7 +51,7 @@ def forward(v: Tensor, z: Tensor, w: Tensor) -> Tensor:
 def backward(g: Tensor, v: Tensor, z: Tensor, w: Tensor, wanted: Sequence[bool]) -> list[Tensor]:
     """The wanted ones of the gradients to v, z and w."""
     call = _Call(v, z, w)
-    cotangents = call.layout.fold(_cuda.plain(g))
+    cotangents = call.layout.fold(plain(g))
     sets, rows, length = cotangents.shape
     dv = dw = dz = None
     if wanted[0] or wanted[2]:
@@ -75,8 +75,8 @@ class _Call:
 
     def __init__(self, v: Tensor, z: Tensor, w: Tensor) -> None:
         self.layout = Layout.of(v, z, w)
-        self.v = self.layout.fold(_cuda.plain(v))
-        self.points, self.poles = (self.layout.fold_shared(_cuda.plain(t))[:, None] for t in (z, w))
+        self.v = self.layout.fold(plain(v))
+        self.points, self.poles = (self.layout.fold_shared(plain(t))[:, None] for t in (z, w))
         precision = torch.finfo(v.dtype).bits
         self.wide = any(torch.finfo(t.dtype).bits > precision for t in (z, w))
         self.element = _native.ELEMENTS[torch.float64 if precision == 64 else torch.float32]

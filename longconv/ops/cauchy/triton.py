@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from longconv.ops import _triton
-from longconv.ops._layout import Layout
+from longconv.ops._layout import Layout, plain
 from longconv.ops._library import reduce_like
 from longconv.ops._sizes import blocks, power_of_two
 from longconv.ops._triton import launch
@@ -116,4 +116,4 @@ def _points(call: _Call, g: Tensor) -> Tensor:
 
 def _pairs(x: Tensor, dtype: torch.dtype) -> Tensor:
     """Contiguous pairs of a complex dtype."""
-    return torch.view_as_real(x.to(dtype).resolve_conj().resolve_neg().contiguous())
+    return torch.view_as_real(plain(x.to(dtype)).contiguous())

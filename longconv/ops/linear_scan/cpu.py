@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from longconv import _native
+from longconv.ops._layout import plain
 from longconv.ops._short_way import without_memory
 from longconv.ops.linear_scan.reference import result_dtype, result_shape
 
@@ -91,7 +92,7 @@ def _scan(layout: _Layout) -> Callable[..., Tensor]:
 
 def _folded(x: Tensor, working: torch.dtype, shape: Sequence[int], sizes: tuple[int, int, int]) -> Tensor:
     """The tensor as (outer, length, inner) in the dtype of the arithmetic: a view where its strides allow it."""
-    x = x.to(working).resolve_conj().resolve_neg()
+    x = plain(x.to(working))
     if x.shape != shape:
         x = x.expand(shape)
     return x if shape == sizes else x.reshape(sizes)

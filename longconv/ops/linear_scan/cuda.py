@@ -11,6 +11,7 @@ from torch import Tensor
 
 from longconv import _native
 from longconv.ops import _cuda
+from longconv.ops._layout import plain
 from longconv.ops._sizes import blocks, power_of_two
 from longconv.ops.linear_scan.reference import result_dtype, result_shape
 
@@ -59,7 +60,7 @@ def forward(a: Tensor, b: Tensor, initial: Tensor | None, dim: int, reverse: boo
 
 def _rows(x: Tensor, shape: Sequence[int], sizes: tuple[int, int, int]) -> Tensor:
     """The tensor as (outer, inner, length): a view where its strides allow it."""
-    return _cuda.plain(x).expand(shape).reshape(sizes).mT
+    return plain(x).expand(shape).reshape(sizes).mT
 
 
 def _scan(h: Tensor, tensors: dict[str, Tensor], reverse: bool) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from longconv.ops import _triton
+from longconv.ops._layout import plain
 from longconv.ops._sizes import blocks, power_of_two
 from longconv.ops._triton import launch
 from longconv.ops.linear_scan.reference import result_dtype, result_shape
@@ -49,7 +50,7 @@ def forward(a: Tensor, b: Tensor, initial: Tensor | None, dim: int, reverse: boo
 
 def _folded(x: Tensor, shape: Sequence[int], sizes: tuple[int, int, int], axis: int) -> Tensor:
     """The tensor as (outer, length, inner): a view where its strides allow it."""
-    return x.resolve_neg().resolve_conj().expand(shape).reshape(sizes)
+    return plain(x).expand(shape).reshape(sizes)
 
 
 def _scan(h: Tensor, a: Tensor, b: Tensor, initial: Tensor | None = None, *, reverse: bool) -> None:

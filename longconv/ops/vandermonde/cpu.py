@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from longconv import _native
-from longconv.ops._layout import Layout
+from longconv.ops._layout import Layout, plain
 from longconv.ops._library import reduce_like
 from longconv.ops._short_way import memory, run, short_way
 from longconv.ops.vandermonde.reference import result_dtype, widen
@@ -41,7 +41,7 @@ def forward(argument: str, v: Tensor, x: Tensor, length: int, real: bool) -> Ten
     """The sum over n; ``argument`` is the name of the one that tells the nodes, "x" or "log_x"."""
     layout = Layout.of(v, x)
     y = torch.empty((*layout.lead, length), dtype=result_dtype(v, x, real))
-    target, coefficients, nodes = layout.fold(y), layout.fold(_plain(v)), _nodes(layout, x)
+    target, coefficients, nodes = layout.fold(y), layout.fold(plain(v)), _nodes(layout, x)
     call = _call(argument, coefficients, nodes, target)
     run("vandermonde", call, (coefficients, nodes), call.threads)
     return y if target.data_ptr() == y.data_ptr() else layout.unfold(target).contiguous()
@@ -51,7 +51,7 @@ def bind(argument: str, v: Tensor, x: Tensor, length: int, real: bool) -> Callab
     """The sum for all tensors laid out like these; None where they or the result have to be copied."""
     layout = Layout.of(v, x)
     y = torch.empty((*layout.lead, length), dtype=result_dtype(v, x, real))
-    target, coefficients, nodes = layout.fold(y), layout.fold(_plain(v)), _nodes(layout, x)
+    target, coefficients, nodes = layout.fold(y), layout.fold(plain(v)), _nodes(layout, x)
     if not length or target.data_ptr() != y.data_ptr():
         return None
     call, used = _call(argument, coefficients, nodes, target), {"v.data": coefficients, "x.data": nodes}
@@ -61,7 +61,7 @@ def bind(argument: str, v: Tensor, x: Tensor, length: int, real: bool) -> Callab
 def backward(argument: str, g: Tensor, v: Tensor, x: Tensor, real: bool) -> list[Tensor]:
     """The gradients to v and to x; where one was broadcast, in double precision before the sum."""
     layout = Layout.of(v, x)
-    cotangents, coefficients, nodes = layout.fold(_plain(g)), layout.fold(_plain(v)), _nodes(layout, x)
+    cotangents, coefficients, nodes = layout.fold(plain(g)), layout.fold(plain(v)), _nodes(layout, x)
     if cotangents.stride(-1) != 1:
         cotangents = cotangents.contiguous()
     dv = torch.empty(coefficients.shape, dtype=v.dtype if v.shape[:-1] == layout.lead else widen(v[:0]).dtype)
@@ -71,13 +71,9 @@ def backward(argument: str, g: Tensor, v: Tensor, x: Tensor, real: bool) -> list
     return [reduce_like(layout.unfold(grad), like) for grad, like in ((dv, v), (dx, x))]
 
 
-def _plain(tensor: Tensor) -> Tensor:
-    return tensor.resolve_conj().resolve_neg()
-
-
 def _nodes(layout: Layout, x: Tensor) -> Tensor:
     """(X, 1, N)."""
-    return layout.fold_shared(_plain(x))[:, None]
+    return layout.fold_shared(plain(x))[:, None]
 
 
 def _call(argument: str, v: Tensor, x: Tensor, y: Tensor, dv: Tensor | None = None, dx: Tensor | None = None) -> _Call:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from longconv import _native
 from longconv.ops import _cuda
-from longconv.ops._layout import Layout
+from longconv.ops._layout import Layout, plain
 from longconv.ops._library import reduce_like
 from longconv.ops._sizes import blocks, power_of_two
 from longconv.ops.vandermonde.reference import LOG_ZERO, result_dtype
@@ -47,7 +47,7 @@ def supports(v: Tensor, *_: Any) -> str | None:
 def forward(argument: str, v: Tensor, x: Tensor, length: int, real: bool) -> Tensor:
     """The sum over n; ``argument`` is the name of the one that tells the nodes, "x" or "log_x"."""
     layout = Layout.of(v, x)
-    coefficients, powers = layout.fold(_cuda.plain(v)), _powers(layout, x, argument)
+    coefficients, powers = layout.fold(plain(v)), _powers(layout, x, argument)
     y = v.new_empty((*coefficients.shape[:2], length), dtype=result_dtype(v, x, real))
     lanes = _cuda.fewest_lanes(length, _RUN // 2 if y.is_complex() else _RUN)
     call = _call(coefficients, powers, y, lanes)
@@ -58,8 +58,8 @@ def forward(argument: str, v: Tensor, x: Tensor, length: int, real: bool) -> Ten
 def backward(argument: str, g: Tensor, v: Tensor, x: Tensor, real: bool) -> list[Tensor]:
     """The gradients to v and to x."""
     layout, modes = Layout.of(v, x), x.shape[-1]
-    cotangents, powers = layout.fold(_cuda.plain(g)), _powers(layout, x, argument)
-    coefficients = layout.fold(_cuda.plain(v))
+    cotangents, powers = layout.fold(plain(g)), _powers(layout, x, argument)
+    coefficients = layout.fold(plain(v))
     (sets, rows, length), lanes = cotangents.shape, min(32, power_of_two(modes))
     splits = _cuda.splits(sets * rows * blocks(modes, lanes), blocks(length, 32 // lanes * _RUN))
     shape = 2, splits * 32 // lanes, sets * rows, modes

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from longconv.ops import _triton
-from longconv.ops._layout import Layout
+from longconv.ops._layout import Layout, plain
 from longconv.ops._library import reduce_like, square_blocks
 from longconv.ops._sizes import blocks, power_of_two
 from longconv.ops._triton import launch
@@ -60,7 +60,7 @@ def backward(argument: str, g: Tensor, v: Tensor, x: Tensor, real: bool) -> list
 
     layout, length = Layout.of(v, x), g.shape[-1]
     logarithms = _logarithms(layout, x, argument)
-    cotangents = layout.fold(g.resolve_conj().resolve_neg())
+    cotangents = layout.fold(plain(g))
     parts = (cotangents.real, cotangents.imag) if g.is_complex() else (cotangents, None)
     (sets, rows, _), modes = cotangents.shape, x.shape[-1]
     period, height = _tile(length)
@@ -85,7 +85,7 @@ def backward(argument: str, g: Tensor, v: Tensor, x: Tensor, real: bool) -> list
 
 def _coefficients(layout: Layout, v: Tensor) -> Tensor:
     """Pairs (X, M, N, 2) in single precision."""
-    return torch.view_as_real(layout.fold(v.resolve_conj().resolve_neg()).to(torch.complex64).contiguous())
+    return torch.view_as_real(layout.fold(plain(v)).to(torch.complex64).contiguous())
 
 
 def _logarithms(layout: Layout, x: Tensor, argument: str) -> Tensor:
