@@ -12,7 +12,14 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from bench.case import OURS, WHOLE, Case, Problem
 from bench.cases import CASES
@@ -59,9 +66,15 @@ def run(
     todo = [(case, counts) for case, counts in todo if counts]
     console = Console(soft_wrap=True, highlight=False)
     console.print(", ".join(f"{key}: {value}" for key, value in machine.items()))
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("cases", total=len(todo))
+        task = progress.add_task("rows", total=sum(len(counts) for _, counts in todo))
         for case, counts in todo:
             progress.update(task, description=case.name)
             try:
@@ -76,7 +89,7 @@ def run(
                 name = "" if isinstance(error, WrongResultError) else f"{type(error).__name__}: "
                 wrong.append(f"{case.name}: {name}{error}")
                 console.print(f"refused: {wrong[-1]}", markup=False)
-            progress.advance(task)
+            progress.advance(task, len(counts))
     if wrong:
         raise WrongResultError("; ".join(wrong))
     return rows
