@@ -11,7 +11,7 @@ from longconv.mixers import list_mixers
 from longconv.models import SEQUENCE_BASELINES, VIDEO_MIXERS
 from lra_tasks.data import TASKS, VIDEO_TASKS, VideoTask
 from lra_tasks.errors import UsageError
-from lra_tasks.recipes import DEFAULT_MIXERS, list_presets
+from lra_tasks.recipes import DEFAULT_MIXERS, list_presets, sources_of
 
 
 def show_tasks(name: str | None, console: Console) -> int:
@@ -70,5 +70,5 @@ def _show_one(name: str, console: Console) -> None:
     lacking = task.lacks()
     if lacking:
         rows["missing"] = lacking
-    for key, text in rows.items():
-        console.print(f"{key:<9} {text}", highlight=False, markup=False, soft_wrap=True)
+    for key, text in [*rows.items(), *((f"{mixer}:", source) for mixer, source in sources_of(name).items())]:
+        console.print(f"{key:<10} {text}", highlight=False, markup=False, soft_wrap=True)

@@ -40,6 +40,7 @@ __all__ = [
     "for_pretraining",
     "length_of",
     "list_presets",
+    "sources_of",
 ]
 
 DEFAULT_PRESET = "quick"
@@ -80,6 +81,15 @@ def list_presets(task: str) -> tuple[str, ...]:
     (('quick',), ('quick', 'paper'))
     """
     return tuple(name for name, tasks in _PRESETS.items() if task in tasks)
+
+
+def sources_of(task: str) -> dict[str, str]:
+    """Where the settings of the preset ``paper`` of a task are published, by mixer; empty where it has none.
+
+    >>> sources_of("sc35")["s5"]
+    'github.com/lindermanlab/S5, bin/run_experiments/run_speech35.sh (arXiv:2208.04933)'
+    """
+    return dict(PAPER[task].sources) if task in PAPER else {}
 
 
 def create_recipe(task: str, mixer: str, preset: str = DEFAULT_PRESET, data: Mapping[str, Any] | None = None) -> Recipe:

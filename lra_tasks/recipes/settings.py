@@ -224,11 +224,13 @@ class Preset:
         base: the recipe of a mixer that is not named.
         mixers: what a mixer changes, by its name.
         only_named: whether only the mixers named have the preset (published settings).
+        sources: where the settings of a mixer are published, by its name.
     """
 
     base: Recipe
     mixers: Mapping[str, Overrides] = field(default_factory=dict)
     only_named: bool = False
+    sources: Mapping[str, str] = field(default_factory=dict)
 
     def recipe(self, mixer: str) -> Recipe:
         """The recipe of a mixer; a KeyError where only named mixers have one and it is not among them."""

@@ -55,4 +55,5 @@ PAPER_MOVING_MNIST = Preset(
     ),
     mixers={"conv_s5": {"mixer_options": _PUBLISHED_S5}},
     only_named=True,
+    sources={"conv_s5": "the paper's appendix (arXiv:2310.19694)"},
 )

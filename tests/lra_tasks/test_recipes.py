@@ -20,10 +20,11 @@ from lra_tasks.data import TASKS, VIDEO_TASKS
 from lra_tasks.errors import UsageError
 from lra_tasks.evaluation import build
 from lra_tasks.mixers import list_mixers_of
-from lra_tasks.recipes import DEFAULT_MIXERS, ModelSettings, Preset, create_recipe, list_presets
+from lra_tasks.recipes import DEFAULT_MIXERS, ModelSettings, Preset, create_recipe, list_presets, sources_of
 from lra_tasks.recipes.paper import PAPER
 from lra_tasks.recipes.quick import ENCODER, QUICK
 from lra_tasks.selection import select
+from tests.lra_tasks.running import run
 
 ROWS = [
     (task, mixer, preset)
@@ -110,19 +111,22 @@ def test_paper_recipes_hold_the_published_settings() -> None:
     [
         ("text", "s4", {"model.d_model": 256, "model.prenorm": True, "mixer_options.d_state": 4, "optimizer.lr": 0.01}),
         ("text", "s4d", {"optimizer.dt_lr": 0.01, "data.batch_size": 16, "trainer.max_epochs": 32}),
-        ("text", "sgconv", {"mixer_options.kernel_dim": 2, "mixer_options.decay_max": 2.0, "optimizer.lr": 0.01}),
+        ("text", "sgconv", {"mixer_options.kernel_dim": 2, "mixer_options.decay_max": 2.0, "optimizer.warmup": 0.02}),
+        ("text", "s5", {"optimizer.warmup": 0.0, "optimizer.dt_lr": 0.004, "mixer_options.dropout": 0.1}),
         ("retrieval", "long_conv", {"optimizer.filter_lr": 1e-4, "trainer.accumulate_grad_batches": 2}),
         ("retrieval", "s5", {"optimizer.lr": 0.002, "mixer_options.blocks": 16, "model.d_model": 128}),
         ("image", "s4", {"model.d_model": 512, "model.dropout": 0.1, "model.prenorm": False, "optimizer.dt_lr": None}),
         ("image", "s5", {"optimizer.lr": 0.0045, "mixer_options.d_state": 384, "mixer_options.clip": True}),
+        ("image", "sgconv", {"mixer_options.mode": "learnable", "model.norm": "layer", "model.tie_dropout": True}),
         ("image", "long_conv", {"model.norm": "layer", "model.dropout": 0.1, "mixer_options.threshold": 0.003}),
         ("listops", "s5", {"optimizer.lr": 0.003, "mixer_options.output": "half_glu2", "model.n_layers": 8}),
         ("pathfinder32", "s5", {"optimizer.lr": 0.0045, "optimizer.filter_lr": 0.0009, "model.d_model": 192}),
         ("pathx", "s4d", {"mixer_options.dt_min": 1e-4, "optimizer.lr": 0.001, "trainer.max_epochs": 50}),
-        ("pathx", "long_conv", {"optimizer.lr": 0.0005, "mixer_options.l_max": 16384, "data.batch_size": 16}),
-        ("pathx", "sgconv", {"mixer_options.decay_min": 1.0, "mixer_options.decay_max": 3.0, "optimizer.lr": 0.004}),
+        ("pathx", "long_conv", {"optimizer.lr": 0.0005, "mixer_options.l_max": 16384, "mixer_options.channels": 2}),
+        ("pathx", "sgconv", {"mixer_options.decay_min": 1.0, "mixer_options.mode": "cos", "optimizer.lr": 0.004}),
         ("sc35", "s4", {"model.d_model": 128, "optimizer.lr": 0.01, "trainer.max_epochs": 40}),
-        ("scifar", "s4", {"model.d_model": 512, "model.tie_dropout": True, "trainer.max_epochs": 200}),
+        ("sc35", "s5", {"model.d_model": 96, "mixer_options.d_state": 128, "optimizer.lr": 0.008}),
+        ("scifar", "s4", {"model.d_model": 512, "model.norm": "layer", "trainer.max_epochs": 200}),
         ("scifar", "long_conv", {"mixer_options.threshold": 0.001, "trainer.max_epochs": 300}),
         ("sc10", "s4", {"data.batch_size": 20, "model.dropout": 0.1, "optimizer.weight_decay": 0.0}),
     ],
@@ -130,8 +134,21 @@ def test_paper_recipes_hold_the_published_settings() -> None:
 def test_paper_rows(task: str, mixer: str, published: dict[str, Any]) -> None:
     values = flatten(RunConfig(task, mixer, "paper", 0, None, create_recipe(task, mixer, "paper")).to_dict())
     assert {name: values[name] for name in published} == pytest.approx(published)
-    causal = (task, mixer) in (("sc10", "s4"), ("scifar", "long_conv"))
+    causal = task == "sc10" or (mixer == "long_conv" and task not in ("pathfinder32", "pathx"))
     assert values["mixer_options.bidirectional"] is not causal and values["model.norm"] in ("batch", "layer")
+
+
+def test_every_published_setting_has_its_source(capsys: pytest.CaptureFixture[str]) -> None:
+    """By mixer, each of its own; `list TASK` prints them."""
+    for task, preset in PAPER.items():
+        assert preset.only_named and set(preset.sources) == set(preset.mixers), task
+        assert all("arXiv:" in source for source in preset.sources.values()), task
+        assert len(set(preset.sources.values())) == len(preset.mixers), task
+        run(["list", task])
+        printed = capsys.readouterr().out
+        assert all(f"{mixer}: " in printed and source in printed for mixer, source in preset.sources.items())
+    assert sources_of("pathx")["s5"].startswith("github.com/lindermanlab/S5, bin/run_experiments/run_lra_pathx.sh")
+    assert sources_of("smnist") == {}
 
 
 def test_differences_name_both_values_and_leave_out_what_may_change() -> None:
