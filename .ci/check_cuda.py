@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-KERNELS = r"(Filter|Spectrum|Correlation|Blocks|Taps)I"
+KERNELS = r"(Filter|Spectrum|Correlation|Blocks|Taps|Columns|InnerRows|ColumnsBack)I"
 """Those that multiply on tensor cores, in mangled names."""
 MATRIX = {"sm_80": "HMMA", "sm_90a": "HMMA", "sm_100f": "HMMA"}
 MOST_STACK = {"": 1024, "LinearScan": 96, "ShortConv": 96, "Vandermonde": 96, "Cauchy": 96}

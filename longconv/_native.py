@@ -41,7 +41,8 @@ _I32, _I64, _POINTER, _TEXT = ctypes.c_int32, ctypes.c_int64, ctypes.c_void_p, c
 _STRIDES = ctypes.POINTER(_I64)
 _TRANSPOSE = [_POINTER, _POINTER, *[_I64] * 7, _I32]
 _FFT_PASSES = ("fft_spectrum", "fft_filter", "fft_blocks", "fft_correlate", "fft_products", "fft_taps")
-_CUDA_CALLS = (*_FFT_PASSES, "cauchy", "linear_scan", "short_conv", "short_conv_sums", "vandermonde")
+_FFT_OUTER = ("fft_columns", "fft_rows", "fft_columns_back")
+_CUDA_CALLS = (*_FFT_PASSES, *_FFT_OUTER, "cauchy", "linear_scan", "short_conv", "short_conv_sums", "vandermonde")
 _SIGNATURES: dict[str, dict[str, tuple[Sequence[type], type | None]]] = {
     "cpu": {
         "isa_name": ([_I32], _TEXT),
@@ -63,6 +64,8 @@ _SIGNATURES: dict[str, dict[str, tuple[Sequence[type], type | None]]] = {
         "transpose": ([*_TRANSPOSE, _I32, _POINTER], _I32),
         "fft_longest": ([_POINTER, _I32, _I32], _I32),
         "fft_plan": ([_POINTER, _I64, _I32, _POINTER, _I32, _POINTER], _I32),
+        "fft_outer_limits": ([_POINTER, _I32, _I32], _I32),
+        "fft_outer_plan": ([_POINTER, _I64, _I64, _I32, _POINTER, _I32, _POINTER], _I32),
         **{name: ([_POINTER, _I32, _POINTER], _I32) for name in _CUDA_CALLS},
     },
 }

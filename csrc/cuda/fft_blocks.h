@@ -67,7 +67,8 @@ struct Blocks {
                     Tile c[L::R][2];
                     finish(c, layout, tables, stripe, layout.result_alone(i, false), layout.result_alone(i, true));
                     write_gated<L>(call, c, bound(row) / kLarge / layout.points(), stripe, of_all % call.batch,
-                                   of_all / call.batch, row % call.blocks * layout.points());
+                                   of_all / call.batch,
+                                   [&](int place) { return row % call.blocks * layout.points() + place; });
                 }
             });
         }

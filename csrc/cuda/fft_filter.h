@@ -8,10 +8,11 @@
 
 namespace longconv {
 
-// y = y_gate c and z = z_gate c of a call at a stripe of the block that begins at the time `begin`; c times scale.
-template <typename L, typename Call>
+// y = y_gate c and z = z_gate c of a call at a stripe of which time(place) tells when a place is, if that is not before
+// 0; c times scale.
+template <typename L, typename Call, typename Time>
 LONGCONV_DEVICE void write_gated(const Call& call, const Tile (&c)[L::R][2], float scale, int stripe, int64_t sample,
-                                 int64_t channel, int64_t begin) {
+                                 int64_t channel, const Time& time) {
     const int64_t end = call.lengths ? Global<const int64_t>(call.lengths, call.batch).get(sample) : call.length;
     const auto write = [&](const LongconvRows& to, const LongconvRows& gate, int64_t t, float v, float w) {
         if (!to.data) return;
@@ -25,8 +26,8 @@ LONGCONV_DEVICE void write_gated(const Call& call, const Tile (&c)[L::R][2], flo
     LONGCONV_UNROLL
     for (int a = 0; a < L::R; ++a)
         each_pair<L>(stripe, a, [&](int place, int half, int lane, int j) {
-            const int64_t t = begin + place;
-            if (t >= call.length) return;
+            const int64_t t = time(place);
+            if (t < 0 || t >= call.length) return;
             const float v = c[a][half](lane, j) * scale, w = c[a][half](lane, j + 1) * scale;
             write(call.y, call.y_gate, t, v, w);
             write(call.z, call.z_gate, t, v, w);
@@ -116,7 +117,7 @@ struct Filter {
         const float scale = 4 * scale_of(layout, i) * norm(row) / sqrtf(static_cast<float>(layout.points()));
         Tile c[L::R][2];
         finish(c, layout, tables, stripe, layout.result(i, false), layout.result(i, true));
-        write_gated<L>(call, c, scale, stripe, sample(row), channel(row), 0);
+        write_gated<L>(call, c, scale, stripe, sample(row), channel(row), [](int place) { return place; });
     }
 };
 

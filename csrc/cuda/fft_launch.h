@@ -3,7 +3,7 @@
 #ifndef LONGCONV_CUDA_FFT_LAUNCH_H
 #define LONGCONV_CUDA_FFT_LAUNCH_H
 
-#include "monarch.h"
+#include "fft_outer.h"
 
 namespace longconv {
 
@@ -53,6 +53,34 @@ int32_t with_layout(int64_t length, int32_t arithmetic, const F& f) {
             return with_math<Tf32x3>(length, f);
     }
     return LONGCONV_BAD_ELEMENT;
+}
+
+// The layouts of the outer stage: f(layout of the tiles of fft_columns, that of a row).
+template <typename F>
+int32_t with_outer(OuterShape shape, int32_t arithmetic, const F& f) {
+    if (shape.rows < 16 || shape.rows % 16 || shape.columns < OuterShape::kPeak || shape.columns % OuterShape::kPeak)
+        return LONGCONV_BAD_SIZE;
+    if (shape.rows > 32 * kMostStripes || shape.columns > 2 * kMostStripes * OuterShape::kPeak)
+        return LONGCONV_BAD_SIZE;
+    const FftSize outer{4, static_cast<int>(shape.rows / 16)},
+        inner{4, static_cast<int>(shape.columns / OuterShape::kPeak)};
+    switch (arithmetic) {
+        case LONGCONV_HALF:
+            return f(layout_of<Layout<Half, 4>>(outer), layout_of<Layout<Half, 4>>(inner));
+        case LONGCONV_TF32:
+            return f(layout_of<Layout<Tf32, 4>>(outer), layout_of<Layout<Tf32, 4>>(inner));
+        case LONGCONV_TF32X3:
+            return f(layout_of<Layout<Tf32x3, 4>>(outer), layout_of<Layout<Tf32x3, 4>>(inner));
+    }
+    return LONGCONV_BAD_ELEMENT;
+}
+
+// The layout of the tiles of fft_columns_back: two planes of wide numbers of many rows leave room for fewer columns.
+template <typename L, typename F>
+int32_t with_back(const L& layout, const F& f) {
+    if constexpr (!L::Math::kNarrow)
+        if (layout.stripes > kMostStripes) return f(layout_of<Layout<typename L::Math, 2>>({2, layout.stripes}));
+    return f(layout);
 }
 
 // Queues a kernel over rows, `group` of them a block.

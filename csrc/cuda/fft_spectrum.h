@@ -70,6 +70,22 @@ struct FillTables {
     }
 };
 
+// v[j] = the number at the lag at + j of a sequence that reaches to both sides, see LongconvCudaSpectrum; at is a
+// multiple of 8.
+template <typename Call>
+LONGCONV_DEVICE void read_lags(const Call& call, int64_t sample, int64_t channel, int64_t at, float (&v)[8]) {
+    const int64_t period = call.lengths ? Global<const int64_t>(call.lengths, call.batch).get(sample) : call.period;
+    const int64_t end = call.taps < period ? call.taps : period;
+    if (at >= 0) return read_gated(call.k, call.k_gate, call.element, call.taps, sample, channel, at, end, v);
+    const Sequence from(call.circular ? call.k : call.k_reverse, call.circular ? call.element : call.reverse_element,
+                        call.circular ? call.taps : call.reverse_taps, sample, channel);
+    LONGCONV_UNROLL
+    for (int j = 0; j < 8; ++j) {
+        const int64_t tap = call.circular ? period + at + j : -1 - at - j;
+        v[j] = tap >= (call.circular ? 1 : 0) ? from.read(tap, call.circular ? end : call.reverse_taps) : 0;
+    }
+}
+
 template <typename L>
 struct Spectrum {
     static constexpr int kMostWarps = kMostWarpsOfBlock;
@@ -101,26 +117,13 @@ struct Spectrum {
     LONGCONV_DEVICE int64_t channel(int64_t row) const { return row / call.blocks / call.batch; }
     LONGCONV_DEVICE int64_t block_of(int64_t row) const { return call.first + row % call.blocks; }
 
-    // The numbers of a row's block, or of the one before it, from the t-th on.
-    LONGCONV_DEVICE void numbers(int64_t row, int t, bool before, float (&v)[8]) const {
-        const int64_t sample = row / call.blocks % call.batch, at = (block_of(row) - before) * layout.points() + t;
-        const int64_t period = call.lengths ? Global<const int64_t>(call.lengths, call.batch).get(sample) : call.period;
-        const int64_t end = call.taps < period ? call.taps : period;
-        if (at >= 0) return read_gated(call.k, call.k_gate, call.element, call.taps, sample, channel(row), at, end, v);
-        const Sequence from(call.circular ? call.k : call.k_reverse,
-                            call.circular ? call.element : call.reverse_element,
-                            call.circular ? call.taps : call.reverse_taps, sample, channel(row));
-        LONGCONV_UNROLL
-        for (int j = 0; j < 8; ++j) {
-            const int64_t tap = call.circular ? period + at + j : -1 - at - j;
-            v[j] = tap >= (call.circular ? 1 : 0) ? from.read(tap, call.circular ? end : call.reverse_taps) : 0;
-        }
-    }
-
     LONGCONV_DEVICE void pass(Block& block, int64_t first, bool before) const {
         const Tables<L> tables(call.tables, layout);
         load_sequences(block, layout, [&](int i, int t, float (&v)[8]) {
-            if (first + i < rows()) return numbers(first + i, t, before, v);
+            const int64_t row = first + i;
+            if (row < rows())
+                return read_lags(call, row / call.blocks % call.batch, channel(row),
+                                 (block_of(row) - before) * layout.points() + t, v);
             LONGCONV_UNROLL
             for (int j = 0; j < 8; ++j) v[j] = 0;
         });

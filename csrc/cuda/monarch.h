@@ -61,8 +61,11 @@ struct Layout {
     LONGCONV_DEVICE Shared<Number> result(int i, bool imaginary) const {
         return result_from(sequence_bytes(), i, imaginary);
     }
-    // The same where a kernel has no sequences before them.
+    // The same where a kernel has no sequences before them, and where it has other complex numbers there.
     LONGCONV_DEVICE Shared<Number> result_alone(int i, bool imaginary) const { return result_from(0, i, imaginary); }
+    LONGCONV_DEVICE Shared<Number> result_after(int i, bool imaginary) const {
+        return result_from(result_bytes(), i, imaginary);
+    }
     LONGCONV_DEVICE Shared<float> unscaled() const { return {sequence_bytes(), group * points()}; }
     LONGCONV_DEVICE Shared<float> maxima() const { return {3 * sequence_bytes(), group * points() / 256}; }
 
@@ -83,18 +86,24 @@ struct Tables {
                 layout.roots()) {}
 };
 
+// The greatest of f(j) >= 0, j < count; all lanes take part.
+template <typename F>
+LONGCONV_DEVICE float greatest_of(int count, const F& f) {
+    Registers<float, 1> most;
+    each_lane([&](int lane) {
+        most(lane, 0) = 0;
+        for (int j = lane; j < count; j += 32) most(lane, 0) = larger(most(lane, 0), f(j));
+    });
+    return greatest(most);
+}
+
 // What the numbers of sequence i were divided by, a power of two; all lanes take part.
 template <typename L>
 LONGCONV_DEVICE float scale_of(const L& layout, int i) {
     if constexpr (!L::Math::kNarrow) return 1;
     const Shared<float> maxima = layout.maxima();
     const int pieces = layout.points() / 256;
-    Registers<float, 1> most;
-    each_lane([&](int lane) {
-        most(lane, 0) = 0;
-        for (int j = lane; j < pieces; j += 32) most(lane, 0) = larger(most(lane, 0), maxima.get(i * pieces + j));
-    });
-    return power_below(greatest(most));
+    return power_below(greatest_of(pieces, [&](int j) { return maxima.get(i * pieces + j); }));
 }
 
 template <typename L>
@@ -161,38 +170,6 @@ LONGCONV_DEVICE void load_sequences(Block& block, const L& layout, const Source&
     }
 }
 
-// Times exp(-2 pi i eighths / 8), or its conjugate.
-template <bool kInverse>
-LONGCONV_DEVICE Complex rotate(Complex v, int eighths) {
-    constexpr float kHalfRoot = 0.70710678118654752f, s = kInverse ? -1.f : 1.f;
-    switch (eighths) {
-        case 1:
-            return {kHalfRoot * (v.re + s * v.im), kHalfRoot * (v.im - s * v.re)};
-        case 2:
-            return {s * v.im, -s * v.re};
-        case 3:
-            return {kHalfRoot * (s * v.im - v.re), kHalfRoot * (-s * v.re - v.im)};
-    }
-    return v;
-}
-
-// The transform of R <= 8 points, in order.
-template <bool kInverse, int R>
-LONGCONV_DEVICE void transform_in_lane(Complex (&v)[R]) {
-    if constexpr (R > 1) {
-        Complex even[R / 2], odd[R / 2];
-        LONGCONV_UNROLL
-        for (int j = 0; j < R / 2; ++j) even[j] = v[2 * j], odd[j] = v[2 * j + 1];
-        transform_in_lane<kInverse>(even);
-        transform_in_lane<kInverse>(odd);
-        LONGCONV_UNROLL
-        for (int j = 0; j < R / 2; ++j) {
-            const Complex other = rotate<kInverse>(odd[j], j * 8 / R);
-            v[j] = even[j] + other, v[j + R / 2] = even[j] - other;
-        }
-    }
-}
-
 // The operand of the transform of 16 points.
 template <typename L>
 struct Leaf {
@@ -234,12 +211,20 @@ struct Stripe {
     // All but the last step of T of a sequence, times sqrt(16 / n).
     LONGCONV_DEVICE void forward(const L& layout, const Tables<L>& tables, int stripe,
                                  const Shared<typename L::Number>& x) {
+        begin<false>(layout, tables, stripe, layout.stripes, x, x);
+        go_on(layout, tables, stripe);
+    }
+
+    // The first step: the product over m1, of the real numbers x or of the complex ones x + i y, in `filled` stripes.
+    template <bool kComplex>
+    LONGCONV_DEVICE void begin(const L& layout, const Tables<L>& tables, int stripe, int filled,
+                               const Shared<typename L::Number>& x, const Shared<typename L::Number>& y) {
         LONGCONV_UNROLL
         for (int a = 0; a < R; ++a) {
             LONGCONV_UNROLL
             for (int half = 0; half < 2; ++half) clear(re[a][half]), clear(im[a][half]);
         }
-        for (int k = 0; k < layout.stripes; ++k) {
+        for (int k = 0; k < filled; ++k) {
             const typename Math::A f_re = Math::load_a(tables.numbers, layout.operand(false, stripe, k, false)),
                                    f_im = Math::load_a(tables.numbers, layout.operand(false, stripe, k, true));
             LONGCONV_UNROLL
@@ -251,8 +236,20 @@ struct Stripe {
                     Math::multiply_add(re[a][half], f_re, b[half]);
                     Math::multiply_add(im[a][half], f_im, b[half]);
                 }
+                if constexpr (kComplex) {
+                    Math::load_pair(b, y, 16 * k * L::kStride + 16 * a, L::kStride);
+                    LONGCONV_UNROLL
+                    for (int half = 0; half < 2; ++half) {
+                        Math::multiply_add(re[a][half], Math::negative(f_im), b[half]);
+                        Math::multiply_add(im[a][half], f_re, b[half]);
+                    }
+                }
             }
         }
+    }
+
+    // The steps after it but for the last one, times sqrt(16 / n).
+    LONGCONV_DEVICE void go_on(const L& layout, const Tables<L>& tables, int stripe) {
         const float scale = 4 / sqrtf(static_cast<float>(layout.points()));
         each_number([&](int row, int b, Complex(&v)[R]) {
             row += 16 * stripe;
@@ -338,15 +335,18 @@ LONGCONV_DEVICE void each_pair(int stripe, int c, const F& f) {
 }
 
 // The last product of the inverse, for 16 rows m1 and all columns: y[a][half] = the real part of the sum over f1 of the
-// planes.
-template <typename L>
-LONGCONV_DEVICE void finish(Tile (&y)[L::R][2], const L& layout, const Tables<L>& tables, int stripe,
-                            const Shared<typename L::Number>& re, const Shared<typename L::Number>& im) {
+// planes, and z[a][half], if wanted, the imaginary part.
+template <bool kComplex, typename L>
+LONGCONV_DEVICE void finish(Tile (&y)[L::R][2], Tile (&z)[L::R][2], const L& layout, const Tables<L>& tables,
+                            int stripe, const Shared<typename L::Number>& re, const Shared<typename L::Number>& im) {
     using Math = typename L::Math;
     LONGCONV_UNROLL
     for (int a = 0; a < L::R; ++a) {
         LONGCONV_UNROLL
-        for (int half = 0; half < 2; ++half) clear(y[a][half]);
+        for (int half = 0; half < 2; ++half) {
+            clear(y[a][half]);
+            if constexpr (kComplex) clear(z[a][half]);
+        }
     }
     for (int k = 0; k < layout.stripes; ++k) {
         const typename Math::A f_re = Math::load_a(tables.numbers, layout.operand(true, stripe, k, false)),
@@ -360,9 +360,18 @@ LONGCONV_DEVICE void finish(Tile (&y)[L::R][2], const L& layout, const Tables<L>
             for (int half = 0; half < 2; ++half) {
                 Math::multiply_add(y[a][half], f_re, b[half]);
                 Math::multiply_add(y[a][half], f_im, c[half]);
+                if constexpr (kComplex) {
+                    Math::multiply_add(z[a][half], f_re, c[half]);
+                    Math::multiply_add(z[a][half], Math::negative(f_im), b[half]);
+                }
             }
         }
     }
+}
+template <typename L>
+LONGCONV_DEVICE void finish(Tile (&y)[L::R][2], const L& layout, const Tables<L>& tables, int stripe,
+                            const Shared<typename L::Number>& re, const Shared<typename L::Number>& im) {
+    finish<false>(y, y, layout, tables, stripe, re, im);
 }
 
 }  // namespace longconv

@@ -222,6 +222,38 @@ LONGCONV_DEVICE float power_below(float magnitude) {
     return float_of(static_cast<uint32_t>(exponent) << 23);
 }
 
+// Times exp(-2 pi i eighths / 8), or its conjugate.
+template <bool kInverse>
+LONGCONV_DEVICE Complex rotate(Complex v, int eighths) {
+    constexpr float kHalfRoot = 0.70710678118654752f, s = kInverse ? -1.f : 1.f;
+    switch (eighths) {
+        case 1:
+            return {kHalfRoot * (v.re + s * v.im), kHalfRoot * (v.im - s * v.re)};
+        case 2:
+            return {s * v.im, -s * v.re};
+        case 3:
+            return {kHalfRoot * (s * v.im - v.re), kHalfRoot * (-s * v.re - v.im)};
+    }
+    return v;
+}
+
+// The transform of R <= 8 points, in order.
+template <bool kInverse, int R>
+LONGCONV_DEVICE void transform_in_lane(Complex (&v)[R]) {
+    if constexpr (R > 1) {
+        Complex even[R / 2], odd[R / 2];
+        LONGCONV_UNROLL
+        for (int j = 0; j < R / 2; ++j) even[j] = v[2 * j], odd[j] = v[2 * j + 1];
+        transform_in_lane<kInverse>(even);
+        transform_in_lane<kInverse>(odd);
+        LONGCONV_UNROLL
+        for (int j = 0; j < R / 2; ++j) {
+            const Complex other = rotate<kInverse>(odd[j], j * 8 / R);
+            v[j] = even[j] + other, v[j + R / 2] = even[j] - other;
+        }
+    }
+}
+
 }  // namespace longconv
 
 #endif

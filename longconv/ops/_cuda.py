@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Hashable
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from longconv import _native
 from longconv.ops._sizes import blocks, power_of_two
+
+HALF, TF32, TF32X3 = 0, 1, 2
+"""``LongconvArithmetic`` of csrc/longconv.h."""
 
 _WARPS = 4096
 """Fewer leave a GPU empty: then sums are taken in parts."""
@@ -42,3 +47,60 @@ def queue(device: torch.device) -> tuple[int, int]:
 def run(function: str, call: ctypes.Structure, device: torch.device) -> None:
     """Queue the work of a call on the device's current stream."""
     _native.cuda().call(function, ctypes.byref(call), *queue(device))
+
+
+def arithmetic(dtype: torch.dtype) -> int:
+    """What products of matrices are taken in for sequences of a dtype."""
+    if dtype != torch.float32:
+        return HALF
+    return TF32X3 if torch.get_float32_matmul_precision() == "highest" else TF32
+
+
+def straight(x: Tensor | None) -> Any:
+    """A sequence with rows in one piece: itself, or a copy."""
+    if x is None:
+        return None
+    x = x.resolve_neg()
+    return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
+
+
+def pointers(*tensors: Tensor | None) -> list[int | None]:
+    """The addresses of tensors, None of those that are absent."""
+    return [None if t is None else t.data_ptr() for t in tensors]
+
+
+def finish(grad: Tensor, found: Tensor) -> None:
+    """Put what was found into a gradient of taps: summed over the samples that share it, with 0 beyond."""
+    size = found.shape[-1]
+    grad[..., :size] = found if grad.ndim == 3 else found.sum(0)
+    grad[..., size:] = 0
+
+
+class Plan(Protocol):
+    """What a transform of one kind needs."""
+
+    @property
+    def tables(self) -> Tensor:
+        """Its memory on the device."""
+
+
+P = TypeVar("P", bound=Plan)
+K = TypeVar("K", bound=Hashable)
+
+
+def keep(plans: dict[K, P], key: K, plan: P, most_bytes: int) -> None:
+    """Keep a plan for all streams, which therefore wait: for its tables, and before those of others may go.
+
+    Not that of a graph that is being captured, whose memory is the graph's.
+    """
+    device = plan.tables.device
+    if device.type == "cuda":
+        if torch.cuda.is_current_stream_capturing():
+            return
+        torch.cuda.synchronize(device)
+    plans[key] = plan
+    surplus = sum(p.tables.nbytes for p in list(plans.values())) - most_bytes
+    for old, p in list(plans.items()):
+        if surplus > 0 and old != key:
+            surplus -= p.tables.nbytes
+            plans.pop(old, None)

@@ -1,6 +1,6 @@
 // The warp layer of the CUDA kernels as it runs on the host: operands and products, and the faults that it must see.
 
-#include "cuda/tile.h"
+#include "cuda/fft_outer.h"
 #include "testing.h"
 
 namespace testing {
@@ -86,6 +86,20 @@ void products(const char* name, double error) {
     expect(!*m.fault, m.fault);
 }
 
+// Where numbers, peaks and twiddles lie, beyond 2^31 of them and without holes.
+void places_of_long_sequences() {
+    const OuterShape shape{512, 8192};
+    const int64_t sequences = 1500, all = sequences << 22;
+    expect(shape.place(sequences, 0) == all && shape.place(sequences - 1, 511) + 8192 == all, "places of rows");
+    expect(shape.peak_of_tile(sequences, 0, 0) == all / 1024 && shape.peak_of_row(sequences, 0, 0) == all / 1024,
+           "peaks of sequences");
+    expect(shape.peak_of_tile(sequences - 1, 31, 127) + 1 == all / 1024 &&
+               shape.peak_of_row(sequences - 1, 511, 7) + 1 == all / 1024,
+           "the last peak");
+    expect(shape.of_tile(511, 127) + 1 == shape.of_column(0, 0) && shape.of_column(511, 63) + 1 == shape.twiddles(),
+           "places of twiddles");
+}
+
 // A kernel of one phase whose two warps do as they are told.
 template <typename F>
 struct Told {
@@ -107,6 +121,7 @@ void faults(bool expected, const char* what, const F& f) {
 
 void cuda_layer() {
     conversions();
+    places_of_long_sequences();
     products<Half>("half precision", 1e-3);
     products<Tf32>("tf32", 1e-3);
     products<Tf32x3>("three products in tf32", 1e-6);

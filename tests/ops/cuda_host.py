@@ -16,10 +16,10 @@ import pytest
 
 from longconv import _native
 from longconv.ops import _cuda
-from longconv.ops.fft_conv import cuda
+from longconv.ops.fft_conv import cuda_plan
 
 CSRC = Path(__file__).parents[2] / "csrc"
-_KERNELS = "fft_plan fft_filter fft_gradient fft_blocks linear_scan short_conv vandermonde cauchy"
+_KERNELS = "fft_plan fft_filter fft_gradient fft_blocks fft_outer linear_scan short_conv vandermonde cauchy"
 NAMES = ["host.cpp", *(f"{name}.cu" for name in _KERNELS.split())]
 SOURCES = [CSRC / "cuda" / name for name in NAMES]
 COMPILER = os.environ.get("CXX", "c++")
@@ -59,7 +59,9 @@ def cuda_on_host(host_library: _native.Library, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(_native, "cuda_reason", lambda: None)
     monkeypatch.setattr(_cuda, "refusal", lambda name, tensor: None)
     monkeypatch.setattr(_cuda, "queue", lambda device: (0, None))
-    monkeypatch.setattr(cuda, "_plans", {})
-    cuda._longest.cache_clear()
+    monkeypatch.setattr(cuda_plan, "_plans", {})
+    for of_device in (cuda_plan.longest, cuda_plan.limits):
+        of_device.cache_clear()
     yield
-    cuda._longest.cache_clear()
+    for of_device in (cuda_plan.longest, cuda_plan.limits):
+        of_device.cache_clear()

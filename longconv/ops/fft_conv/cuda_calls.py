@@ -34,6 +34,44 @@ class Size(ctypes.Structure):
     _fields_ = _fields(sizes="points table_bytes")
 
 
+class Limits(ctypes.Structure):
+    """``LongconvCudaOuterLimits``."""
+
+    _fields_ = _fields(sizes="rows columns")
+
+
+class Columns(ctypes.Structure):
+    """``LongconvCudaColumns``."""
+
+    _fields_ = _fields(
+        pointers="tables work peaks skip lengths",
+        sizes="batch channels rows columns period taps reverse_taps",
+        switches="arithmetic circular alone element reverse_element",
+        rows="k k_gate k_reverse",
+    )
+
+
+class InnerRows(ctypes.Structure):
+    """``LongconvCudaInner``."""
+
+    _fields_ = _fields(
+        pointers="tables work peaks new_peaks spectrum spectrum_peaks",
+        sizes="batch channels rows columns",
+        switches="arithmetic per_sample conjugate forward inverse",
+    )
+
+
+class ColumnsBack(ctypes.Structure):
+    """``LongconvCudaColumnsBack``."""
+
+    _fields_ = _fields(
+        pointers="tables work peaks lengths",
+        sizes="batch channels length rows columns first",
+        switches="arithmetic element imaginary",
+        rows="y y_gate z z_gate",
+    )
+
+
 class Spectrum(ctypes.Structure):
     """``LongconvCudaSpectrum``."""
 

@@ -1,0 +1,162 @@
+// The convolution of each row of an outer transform with that of its filter, complex numbers in the ring X^n - i: what
+// a block does with a sequence, from memory and back to its place there.
+
+#ifndef LONGCONV_CUDA_FFT_INNER_H
+#define LONGCONV_CUDA_FFT_INNER_H
+
+#include "fft_outer.h"
+
+namespace longconv {
+
+template <typename L>
+struct InnerRows {
+    static constexpr int kMostWarps = kMostWarpsOfBlock;
+    using Call = LongconvCudaInner;
+    L layout;
+    Call call;
+
+    LONGCONV_BOTH int shared_bytes() const { return 2 * layout.result_bytes(); }
+    LONGCONV_BOTH OuterShape shape() const { return {call.rows, call.columns}; }
+    LONGCONV_BOTH int64_t rows() const { return call.batch * call.channels * call.rows; }
+
+    LONGCONV_DEVICE void operator()(Block& block) const {
+        for (int64_t first = block.index() * layout.group; first < rows(); first += block.count() * layout.group) {
+            const auto each_job = [&](const auto& f) {
+                block.phase([&](int warp) {
+                    for (int job = warp; job < layout.group * layout.stripes; job += block.warps())
+                        if (first + job / layout.stripes < rows()) f(job, first + job / layout.stripes);
+                });
+            };
+            if (call.forward)
+                load_planes(
+                    block, layout,
+                    [&](int i, int t, float (&re)[8], float (&im)[8]) {
+                        if (first + i < rows()) read(first + i, t, re, im);
+                    },
+                    [&](int i) { return first + i < rows() ? 1 / scale(first + i) : 1; });
+            each_job([&](int job, int64_t unit) { transform(job, unit); });
+            if (call.inverse) each_job([&](int job, int64_t unit) { write(job, unit); });
+        }
+    }
+
+  private:
+    // Units are samples first, so that those of a row, which share a spectrum, are done at about the same time.
+    LONGCONV_DEVICE int64_t row(int64_t unit) const { return unit / call.batch % call.rows; }
+    LONGCONV_DEVICE int64_t sequence(int64_t unit) const {
+        return unit / call.batch / call.rows * call.batch + unit % call.batch;
+    }
+    LONGCONV_DEVICE int64_t filter(int64_t unit) const {
+        return call.per_sample ? sequence(unit) : unit / call.batch / call.rows;
+    }
+    LONGCONV_DEVICE Global<Complex> numbers(int64_t unit) const {
+        return {static_cast<Complex*>(call.work) + shape().place(sequence(unit), row(unit)), call.columns};
+    }
+    LONGCONV_DEVICE int64_t all_peaks() const { return call.batch * call.channels * shape().peaks(); }
+
+    LONGCONV_DEVICE float scale(int64_t unit) const {
+        if constexpr (!L::Math::kNarrow) return 1;
+        const Global<const float> peaks(call.peaks, all_peaks());
+        return power_below(greatest_of(static_cast<int>(shape().tiles()), [&](int tile) {
+            return peaks.get(shape().peak_of_tile(sequence(unit), row(unit) / 16, tile));
+        }));
+    }
+    LONGCONV_DEVICE float norm(int64_t unit) const {
+        if constexpr (!L::Math::kNarrow) return 1;
+        const Global<const float> peaks(call.spectrum_peaks, all_peaks());
+        return power_below(greatest_of(
+            layout.stripes, [&](int part) { return peaks.get(shape().peak_of_row(filter(unit), row(unit), part)); }));
+    }
+    LONGCONV_DEVICE void set_peak(int64_t unit, int stripe, const Registers<float, 1>& most) const {
+        if constexpr (L::Math::kNarrow) {
+            const float all_lanes = greatest(most);
+            each_lane([&](int lane) {
+                if (lane == 0)
+                    Global<float>(call.new_peaks, all_peaks())
+                        .set(shape().peak_of_row(sequence(unit), row(unit), stripe), all_lanes);
+            });
+        }
+    }
+
+    LONGCONV_DEVICE void read(int64_t unit, int t, float (&re)[8], float (&im)[8]) const {
+        LONGCONV_UNROLL
+        for (int j = 0; j < 8; j += 2) {
+            const auto pair = numbers(unit).template vector<2>(t + j);
+            LONGCONV_UNROLL
+            for (int k = 0; k < 2; ++k) re[j + k] = pair.v[k].re, im[j + k] = pair.v[k].im;
+        }
+    }
+
+    // T of a stripe, which goes to its place or, times the spectrum, back as far as the stripe alone goes.
+    LONGCONV_DEVICE void transform(int job, int64_t unit) const {
+        const int i = job / layout.stripes, stripe = job % layout.stripes;
+        const Tables<L> tables(call.tables, layout);
+        const Leaf<L> leaf(tables, layout);
+        const float by =
+            call.inverse ? 1 / (16 * norm(unit)) : scale(unit) * sqrtf(static_cast<float>(layout.points())) / 4;
+        const Global<const Complex> spectrum(
+            static_cast<const Complex*>(call.spectrum) + shape().place(filter(unit), row(unit)), call.columns);
+        Stripe<L> x;
+        if (call.forward) {
+            x.template begin<true>(layout, tables, stripe, layout.stripes, layout.result_alone(i, false),
+                                   layout.result_alone(i, true));
+            x.go_on(layout, tables, stripe);
+        }
+        Registers<float, 1> most;
+        clear(most);
+        LONGCONV_UNROLL
+        for (int c = 0; c < L::R; ++c) {
+            Tile re[2], im[2];
+            if (call.forward) leaf.product(re, im, x.re[c], x.im[c], false);
+            each_pair<L>(stripe, c, [&](int place, int half, int lane, int j) {
+                Vector<Complex, 2> pair = {};
+                if (!call.forward) pair = numbers(unit).template vector<2>(place);
+                if (call.spectrum) pair = spectrum.template vector<2>(place);
+                LONGCONV_UNROLL
+                for (int k = 0; k < 2; ++k) {
+                    const Complex w = {by * pair.v[k].re, call.conjugate ? -by * pair.v[k].im : by * pair.v[k].im};
+                    Complex v = w;
+                    if (call.forward) v = {re[half](lane, j + k), im[half](lane, j + k)};
+                    if (call.spectrum) v = v * w;
+                    if (!call.inverse) v = {by * v.re, by * v.im};
+                    re[half](lane, j + k) = v.re, im[half](lane, j + k) = v.im;
+                    pair.v[k] = v;
+                    most(lane, 0) = larger(most(lane, 0), larger(magnitude(v.re), magnitude(v.im)));
+                }
+                if (!call.inverse) numbers(unit).template set_vector<2>(place, pair);
+            });
+            if (call.inverse) leaf.product(x.re[c], x.im[c], re, im, true);
+            forget();
+        }
+        if (!call.inverse) return set_peak(unit, stripe, most);
+        x.backward(layout, tables, stripe);
+        x.store(stripe, layout.result_after(i, false), layout.result_after(i, true));
+    }
+
+    LONGCONV_DEVICE void write(int job, int64_t unit) const {
+        const int i = job / layout.stripes, stripe = job % layout.stripes;
+        const float n = static_cast<float>(layout.points()),
+                    by = 16 * norm(unit) * (call.forward ? scale(unit) / (4 * sqrtf(n)) : 1 / n);
+        Stripe<L> z;
+        finish<true>(z.re, z.im, layout, Tables<L>(call.tables, layout), stripe, layout.result_after(i, false),
+                     layout.result_after(i, true));
+        Registers<float, 1> most;
+        clear(most);
+        LONGCONV_UNROLL
+        for (int a = 0; a < L::R; ++a)
+            each_pair<L>(stripe, a, [&](int place, int half, int lane, int j) {
+                Vector<Complex, 2> pair;
+                LONGCONV_UNROLL
+                for (int k = 0; k < 2; ++k) {
+                    const Complex v = {by * z.re[a][half](lane, j + k), by * z.im[a][half](lane, j + k)};
+                    pair.v[k] = v;
+                    most(lane, 0) = larger(most(lane, 0), larger(magnitude(v.re), magnitude(v.im)));
+                }
+                numbers(unit).template set_vector<2>(place, pair);
+            });
+        set_peak(unit, stripe, most);
+    }
+};
+
+}  // namespace longconv
+
+#endif

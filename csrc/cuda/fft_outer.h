@@ -1,0 +1,241 @@
+// The outer stage of sequences that no block holds: the transform over m1 of m = columns m1 + m2, see
+// LongconvCudaColumns, on the way into memory and on the way out of it. A block takes a tile of all rows and some
+// columns, in which this is the first and the last product of a transform within a block.
+
+#ifndef LONGCONV_CUDA_FFT_OUTER_H
+#define LONGCONV_CUDA_FFT_OUTER_H
+
+#include "fft_filter.h"
+#include "fft_spectrum.h"
+
+namespace longconv {
+
+// Where the numbers of sequences lie: rows x columns complex ones each.
+struct OuterShape {
+    static constexpr int kTile = 64, kPeak = 1024;  // columns of a tile that is written, numbers of a peak
+    int64_t rows, columns;
+
+    LONGCONV_BOTH int64_t points() const { return rows * columns; }
+    LONGCONV_BOTH int64_t tiles() const { return columns / kTile; }
+    LONGCONV_BOTH int64_t place(int64_t sequence, int64_t row) const { return (sequence * rows + row) * columns; }
+
+    // Twiddles of a row: at the first column of tiles, then at the columns of the first tile.
+    LONGCONV_BOTH int64_t of_tile(int64_t row, int64_t tile) const { return row * tiles() + tile; }
+    LONGCONV_BOTH int64_t of_column(int64_t row, int column) const { return rows * tiles() + row * kTile + column; }
+    LONGCONV_BOTH int64_t twiddles() const { return rows * (tiles() + kTile); }
+    // Tables: the twiddles, then the operands of the transform over rows, then those of the one over columns.
+    static LONGCONV_BOTH const Complex* twiddles_of(const void* tables) { return static_cast<const Complex*>(tables); }
+    LONGCONV_BOTH const void* operands_of(const void* tables) const { return twiddles_of(tables) + twiddles(); }
+
+    LONGCONV_BOTH int64_t peaks() const { return points() / kPeak; }
+    LONGCONV_BOTH int64_t peak_of_tile(int64_t sequence, int64_t stripe, int64_t tile) const {
+        return sequence * peaks() + stripe * tiles() + tile;
+    }
+    LONGCONV_BOTH int64_t peak_of_row(int64_t sequence, int64_t row, int64_t part) const {
+        return sequence * peaks() + row * (columns / kPeak) + part;
+    }
+};
+
+// exp(-2 pi i m2 ((f1 - 1/4) / rows + 1/4) / columns), which makes of row f1 a polynomial modulo X^columns - i.
+struct FillTwiddles {
+    static constexpr int kMostWarps = kMostWarpsOfBlock;
+    OuterShape shape;
+    void* twiddles;
+
+    LONGCONV_DEVICE void operator()(Block& block) const {
+        const Global<Complex> out(static_cast<Complex*>(twiddles), shape.twiddles());
+        block.phase([&](int warp) {
+            each_lane([&](int lane) {
+                const int64_t step = block.count() * block.warps() * 32;
+                for (int64_t i = (block.index() * block.warps() + warp) * 32 + lane; i < shape.twiddles(); i += step) {
+                    const int64_t of_tiles = shape.of_column(0, 0), of_columns = i - of_tiles;
+                    const int64_t row = i < of_tiles ? i / shape.tiles() : of_columns / OuterShape::kTile;
+                    const int64_t column =
+                        i < of_tiles ? i % shape.tiles() * OuterShape::kTile : of_columns % OuterShape::kTile;
+                    out.set(i, root(column * (4 * row - 1 + shape.rows), 4 * shape.points()));
+                }
+            });
+        });
+    }
+};
+
+// Phase: the planes of the group's complex numbers, of which source(i, t, re, im) tells eight from t on, come times
+// factor(i) into shared memory.
+template <typename L, typename Source, typename Factor>
+LONGCONV_DEVICE void load_planes(Block& block, const L& layout, const Source& source, const Factor& factor) {
+    const int pieces = layout.points() / 256;
+    block.phase([&](int warp) {
+        for (int piece = warp; piece < layout.group * pieces; piece += block.warps()) {
+            const int i = piece / pieces;
+            const float by = factor(i);
+            each_lane([&](int lane) {
+                const int t = piece % pieces * 256 + lane * 8;
+                float re[8] = {}, im[8] = {};
+                source(i, t, re, im);
+                set_eight<L>(layout.result_alone(i, false), t, re, by);
+                set_eight<L>(layout.result_alone(i, true), t, im, by);
+            });
+        }
+    });
+}
+
+template <typename L>
+struct Columns {
+    static constexpr int kMostWarps = kMostWarpsOfBlock;
+    static_assert(L::kColumns == OuterShape::kTile, "a peak is of a stripe of a tile");
+    using Call = LongconvCudaColumns;
+    L layout;
+    Call call;
+
+    LONGCONV_BOTH int shared_bytes() const { return layout.load_bytes(); }
+    LONGCONV_BOTH OuterShape shape() const { return {call.rows, call.columns}; }
+    LONGCONV_BOTH int64_t rows() const { return call.batch * call.channels * shape().tiles(); }
+
+    LONGCONV_DEVICE void operator()(Block& block) const {
+        for (int64_t first = block.index() * layout.group; first < rows(); first += block.count() * layout.group) {
+            pass(block, first, false);
+            if (!call.alone) pass(block, first, true);
+        }
+    }
+
+  private:
+    LONGCONV_DEVICE void read(int64_t unit, int t, bool before, float (&v)[8]) const {
+        const int64_t sequence = unit / shape().tiles(), channel = sequence / call.batch,
+                      at = t / L::kColumns * call.columns + unit % shape().tiles() * L::kColumns + t % L::kColumns -
+                           (before ? shape().points() : 0);
+        read_lags(call, sequence % call.batch, channel, at, v);
+        if (at == 0 && call.skip) v[0] += Global<const float>(call.skip, call.channels).get(channel);
+    }
+
+    LONGCONV_DEVICE void pass(Block& block, int64_t first, bool before) const {
+        load_sequences(block, layout, [&](int i, int t, float (&v)[8]) {
+            if (first + i < rows()) return read(first + i, t, before, v);
+            LONGCONV_UNROLL
+            for (int j = 0; j < 8; ++j) v[j] = 0;
+        });
+        block.phase([&](int warp) {
+            for (int job = warp; job < layout.group * layout.stripes; job += block.warps())
+                if (first + job / layout.stripes < rows()) transform(job, first + job / layout.stripes, before);
+        });
+    }
+
+    LONGCONV_DEVICE void transform(int job, int64_t unit, bool before) const {
+        const int i = job / layout.stripes, stripe = job % layout.stripes;
+        const int64_t sequence = unit / shape().tiles(), tile = unit % shape().tiles();
+        const Tables<L> tables(shape().operands_of(call.tables), layout);
+        const Global<const Complex> twiddles(shape().twiddles_of(call.tables), shape().twiddles());
+        const Global<Complex> out(static_cast<Complex*>(call.work) + shape().place(sequence, 0), shape().points());
+        const float scale = scale_of(layout, i);
+        const int64_t most_filled = (call.taps + 16 * call.columns - 1) / (16 * call.columns);
+        const int filled = before || most_filled > layout.stripes ? layout.stripes : static_cast<int>(most_filled);
+        Stripe<L> x;
+        x.template begin<false>(layout, tables, stripe, filled, layout.sequence(i), layout.sequence(i));
+        Registers<float, 1> most;
+        clear(most);
+        LONGCONV_UNROLL
+        for (int a = 0; a < L::R; ++a) {
+            each_pair<L>(stripe, a, [&](int place, int half, int lane, int j) {
+                const int64_t row = place / L::kColumns,
+                              to = row * call.columns + tile * L::kColumns + place % L::kColumns;
+                const Complex of_tile = twiddles.get(shape().of_tile(row, tile));
+                const auto of_column = twiddles.template vector<2>(shape().of_column(row, place % L::kColumns));
+                Vector<Complex, 2> pair;
+                if (before) pair = out.template vector<2>(to);
+                LONGCONV_UNROLL
+                for (int k = 0; k < 2; ++k) {
+                    Complex v = Complex{scale * x.re[a][half](lane, j + k), scale * x.im[a][half](lane, j + k)} *
+                                (of_tile * of_column.v[k]);
+                    if (before) v = pair.v[k] + Complex{v.im, -v.re};
+                    pair.v[k] = v;
+                    most(lane, 0) = larger(most(lane, 0), larger(magnitude(v.re), magnitude(v.im)));
+                }
+                out.template set_vector<2>(to, pair);
+            });
+            forget();
+        }
+        if constexpr (L::Math::kNarrow) {
+            const float all_lanes = greatest(most);
+            each_lane([&](int lane) {
+                if (lane == 0)
+                    Global<float>(call.peaks, call.batch * call.channels * shape().peaks())
+                        .set(shape().peak_of_tile(sequence, stripe, tile), all_lanes);
+            });
+        }
+    }
+};
+
+template <typename L>
+struct ColumnsBack {
+    static constexpr int kMostWarps = kMostWarpsOfBlock;
+    using Call = LongconvCudaColumnsBack;
+    L layout;
+    Call call;
+
+    LONGCONV_BOTH int shared_bytes() const { return layout.result_bytes(); }
+    LONGCONV_BOTH OuterShape shape() const { return {call.rows, call.columns}; }
+    LONGCONV_BOTH int64_t tiles() const { return call.columns / L::kColumns; }
+    LONGCONV_BOTH int64_t rows() const { return call.batch * call.channels * tiles(); }
+
+    LONGCONV_DEVICE void operator()(Block& block) const {
+        for (int64_t first = block.index() * layout.group; first < rows(); first += block.count() * layout.group) {
+            load_planes(
+                block, layout,
+                [&](int i, int t, float (&re)[8], float (&im)[8]) {
+                    if (first + i < rows()) read(first + i, t, re, im);
+                },
+                [&](int i) { return first + i < rows() ? 1 / scale(first + i) : 1; });
+            block.phase([&](int warp) {
+                for (int job = warp; job < layout.group * layout.stripes; job += block.warps())
+                    if (first + job / layout.stripes < rows()) write(job, first + job / layout.stripes);
+            });
+        }
+    }
+
+  private:
+    LONGCONV_DEVICE int64_t first_column(int64_t unit) const { return unit % tiles() * L::kColumns; }
+
+    LONGCONV_DEVICE float scale(int64_t unit) const {
+        if constexpr (!L::Math::kNarrow) return 1;
+        const Global<const float> peaks(call.peaks, call.batch * call.channels * shape().peaks());
+        return power_below(greatest_of(static_cast<int>(call.rows), [&](int row) {
+            return peaks.get(shape().peak_of_row(unit / tiles(), row, first_column(unit) / OuterShape::kPeak));
+        }));
+    }
+
+    LONGCONV_DEVICE void read(int64_t unit, int t, float (&re)[8], float (&im)[8]) const {
+        const int64_t row = t / L::kColumns, column = first_column(unit) + t % L::kColumns;
+        const Global<const Complex> twiddles(shape().twiddles_of(call.tables), shape().twiddles()),
+            from(static_cast<const Complex*>(call.work) + shape().place(unit / tiles(), row), call.columns);
+        const Complex of_tile = twiddles.get(shape().of_tile(row, column / OuterShape::kTile));
+        LONGCONV_UNROLL
+        for (int j = 0; j < 8; j += 2) {
+            const auto pair = from.template vector<2>(column + j),
+                       of_column = twiddles.template vector<2>(
+                           shape().of_column(row, static_cast<int>(column % OuterShape::kTile) + j));
+            LONGCONV_UNROLL
+            for (int k = 0; k < 2; ++k) {
+                const Complex v = pair.v[k] * conjugate(of_tile * of_column.v[k]);
+                re[j + k] = call.imaginary ? -v.im : v.re;
+                im[j + k] = call.imaginary ? v.re : v.im;
+            }
+        }
+    }
+
+    LONGCONV_DEVICE void write(int job, int64_t unit) const {
+        const int i = job / layout.stripes, stripe = job % layout.stripes;
+        const int64_t sequence = unit / tiles();
+        const auto time = [&](int place) {
+            return place / L::kColumns * call.columns + first_column(unit) + place % L::kColumns - call.first;
+        };
+        if (time(16 * stripe * L::kColumns) >= call.length || time((16 * stripe + 16) * L::kColumns) < 0) return;
+        Tile c[L::R][2];
+        finish(c, layout, Tables<L>(shape().operands_of(call.tables), layout), stripe, layout.result_alone(i, false),
+               layout.result_alone(i, true));
+        write_gated<L>(call, c, scale(unit) / static_cast<float>(call.rows), stripe, sequence % call.batch,
+                       sequence / call.batch, time);
+    }
+};
+
+}  // namespace longconv
+
+#endif

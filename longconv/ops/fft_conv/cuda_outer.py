@@ -1,0 +1,160 @@
+"""The passes of a call of the backend ``cuda`` for sequences that no block holds, with an outer transform."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from longconv.ops import _cuda
+from longconv.ops._cuda import pointers as _pointers
+from longconv.ops.fft_conv import cuda_calls as calls
+from longconv.ops.fft_conv import cuda_passes, cuda_plan
+from longconv.ops.fft_conv.cuda_passes import Gated, Passes, part
+from longconv.ops.fft_conv.cuda_plan import Outer
+
+_PEAK = 1024  # numbers
+
+
+class Work(NamedTuple):
+    """Complex numbers of sequences (H, B, points, 2), and the greatest magnitudes among them (H, B, peaks)."""
+
+    numbers: Tensor
+    peaks: Tensor
+
+
+class OuterPasses(Passes):
+    """Three of a convolution: the transform over rows, the convolution of each row, the inverse of the first.
+
+    Bytes a point, at complex floats: 8 written, 8 read, 8 written, 8 read, beside the sequences, their gates and 16
+    for a spectrum that is made and read; the spectra of a group of channels and its sequences are in memory together.
+    """
+
+    def __init__(self, outer: Outer, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.outer = outer
+        self.tables = cuda_plan.outer_plan(outer, self.arithmetic, self.device).tables
+        size = 8 * outer.points
+        self.samples = min(self.batch, max(1, cuda_passes.WORK_BYTES // size))
+        self.step = max(1, cuda_passes.WORK_BYTES // (size * self.batch))
+        self._spectra: tuple[slice, Work] | None = None
+
+    def _work(self, channels: int, batch: int) -> Work:
+        peaks = self.outer.points // _PEAK
+        return Work(self._empty(channels, batch, self.outer.points, 2), self._empty(channels, batch, peaks))
+
+    def _parts(self) -> Iterator[slice]:
+        """The samples that are done together."""
+        return (slice(b, min(b + self.samples, self.batch)) for b in range(0, self.batch, self.samples))
+
+    def _rows(self, work: Work, spectrum: Work | None, *, conjugate: bool = False, inverse: bool) -> Work:
+        """Each row's transform; with a spectrum times that and, inverse, back."""
+        new = Work(work.numbers, torch.empty_like(work.peaks))
+        channels, batch = work.peaks.shape[:2]
+        forward = spectrum is not None or not inverse
+        arithmetic = self.arithmetic if forward else _wide(self.arithmetic)
+        tables = cuda_plan.outer_plan(self.outer, arithmetic, self.device).tables
+        call = calls.InnerRows(
+            *_pointers(tables, *work, new.peaks, *(spectrum or (None, None))),
+            *(batch, channels, *self.outer),
+            *(arithmetic, self.per_sample, conjugate, forward, inverse),
+        )
+        self._run("fft_rows", call)
+        return new
+
+    def _spectrum(self, group: slice) -> Work:
+        """The spectra of the filters of a group of channels; those of the last group are kept."""
+        if self._spectra is not None and self._spectra[0] == group:
+            return self._spectra[1]
+        self._spectra = None
+        work = self._work(group.stop - group.start, self.filters)
+        reverse = part(self.k_reverse, group)
+        call = calls.Columns(
+            *_pointers(self.tables, *work, None if self.skip is None else self.skip[group], self.periods),
+            *(self.filters, group.stop - group.start, *self.outer, self.length),
+            *(self.taps, 0 if reverse is None else reverse.shape[-1]),
+            *(self.arithmetic, self.circular, self.back_taps == 0, *self._elements),
+            *map(calls.Rows.of, (part(self.k, group), None, reverse)),
+        )
+        self._run("fft_columns", call)
+        self._spectra = group, self._rows(work, None, inverse=False)
+        return self._spectra[1]
+
+    def _columns(self, x: Gated, group: slice, samples: slice) -> Work:
+        """The transform over rows of a sequence times its gate."""
+        work = self._work(group.stop - group.start, samples.stop - samples.start)
+        call = calls.Columns(
+            *_pointers(self.tables, *work, None, part_of(self.lengths, samples)),
+            *(work.peaks.shape[1], work.peaks.shape[0], *self.outer, self.length, self.length, 0),
+            *(self.arithmetic, False, True, self.element, 0),
+            *(calls.Rows.of(part(t, group, samples)) for t in (*x, None)),
+        )
+        self._run("fft_columns", call)
+        return work
+
+    def filter(self, x: Gated, y: Gated, z: Gated = (None, None), *, conjugate: bool = False) -> None:
+        for group in self._groups():
+            for samples in self._parts():
+                spectrum = self._spectrum(group)
+                if self.per_sample:
+                    spectrum = Work(*(t[:, samples].contiguous() for t in spectrum))
+                work = self._rows(self._columns(x, group, samples), spectrum, conjugate=conjugate, inverse=True)
+                call = calls.ColumnsBack(
+                    *_pointers(self.tables, *work, part_of(self.lengths, samples)),
+                    *(work.peaks.shape[1], work.peaks.shape[0], self.length, *self.outer, 0),
+                    *(self.arithmetic, self.element, False),
+                    *(calls.Rows.of(part(t, group, samples)) for t in (*y, *z)),
+                )
+                self._run("fft_columns_back", call)
+
+    def _tap_gradients(self, x: Gated, g: Gated, taps: int, back_taps: int) -> tuple[Tensor, Tensor]:
+        dk, dback = (self._empty(self.filters, self.channels, size + size % 2) for size in (taps, back_taps))
+        for group in self._groups():
+            work = self._rows(self._products(x, g, group), None, inverse=True)
+            self._take(work, part(dk, group), first=0, imaginary=False)
+            self._take(work, part(dback, group), first=self.outer.points - dback.shape[-1], imaginary=True)
+        return dk[..., :taps], dback.flip(-1)[..., :back_taps]
+
+    def _products(self, x: Gated, g: Gated, group: slice) -> Work:
+        """The spectra of the correlations, summed over the samples that share a filter."""
+        channels, points = group.stop - group.start, self.outer.points
+        parts = list(self._parts())
+        sums = self._work(channels, self.filters)
+        for number, samples in enumerate(parts):
+            spectra = [self._rows(self._columns(t, group, samples), None, inverse=False).numbers for t in (x, g)]
+            batch = spectra[0].shape[1]
+            filters = batch if self.per_sample else 1
+            products = sums.numbers if len(parts) == 1 else self._empty(channels, filters, points, 2)
+            call = calls.Products(*_pointers(*spectra, products), batch, channels, points, 1, 0, 1, filters)
+            self._run("fft_products", call)
+            if len(parts) > 1 and self.per_sample:
+                sums.numbers[:, samples] = products
+            elif len(parts) > 1:
+                sums.numbers.copy_(products) if number == 0 else sums.numbers.add_(products)
+        return sums
+
+    def _take(self, work: Work, taps: Tensor | None, *, first: int, imaginary: bool) -> None:
+        """Fill taps (1 or B, H, n) with the last transform back from ``first`` on."""
+        if taps is None or taps.numel() == 0:
+            return
+        arithmetic = _wide(self.arithmetic)
+        tables = cuda_plan.outer_plan(self.outer, arithmetic, self.device).tables
+        call = calls.ColumnsBack(
+            *_pointers(tables, *work, None),
+            *(self.filters, taps.shape[1], taps.shape[-1], *self.outer, first),
+            *(arithmetic, 0, imaginary),
+            *(calls.Rows.of(t) for t in (taps, None, None, None)),
+        )
+        self._run("fft_columns_back", call)
+
+
+def part_of(lengths: Tensor | None, samples: slice) -> Tensor | None:
+    """The lengths of some samples."""
+    return None if lengths is None else lengths[samples]
+
+
+def _wide(arithmetic: int) -> int:
+    """That of transforms without a scale."""
+    return _cuda.TF32 if arithmetic == _cuda.HALF else arithmetic

@@ -1,0 +1,155 @@
+"""The sizes and tables of the transforms of the backend ``cuda``, and which of two ways a long sequence goes."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from longconv import _native
+from longconv.ops import _cuda
+from longconv.ops._sizes import blocks
+from longconv.ops.fft_conv import cuda_calls as calls
+
+CACHE_BYTES = 2**26
+SHORTEST = 4096
+"""The least samples of a block of several."""
+ROWS, COLUMNS = 16, 1024
+"""Those of an outer transform are multiples of these."""
+_FLOPS = {_cuda.HALF: 295, _cuda.TF32: 148, _cuda.TF32X3: 49}
+"""Of matrix products in the time of a byte of memory, on an H100 (3.35 TB/s; 989, 495 and 495 / 3 Tflop/s)."""
+
+
+class Plan(NamedTuple):
+    """Points of a transform and its tables."""
+
+    points: int
+    tables: Tensor
+
+
+class Cut(NamedTuple):
+    """A sequence in blocks of ``points``, and the blocks of its filters from the number ``first`` on."""
+
+    points: int
+    blocks: int
+    first: int
+    filter_blocks: int
+
+    def cost(self, arithmetic: int, filters: float) -> float:
+        """Bytes of memory that a sequence takes beside itself, and matrix products in bytes.
+
+        A point is 8 bytes of spectrum, written once and read for every pair of a block with one of the filter, which
+        is read as well; that one is written for its share ``filters`` of the sequences. A transform there and one back
+        are 8 (16 s + 32) flop a point, of 1024 s points.
+        """
+        first, end = self.first, self.first + self.filter_blocks
+        pairs = sum(max(0, self.blocks - abs(m)) for m in range(first, end)) / self.blocks
+        flops = 8 * (self.points / 64 + 32)
+        each = 8 + 16 * pairs + flops / _FLOPS[arithmetic]
+        return self.points * (self.blocks * each + filters * 8 * self.filter_blocks)
+
+
+class Outer(NamedTuple):
+    """The points of a long transform, as rows of columns."""
+
+    rows: int
+    columns: int
+
+    @property
+    def points(self) -> int:
+        """All of them."""
+        return self.rows * self.columns
+
+    def cost(self, arithmetic: int, filters: float) -> float:
+        """As of a cut.
+
+        A point is 8 bytes, written and read twice; a filter's is written, read, written and read again. The outer
+        transform and its inverse are 8 rows flop a point, those of rows of 1024 s complex numbers 16 (16 s + 16).
+        """
+        flops = 8 * self.rows + 16 * (self.columns / 64 + 16)
+        return self.points * (32 + 32 * filters + flops / _FLOPS[arithmetic])
+
+
+def choose(length: int, before: int, after: int, filters: float, arithmetic: int, device: torch.device) -> Cut | Outer:
+    """The cheapest way for sequences of a length and filters with taps at ``before`` lags below 0, ``after`` from 0 on.
+
+    One block where it holds the sequence; else the cut into blocks of about the filter's length, or, if that takes
+    more bytes and operations by the count of ``cost``, the smallest outer transforms. Filters of few taps are cut, so
+    that their length tells the work; long ones are from two to five blocks on not, by the arithmetic and the batch.
+    What is longer than the most rows of the most columns, 4M samples or more on a H100, is cut.
+    """
+    index = device.index or 0
+    most = longest(arithmetic, index)
+    cut = _cut(length, before, after, most, arithmetic, device)
+    if cut.blocks == 1:
+        return cut
+    ways: list[Cut | Outer] = [cut, *_outers(length, *limits(arithmetic, index))]
+    return min(ways, key=lambda way: way.cost(arithmetic, filters))
+
+
+def _cut(length: int, before: int, after: int, most: int, arithmetic: int, device: torch.device) -> Cut:
+    reach = max(after, before + 1, SHORTEST)
+    parts = 1 if length <= most else blocks(length, min(most, reach))
+    points = plan(blocks(length, parts), arithmetic, device).points
+    count = blocks(length, points)
+    first = -min(blocks(before, points), count - 1)
+    return Cut(points, count, first, min(blocks(after, points), count - 1) - first + 1)
+
+
+def _outers(length: int, most_rows: int, most_columns: int) -> Iterator[Outer]:
+    """For every number of columns the fewest rows that hold a length."""
+    for columns in range(COLUMNS, most_columns + 1, COLUMNS):
+        rows = ROWS * blocks(length, ROWS * columns)
+        if rows <= most_rows:
+            yield Outer(rows, columns)
+
+
+@functools.cache
+def longest(arithmetic: int, device: int) -> int:
+    """The longest sequence that a block holds."""
+    length = ctypes.c_int64()
+    _native.cuda().call("fft_longest", ctypes.byref(length), arithmetic, device)
+    return length.value
+
+
+@functools.cache
+def limits(arithmetic: int, device: int) -> Outer:
+    """The most rows and the most columns of an outer transform."""
+    most = calls.Limits()
+    _native.cuda().call("fft_outer_limits", ctypes.byref(most), arithmetic, device)
+    return Outer(most.rows, most.columns)
+
+
+_plans: dict[tuple[Any, ...], Plan] = {}  # in the order in which they were made
+
+
+def plan(length: int, arithmetic: int, device: torch.device) -> Plan:
+    """The transform that holds a length in a block; the last tables are kept, as :data:`CACHE_BYTES` hold.
+
+    Not those of a graph that is being captured, whose memory is the graph's.
+    """
+    call = functools.partial(_native.cuda().call, "fft_plan")
+    return _made(lambda *rest: call(rest[0], length, arithmetic, *rest[1:]), (arithmetic, device), device)
+
+
+def outer_plan(outer: Outer, arithmetic: int, device: torch.device) -> Plan:
+    """The same of a transform with an outer stage."""
+    call = functools.partial(_native.cuda().call, "fft_outer_plan")
+    return _made(lambda *rest: call(rest[0], *outer, arithmetic, *rest[1:]), (outer, arithmetic, device), device)
+
+
+def _made(call: Callable[..., None], key: tuple[Any, ...], device: torch.device) -> Plan:
+    size = calls.Size()
+    call(None, ctypes.byref(size), *_cuda.queue(device))
+    key = size.points, *key
+    found = _plans.get(key)
+    if found is None:
+        with torch.inference_mode(False):
+            found = Plan(size.points, torch.empty(size.table_bytes, dtype=torch.uint8, device=device))
+        call(found.tables.data_ptr(), ctypes.byref(size), *_cuda.queue(device))
+        _cuda.keep(_plans, key, found, CACHE_BYTES)
+    return found

@@ -1,0 +1,159 @@
+"""The outer stage of the backend ``cuda`` of ``fft_conv``, for sequences that no block holds, by host execution."""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+from collections.abc import Iterator
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+from torch import Tensor
+
+from longconv.ops import _cuda, fft_conv
+from longconv.ops.fft_conv import cuda_passes, cuda_plan
+from longconv.ops.fft_conv.cuda_plan import Cut, Outer
+from tests.ops.cuda_host import cuda_on_host, host_library
+from tests.ops.test_fft_conv_cuda import DTYPES, TF32, against_double, rounded, tf32
+from tests.tolerances import RELATIVE_L2, assert_close
+
+__all__ = ["cuda_on_host", "host_library", "tf32"]
+
+on_host = pytest.mark.usefixtures("cuda_on_host")
+
+
+@contextlib.contextmanager
+def outer(rows: int = 16, columns: int = 1024, work: int = cuda_passes.WORK_BYTES) -> Iterator[None]:
+    """All sequences go that way, in a memory."""
+    chosen = mock.patch.object(cuda_plan, "choose", return_value=Outer(rows, columns))
+    with chosen, mock.patch.object(cuda_passes, "WORK_BYTES", work):
+        yield
+
+
+def make(length: int, taps: int, *, reverse: int = 0, samples: int = 1, gates: bool = False) -> dict[str, Tensor]:
+    """Arguments of unit scale of one channel, filters a sample where there are several."""
+    call = {"u": torch.randn(samples, 1, length), "skip": torch.randn(1)}
+    call["k"] = torch.randn(*([samples] if samples > 1 else []), 1, taps) / taps**0.5
+    if reverse:
+        call["k_reverse"] = torch.randn(1, reverse) / reverse**0.5
+    if gates:
+        call["pre_gate"], call["post_gate"] = torch.randn(2, samples, 1, length)
+    return call
+
+
+@on_host
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize(
+    ("length", "taps", "reverse", "options"),
+    [
+        (16384, 16384, 0, {}),
+        (2001, 77, 2000, {"gates": True}),
+        (5003, 5003, 1, {"samples": 2, "gates": True, "lengths": [5003, 1300]}),
+        (7919, 6001, 0, {"samples": 2, "gates": True, "lengths": [77, 6000], "mode": "circular"}),
+    ],
+)
+def test_modes(dtype: torch.dtype, length: int, taps: int, reverse: int, options: dict[str, Any]) -> None:
+    """Output and gradients of causal, bidirectional and circular filters, shared and a sample, with gates and skip."""
+    how = {"mode": options.get("mode", "causal"), "lengths": options.get("lengths")}
+    how["lengths"] = None if how["lengths"] is None else torch.tensor(how["lengths"])
+    call = make(length, taps, reverse=reverse, **{n: v for n, v in options.items() if n not in how})
+    with outer():
+        against_double(rounded(call, dtype), RELATIVE_L2[dtype], **how)
+
+
+@on_host
+@pytest.mark.parametrize(("dtype", "rank"), [(torch.float32, 3), (torch.float16, 2)])
+def test_channels_and_samples_in_turn(dtype: torch.dtype, rank: int) -> None:
+    """Memory for one sequence at a time."""
+    k = torch.randn(2, 2, 500)[: 2 if rank == 3 else 1] / 22
+    call = {"u": torch.randn(2, 2, 3000), "k": k if rank == 3 else k[0], "post_gate": torch.randn(2, 2, 3000)}
+    with outer(work=1):
+        against_double(rounded(call, dtype), RELATIVE_L2[dtype])
+
+
+@on_host
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("scale", [1e-4, 1e4])
+def test_any_scale(dtype: torch.dtype, scale: float) -> None:
+    call = {"u": torch.randn(1, 1, 9000) * scale, "k": torch.randn(1, 9000) / (95 * scale)}
+    with outer():
+        against_double(rounded(call, dtype), RELATIVE_L2[dtype], gradients=False)
+
+
+@on_host
+def test_bad_numbers_stay_in_their_row() -> None:
+    u = torch.randn(2, 2, 2000)
+    u[1, 0, 50] = float("nan")
+    with outer():
+        bad = fft_conv(u, torch.randn(2, 2000), backend="cuda").isfinite().logical_not().flatten(2).any(2)
+    assert bad.nonzero().tolist() == [[1, 0]]
+
+
+@on_host
+@pytest.mark.parametrize(("rows", "columns", "length"), [(16, 3072, 49151), (272, 1024, 33001)])
+def test_tf32(tf32: None, rows: int, columns: int, length: int) -> None:
+    """Several stripes of a row; more rows than a block has room for with all columns of a tile."""
+    call = {"u": torch.randn(1, 1, length), "k": torch.randn(1, length) / length**0.5}
+    with outer(rows, columns):
+        against_double(call, TF32, gradients=False)
+
+
+@on_host
+@pytest.mark.parametrize(("dtype", "samples"), [(torch.float32, 1), (torch.bfloat16, 3)])
+def test_long_sequences_go_that_way(dtype: torch.dtype, samples: int) -> None:
+    length = 65521
+    call = rounded({"u": torch.randn(samples, 1, length), "k": torch.randn(1, length) / length**0.5}, dtype)
+    with mock.patch.object(cuda_passes.Blocks, "filter", side_effect=AssertionError("cut into blocks")):
+        against_double(call, RELATIVE_L2[dtype], gradients=samples == 1)
+
+
+@on_host
+def test_offsets_beyond_32_bits() -> None:
+    """Two samples that are 2^31 numbers apart, in memory that is not touched in between."""
+    length, apart = 2000, 2**31 + 8
+    memory = torch.frombuffer(mmap.mmap(-1, 2 * (apart + length)), dtype=torch.float16)
+    u = memory.as_strided((2, 1, length), (apart, length, 1))
+    u.copy_(torch.randn(2, 1, length))
+    with outer():
+        against_double({"u": u, "k": torch.randn(1, length) / 45}, RELATIVE_L2[torch.float16], gradients=False)
+
+
+@on_host
+@pytest.mark.parametrize("arithmetic", [_cuda.HALF, _cuda.TF32, _cuda.TF32X3])
+def test_what_is_chosen(arithmetic: int) -> None:
+    """One block, several for filters of few taps, an outer transform that holds all for others up to 4M at least."""
+
+    def choose(length: int, taps: int, before: int = 0) -> Cut | Outer:
+        return cuda_plan.choose(length, before, taps, 1 / 8, arithmetic, torch.device("cpu"))
+
+    longest = cuda_plan.longest(arithmetic, 0)
+    assert choose(longest, longest) == Cut(longest, 1, 0, 1)
+    few = choose(2**20, 4000)
+    assert isinstance(few, Cut) and few.points <= 6144 and few.filter_blocks == 2
+    for length in (100003, 2**18, 2**20 + 1, 2**22):
+        for before in (0, length - 1):
+            way = choose(length, length, before)
+            assert isinstance(way, Outer) and length <= way.points < length + 16 * way.columns
+    assert isinstance(choose(2**24, 2**24), Cut)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("length", [65536, 200003, 2**20])
+@pytest.mark.parametrize("mode", ["causal", "circular"])
+def test_on_a_gpu(dtype: torch.dtype, length: int, mode: str) -> None:
+    call = make(length, length, reverse=length * (mode == "causal"), samples=2, gates=True)
+    against_double({n: t.cuda() for n, t in rounded(call, dtype).items()}, RELATIVE_L2[dtype], mode=mode)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_longest_on_a_gpu(dtype: torch.dtype) -> None:
+    """More than 2^31 numbers, of which the last row is looked at."""
+    u = torch.zeros(129, 4, 2**22, dtype=dtype, device="cuda")
+    u[-1, -1] = torch.randn(2**22, device="cuda")
+    k = torch.randn(4, 2**22, device="cuda") / 2048
+    got = fft_conv(u, k, backend="cuda")[-1:]
+    assert_close(got, fft_conv(u[-1:].double(), k.double(), backend="torch"), RELATIVE_L2[dtype])
