@@ -1,5 +1,6 @@
 // The kernels of y[l] = sum_n v[n] / (z[l] - w[n]) and of its gradients, with resolvents q = 1 / (z - w) in registers
-// alone: those of a lane's points, or of its pole, serve kRows rows of residues.
+// alone: those of a lane's points, or of its pole, serve kRows rows of residues. What all lanes read, poles and
+// residues or points and cotangents, comes kBatch numbers at a time, in vectors where they lie side by side.
 //
 // The difference is formed in the precision D of the points and poles, then rounded to S, that of the sums.
 
@@ -10,7 +11,7 @@
 
 namespace longconv {
 
-constexpr int kRows = 4;
+constexpr int kRows = 4, kBatch = 4;
 
 template <typename S, typename D>
 LONGCONV_DEVICE ComplexOf<S> resolvent(ComplexOf<D> z, ComplexOf<D> w) {
@@ -29,13 +30,16 @@ struct CauchyArguments {
     }
     LONGCONV_DEVICE Strided v() const { return {call.v, call.sets, call.rows, call.modes}; }
     LONGCONV_DEVICE Strided y() const { return {call.y, call.sets, call.rows, call.length}; }
-    LONGCONV_DEVICE ComplexOf<D> point(int64_t set, int64_t l) const {
-        const Strided z(call.z, call.sets, 1, call.length);
-        return z.template get<ComplexOf<D>>(z.place(set, 0, l));
+    // The points, or the poles, from one on.
+    template <int N>
+    LONGCONV_DEVICE void points(ComplexOf<D> (&z)[N], int count, int64_t set, int64_t l) const {
+        const Strided from(call.z, call.sets, 1, call.length);
+        from.read(from.place(set, 0, l), from.step(), count, z, ComplexOf<D>{});
     }
-    LONGCONV_DEVICE ComplexOf<D> pole(int64_t set, int64_t n) const {
-        const Strided w(call.w, call.sets, 1, call.modes);
-        return w.template get<ComplexOf<D>>(w.place(set, 0, n));
+    template <int N>
+    LONGCONV_DEVICE void poles(ComplexOf<D> (&w)[N], int count, int64_t set, int64_t n) const {
+        const Strided from(call.w, call.sets, 1, call.modes);
+        from.read(from.place(set, 0, n), from.step(), count, w, ComplexOf<D>{});
     }
 };
 
@@ -62,8 +66,7 @@ struct CauchyPoints {
         if (left <= 0) return;
         const int count = left < kRun ? static_cast<int>(left) : kRun;
         ComplexOf<D> z[kRun];
-        LONGCONV_UNROLL
-        for (int s = 0; s < kRun; ++s) z[s] = from.point(set, s < count ? l + s : l);
+        from.points(z, count, set, l);
         if (from.call.dz.data)
             differentiate(z, count, set, l);
         else
@@ -78,20 +81,26 @@ struct CauchyPoints {
         LONGCONV_UNROLL
         for (int m = 0; m < kRows; ++m) LONGCONV_UNROLL
         for (int s = 0; s < kRun; ++s) sums[m][s] = V{};
-        for (int64_t n = 0; n < from.call.modes; ++n) {
-            const ComplexOf<D> w = from.pole(set, n);
-            V q[kRun];
+        for (int64_t n = 0; n < from.call.modes; n += kBatch) {
+            const int64_t left = from.call.modes - n;
+            const int count = left < kBatch ? static_cast<int>(left) : kBatch;
+            ComplexOf<D> w[kBatch];
+            from.poles(w, count, set, n);
+            V q[kBatch][kRun];
             LONGCONV_UNROLL
+            for (int j = 0; j < kBatch; ++j) LONGCONV_UNROLL
             for (int s = 0; s < kRun; ++s) {
-                q[s] = resolvent<S>(z[s], w);
-                if (squared) q[s] = q[s] * q[s];
+                q[j][s] = j < count ? resolvent<S>(z[s], w[j]) : V{};
+                if (squared) q[j][s] = q[j][s] * q[j][s];
             }
             LONGCONV_UNROLL
             for (int m = 0; m < kRows; ++m) {
                 if (m >= rows) continue;
-                const V residue = v.template get<V>(v.place(set, row + m, n));
+                V residues[kBatch];
+                v.read(v.place(set, row + m, n), v.step(), count, residues, V{});
                 LONGCONV_UNROLL
-                for (int s = 0; s < kRun; ++s) sums[m][s] = plus_product(sums[m][s], residue, q[s]);
+                for (int j = 0; j < kBatch; ++j) LONGCONV_UNROLL
+                for (int s = 0; s < kRun; ++s) sums[m][s] = plus_product(sums[m][s], residues[j], q[j][s]);
             }
         }
     }
@@ -162,9 +171,10 @@ struct CauchyPoles {
         const int64_t others = job / from.call.splits / groups();
         const int64_t set = others / from.row_groups(), row = others % from.row_groups() * kRows;
         if (mode >= from.call.modes) return;
-        const ComplexOf<D> w = from.pole(set, mode);
+        ComplexOf<D> w[1];
+        from.poles(w, 1, set, mode);
         Wide first[kRows] = {}, second[kRows] = {};
-        for (int64_t l = part * kRun; l < from.call.length; l += parts() * kRun) add(first, second, w, set, row, l);
+        for (int64_t l = part * kRun; l < from.call.length; l += parts() * kRun) add(first, second, w[0], set, row, l);
         const int rows = from.rows_from(row);
         LONGCONV_UNROLL
         for (int m = 0; m < kRows; ++m) {
@@ -181,14 +191,26 @@ struct CauchyPoles {
         const int rows = from.rows_from(row);
         const int64_t end = begin + kRun < from.call.length ? begin + kRun : from.call.length;
         V sums[kRows] = {}, squares[kRows] = {};
-        for (int64_t l = begin; l < end; ++l) {
-            const V q = conjugate(resolvent<S>(from.point(set, l), w)), square = q * q;
+        for (int64_t l = begin; l < end; l += kBatch) {
+            const int count = end - l < kBatch ? static_cast<int>(end - l) : kBatch;
+            ComplexOf<D> z[kBatch];
+            from.points(z, count, set, l);
+            V q[kBatch], squared[kBatch];
+            LONGCONV_UNROLL
+            for (int j = 0; j < kBatch; ++j) {
+                q[j] = j < count ? conjugate(resolvent<S>(z[j], w)) : V{};
+                squared[j] = q[j] * q[j];
+            }
             LONGCONV_UNROLL
             for (int m = 0; m < kRows; ++m) {
                 if (m >= rows) continue;
-                const V cotangent = g.template get<V>(g.place(set, row + m, l));
-                sums[m] = plus_product(sums[m], cotangent, q);
-                squares[m] = plus_product(squares[m], cotangent, square);
+                V cotangents[kBatch];
+                g.read(g.place(set, row + m, l), g.step(), count, cotangents, V{});
+                LONGCONV_UNROLL
+                for (int j = 0; j < kBatch; ++j) {
+                    sums[m] = plus_product(sums[m], cotangents[j], q[j]);
+                    squares[m] = plus_product(squares[m], cotangents[j], squared[j]);
+                }
             }
         }
         LONGCONV_UNROLL

@@ -153,6 +153,10 @@ LONGCONV_DEVICE T plus_product(T s, ComplexOf<T> a, ComplexOf<T> b) {
     return (s + a.re * b.re) - a.im * b.im;
 }
 template <typename T>
+LONGCONV_DEVICE ComplexOf<T> plus_product(ComplexOf<T> s, T a, ComplexOf<T> b) {
+    return {s.re + a * b.re, s.im + a * b.im};
+}
+template <typename T>
 LONGCONV_DEVICE ComplexOf<T> plus_product(ComplexOf<T> s, ComplexOf<T> a, ComplexOf<T> b) {
     return {(s.re + a.re * b.re) - a.im * b.im, (s.im + a.re * b.im) + a.im * b.re};
 }

@@ -1,8 +1,9 @@
 // The kernels of y[l] = sum_n v[n] x[n]^l and of its gradients, with powers in registers alone.
 //
-// A lane begins a run of times with an exponential in double precision, from which x^4 leads on in double precision
-// too; the three powers between are products with x, x^2 and x^3 in single precision. So no power has more than a
-// rounding or two of error, however long the sequence is.
+// A lane begins a run of times with an exponential in double precision, from which x^32, or x^8, leads on in double
+// precision too; the powers between are products with x^8, x^16 or x^24, and with x, x^2, ... or x^7 in single
+// precision. So no power has more than three roundings of error, however long the sequence is. Runs are long enough
+// that the exponential is a small part of the work.
 
 #ifndef LONGCONV_CUDA_VANDERMONDE_H
 #define LONGCONV_CUDA_VANDERMONDE_H
@@ -11,8 +12,9 @@
 
 namespace longconv {
 
-constexpr int kPowers = 5;  // of a node: its logarithm and the node to the powers of 1 .. 4
-constexpr int kStride = 4;
+constexpr int kStride = 8, kStrides = 4, kLeap = kStride * kStrides;
+// Of a node: its logarithm and the node to the powers of 1, 2, .. kStride, 2 kStride, .. kLeap.
+constexpr int kPowers = kStride + kStrides;
 
 // A node to the powers of l, l + 1, ...
 class Powers {
@@ -26,22 +28,28 @@ class Powers {
         power = {size * cosine, size * sine};
         LONGCONV_UNROLL
         for (int j = 1; j < kStride; ++j) steps_[j - 1] = converted<Complex>(powers[j]);
-        four_ = powers[kStride];
+        LONGCONV_UNROLL
+        for (int j = 1; j < kStrides; ++j) strides_[j - 1] = converted<Complex>(powers[kStride + j - 1]);
+        stride_ = powers[kStride];
+        leap_ = powers[kPowers - 1];
     }
-    LONGCONV_DEVICE Complex step(int j) const { return steps_[j - 1]; }  // j = 1, 2 or 3
-    LONGCONV_DEVICE void advance() { power = power * four_; }
+    LONGCONV_DEVICE Complex step(int j) const { return steps_[j - 1]; }      // 1 <= j < kStride
+    LONGCONV_DEVICE Complex stride(int j) const { return strides_[j - 1]; }  // 1 <= j < kStrides
+    LONGCONV_DEVICE void stride() { power = power * stride_; }
+    LONGCONV_DEVICE void leap() { power = power * leap_; }
 
     ComplexOf<double> power;
 
   private:
     Complex steps_[kStride - 1];
-    ComplexOf<double> four_;
+    Complex strides_[kStrides - 1];
+    ComplexOf<double> stride_, leap_;
 };
 
 // V: the numbers of y. A lane has kRun times of a row.
 template <typename V>
 struct Vandermonde {
-    static constexpr int kRun = Parts<V>::kCount == 2 ? 16 : 32;
+    static constexpr int kRun = Parts<V>::kCount == 2 ? 32 : 64;
     using Call = LongconvCudaVandermonde;
     Call call;
 
@@ -62,25 +70,31 @@ struct Vandermonde {
         if (index >= call.sets * call.rows || l >= call.length) return;
         const int64_t set = index / call.rows, row = index % call.rows;
         const Strided v(call.v, call.sets, call.rows, call.modes), table(call.powers, call.sets, call.modes, kPowers);
+        const int64_t left = call.length - l;
         V y[kRun] = {};
         for (int64_t n = 0; n < call.modes; ++n) {
             Powers x(table, set, n, l);
             x.power = x.power * v.template get<ComplexOf<double>>(v.place(set, row, n));
             LONGCONV_UNROLL
-            for (int s = 0; s < kRun; s += kStride) {
+            for (int s = 0; s < kRun; s += kLeap) {
                 const Complex first = converted<Complex>(x.power);
-                y[s] = y[s] + converted<V>(first);
                 LONGCONV_UNROLL
-                for (int j = 1; j < kStride; ++j) y[s + j] = plus_product(y[s + j], first, x.step(j));
-                x.advance();
+                for (int b = 0; b < kStrides; ++b) {
+                    const int from = s + b * kStride;
+                    if (from >= left) continue;
+                    const Complex power = b ? first * x.stride(b) : first;
+                    y[from] = y[from] + converted<V>(power);
+                    LONGCONV_UNROLL
+                    for (int j = 1; j < kStride; ++j) y[from + j] = plus_product(y[from + j], power, x.step(j));
+                }
+                x.leap();
             }
         }
         const Strided to(call.y, call.sets, call.rows, call.length);
-        const int64_t left = call.length - l;
         to.write(to.place(set, row, l), to.step(), left < kRun ? left : kRun, y);
-        uint32_t beyond = 0;
+        uint64_t beyond = 0;
         LONGCONV_UNROLL
-        for (int s = 0; s < kRun; ++s) beyond |= static_cast<uint32_t>(s < left && !is_finite(y[s])) << s;
+        for (int s = 0; s < kRun; ++s) beyond |= static_cast<uint64_t>(s < left && !is_finite(y[s])) << s;
         for (int s = 0; beyond; ++s, beyond >>= 1)
             if (beyond & 1) to.set(to.place(set, row, l + s), wide_sum(v, table, set, row, l + s));
     }
@@ -98,7 +112,7 @@ struct Vandermonde {
 // The sums over times of the gradients, in parts. A lane has a mode, and every parts-th run of its times.
 template <typename V>
 struct VandermondeSums {
-    static constexpr int kRun = 32;
+    static constexpr int kRun = 128;
     using Call = LongconvCudaVandermonde;
     Call call;
 
@@ -122,38 +136,53 @@ struct VandermondeSums {
         write(call.second, part, index, mode, second);
     }
 
-    // Those of a run: g[l] conj(x^l), and (l + shift) g[l + shift] conj(x^l).
+    // Those of a run: g[l] conj(x^l), and (l + shift) g[l + shift] conj(x^l), shift <= 1.
     LONGCONV_DEVICE void add(ComplexOf<double>& first, ComplexOf<double>& second, int64_t set, int64_t row,
                              int64_t mode, int64_t begin) const {
         Powers x(Strided(call.powers, call.sets, call.modes, kPowers), set, mode, begin);
         const int64_t end = begin + kRun < call.length ? begin + kRun : call.length;
+        V g[kStride + 1];
+        read(set, row, begin, g);
         for (int64_t l = begin; l < end; l += kStride) {
-            V g[kStride], later[kStride];
-            read(set, row, l, g);
-            read(set, row, l + call.shift, later);
-            Complex sum = converted<Complex>(g[0]), weighted = scaled(later[0], l + call.shift);
+            V next[kStride];
+            const bool last = !call.shift && l + kStride >= end;  // what follows the run is not wanted
+            read(set, row, last ? call.length : l + kStride, next);
+            g[kStride] = next[0];
+            const auto weight = static_cast<float>(l + call.shift);
+            Complex sum{}, weighted{};
             LONGCONV_UNROLL
-            for (int j = 1; j < kStride; ++j) {
-                const Complex power = conjugate(x.step(j));
-                sum = plus_product(sum, converted<Complex>(g[j]), power);
-                weighted = plus_product(weighted, scaled(later[j], l + j + call.shift), power);
+            for (int j = 0; j < kStride; ++j) {
+                const V later = scaled(call.shift ? g[j + 1] : g[j], weight + static_cast<float>(j));
+                if (j == 0) {
+                    sum = converted<Complex>(g[j]);
+                    weighted = converted<Complex>(later);
+                } else {
+                    sum = plus_product(sum, g[j], conjugate(x.step(j)));
+                    weighted = plus_product(weighted, later, conjugate(x.step(j)));
+                }
             }
             // In double precision, for the power may be beyond single precision where no cotangent meets it.
             first = plus_product(first, converted<ComplexOf<double>>(sum), conjugate(x.power));
             second = plus_product(second, converted<ComplexOf<double>>(weighted), conjugate(x.power));
-            x.advance();
+            x.stride();
+            LONGCONV_UNROLL
+            for (int j = 0; j < kStride; ++j) g[j] = next[j];
         }
     }
 
-    static LONGCONV_DEVICE Complex scaled(V g, int64_t weight) {
-        const auto factor = static_cast<float>(weight);
-        return {factor * real_part(g), factor * imaginary_part(g)};
+    static LONGCONV_DEVICE V scaled(V g, float factor) {
+        return number<V>(factor * real_part(g), factor * imaginary_part(g));
     }
 
-    LONGCONV_DEVICE void read(int64_t set, int64_t row, int64_t l, V (&g)[kStride]) const {
+    // The cotangents from a time on, zeros behind the end, in the first of g.
+    template <int N>
+    LONGCONV_DEVICE void read(int64_t set, int64_t row, int64_t l, V (&g)[N]) const {
         const Strided y(call.y, call.sets, call.rows, call.length);
         const int64_t left = call.length - l, count = left < 0 ? 0 : left < kStride ? left : kStride;
-        y.read(y.place(set, row, count ? l : 0), y.step(), count, g, V{});
+        V some[kStride];
+        y.read(y.place(set, row, count ? l : 0), y.step(), count, some, V{});
+        LONGCONV_UNROLL
+        for (int j = 0; j < kStride; ++j) g[j] = some[j];
     }
 
     LONGCONV_DEVICE void write(const LongconvNumbers& sums, int64_t part, int64_t index, int64_t mode,

@@ -18,8 +18,11 @@ from longconv.ops._library import reduce_like
 from longconv.ops._sizes import blocks, power_of_two
 from longconv.ops.vandermonde.reference import LOG_ZERO, result_dtype
 
-_RUN = 32
-"""Times that a lane takes at once, or half of them if they are complex."""
+_RUN, _SUMS = 64, 128
+"""Times that a lane takes at once, half of them if they are complex, and those of a sum."""
+
+_STRIDE, _STRIDES = 8, 4
+"""Powers of a node that lead from one to the next, and those that lead from one such stride to the next."""
 
 
 class _Call(ctypes.Structure):
@@ -61,7 +64,7 @@ def backward(argument: str, g: Tensor, v: Tensor, x: Tensor, real: bool) -> list
     cotangents, powers = layout.fold(plain(g)), _powers(layout, x, argument)
     coefficients = layout.fold(plain(v))
     (sets, rows, length), lanes = cotangents.shape, min(32, power_of_two(modes))
-    splits = _cuda.splits(sets * rows * blocks(modes, lanes), blocks(length, 32 // lanes * _RUN))
+    splits = _cuda.splits(sets * rows * blocks(modes, lanes), blocks(length, 32 // lanes * _SUMS))
     shape = 2, splits * 32 // lanes, sets * rows, modes
     sums = torch.empty(shape, dtype=torch.complex128, device=g.device)
     call = _call(coefficients, powers, cotangents, lanes)
@@ -74,12 +77,14 @@ def backward(argument: str, g: Tensor, v: Tensor, x: Tensor, real: bool) -> list
 
 
 def _powers(layout: Layout, x: Tensor, argument: str) -> Tensor:
-    """(X or 1, N, 5): the logarithm of a node, its real part finite, and the node to the powers of 1 to 4."""
+    """(X or 1, N, 12): the logarithm of a node, its real part finite, and its powers 1, 2, ... 8, 16, 24, 32."""
     wide = layout.fold_shared(x).to(torch.complex128)
     logarithm = wide.log() if argument == "x" else wide
     logarithm = torch.complex(logarithm.real.clamp(min=LOG_ZERO), logarithm.imag)
     node = wide if argument == "x" else logarithm.exp()
-    return torch.stack((logarithm, node, node**2, node**3, node**4), -1)
+    steps = node[..., None].expand(*node.shape, _STRIDE).cumprod(-1)
+    strides = steps[..., -1:].expand(*node.shape, _STRIDES).cumprod(-1)
+    return torch.cat((logarithm[..., None], steps[..., :-1], strides), -1)
 
 
 def _call(v: Tensor, powers: Tensor, y: Tensor, lanes: int) -> _Call:
