@@ -1,8 +1,6 @@
-"""The mixers against layers recorded from the original authors' code: outputs, gradients, steps and states."""
+"""State spaces against layers recorded from the original authors' code: outputs, gradients, steps and states."""
 
 from __future__ import annotations
-
-from collections.abc import Callable, Mapping
 
 import pytest
 import torch
@@ -10,28 +8,12 @@ from torch import Tensor
 
 from longconv import create_mixer
 from longconv.mixers import LSSL, S5
-from longconv.mixers.base import FilterMixer, Mixer
+from longconv.mixers.base import FilterMixer
 from longconv.mixers.s5 import ssm
 from longconv.models import Block, Residual
-from tests.golden import Case, cases, group, groups, settings, skip_leaks
+from tests.golden import Case, cases, group, groups, settings
+from tests.mixers.recorded import FORWARD, Names, check_layer, linear_weight, load, same
 from tests.tolerances import assert_close
-
-FORWARD = {torch.float64: 1e-12, torch.float32: 3e-6}
-"""The recorded float32 layers carry the reference's own float32 error."""
-GRADIENT = {torch.float64: 1e-11, torch.float32: 3e-4}
-"""In float32 the recorded gradient of log dt loses three digits to cancellation in exp(z) - 1."""
-
-Names = Mapping[str, tuple[str, Callable[[Tensor], Tensor]]]
-"""Our parameter -> the recorded name, and the map from the recorded tensor to ours."""
-
-
-def same(recorded: Tensor) -> Tensor:
-    return recorded
-
-
-def linear_weight(recorded: Tensor) -> Tensor:
-    return recorded.flatten(1)  # 1x1 convolutions are linear maps
-
 
 S4D_NAMES: Names = {
     "D": ("layer.D", same),
@@ -52,70 +34,6 @@ MINIMAL_S4D_NAMES: Names = {
     "output.0.weight": ("output_linear.0.weight", linear_weight),
     "output.0.bias": ("output_linear.0.bias", same),
 }
-SGCONV_NAMES: Names = {
-    "D": ("D", same),
-    "taps.norm": ("kernel_norm", same),
-    "taps.decay": ("decay", torch.flatten),
-    **{f"norm.{part}": (f"norm.norm.{part}", same) for part in ("weight", "bias", "s", "m")},
-    "output.weight": ("output_linear.weight", linear_weight),
-    "output.bias": ("output_linear.bias", same),
-    "output.0.weight": ("output_linear.0.weight", linear_weight),
-    "output.0.bias": ("output_linear.0.bias", same),
-    **{f"taps.weights.{i}": (f"kernel_list.{i}", same) for i in range(12)},
-}
-SGCONV_NORMS = {frozenset(): None, frozenset({"weight", "bias"}): "layer", frozenset({"s", "m"}): "scalar_layer"}
-"""Our norm by the parameters of the recorded one, which are below norm.norm."""
-UNUSED = {"multiplier", "kernel_norm_initialized"}
-"""What is recorded and is an option of ours, or nothing."""
-LONG_CONV_NAMES: Names = {
-    "D": ("D", same),
-    "taps.weight": ("kernel.kernel", same),
-    "output.0.weight": ("output_linear.0.weight", linear_weight),
-    "output.0.bias": ("output_linear.0.bias", same),
-}
-
-
-def load(mixer: Mixer, names: Names, recorded: dict[str, Tensor], dtype: torch.dtype) -> None:
-    """Copy the recorded parameters; ones that the reference lacks are left, recorded ones that we lack fail."""
-    mixer.to(dtype)
-    state = mixer.state_dict()
-    left = set(recorded)
-    for ours, (theirs, convert) in names.items():
-        if ours in state and theirs in recorded:
-            state[ours] = convert(recorded[theirs])
-            left.discard(theirs)
-    assert left <= UNUSED, f"recorded and not used: {sorted(left - UNUSED)}"
-    mixer.load_state_dict(state)
-
-
-def check_layer(mixer: Mixer, case: Case, names: Names, *, transposed: bool) -> Tensor:
-    """Output and gradients of the recorded call; returns the input (B, L, D)."""
-
-    def layout(recorded: Tensor) -> Tensor:
-        return recorded.mT if transposed else recorded
-
-    u = layout(case["u"]).clone().requires_grad_()
-    y = mixer(u)
-    assert_close(y, layout(case["y"]), FORWARD[u.dtype])
-    if "grad_y" in case:
-        y.backward(layout(case["grad_y"]))
-        assert u.grad is not None
-        assert_close(u.grad, layout(case["grad_u"]), GRADIENT[u.dtype])
-        recorded, parameters = case.group("grad"), dict(mixer.named_parameters())
-        compared = 0
-        for ours, (theirs, convert) in names.items():
-            if theirs in recorded and ours in parameters:
-                grad = parameters[ours].grad
-                assert grad is not None
-                want = recorded[theirs]
-                if want.any():
-                    bound = max(GRADIENT[u.dtype], 1e-5 if want.dtype == torch.float32 else 0)
-                    assert_close(grad, convert(want), bound)
-                else:
-                    assert not grad.any()
-                compared += 1
-        assert compared == len(recorded), "a recorded gradient was not compared"
-    return u.detach()
 
 
 @pytest.mark.parametrize("name", cases("s4d_layer", but="minimal"))
@@ -353,57 +271,3 @@ def test_s5_layer(name: str) -> None:
     residual.norm.load_state_dict({"weight": recorded["norm.scale"], "bias": recorded["norm.bias"]})
     block = Block(mixer, residual).double().eval()
     assert_close(block(case["x"]), case["y"], 1e-7)  # the recorded dense layers have float32 parameters
-
-
-@pytest.mark.parametrize("name", cases("sgconv"))
-def test_sgconv(name: str) -> None:
-    case = Case("sgconv", name)
-    before, after = case.group("state_dict_before"), case.group("state_dict_after")
-    multiplier = before["multiplier"].flatten()
-    recorded = {"decay": before["multiplier"], **before, **after}
-    scales, init_scale, d = case.meta["num_scales"], case.meta.get("init_scale", 0), case.meta["kernel_dim"]
-    mode = next((m for m in ("nearest", "sum", "cos", "learnable") if m in case.meta.get("mode", "linear")), "linear")
-    bidirectional = before["kernel_list.0"].shape[0] > before["D"].shape[0]
-    mixer = create_mixer(
-        "sgconv",
-        case.meta["d_model"],
-        channels=before["D"].shape[0],
-        bidirectional=bidirectional,
-        scales=scales,
-        init_scale=init_scale,
-        norm=SGCONV_NORMS[frozenset(key.split(".")[-1] for key in before if key.startswith("norm."))],
-        l_max=d << (scales - 1 + init_scale),  # the recorded filter goes on to its end, beyond its l_max too
-        kernel_dim=d,
-        decay_min=float(multiplier[0]),
-        decay_max=float(multiplier[-1]),
-        mode=mode,
-        activation=None if case.meta.get("linear") else "gelu",
-        output=None if case.meta.get("linear") else "glu" if "output_linear.0.weight" in before else "linear",
-    )
-    dtype = case["u"].dtype
-    load(mixer, SGCONV_NAMES, recorded, dtype)
-    if not bidirectional:  # the recorded filter of these is the one of 2L taps that their FFT takes
-        assert_close(mixer.filter(case["k"].shape[-1]), case["k"], FORWARD[dtype])
-    check_layer(mixer, case, SGCONV_NAMES, transposed=case.meta.get("transposed", True))
-
-
-@pytest.mark.parametrize("name", cases("longconv_layer"))
-def test_long_conv(name: str) -> None:
-    case = Case("longconv_layer", name)
-    skip_leaks(case)
-    plain = "activation" in case.meta
-    mixer = create_mixer(
-        "long_conv",
-        case.meta["d_model"],
-        channels=case.meta["channels"],
-        l_max=case.meta["l_max"],
-        threshold=case.meta["lam"],
-        smoothing="time" if case.meta.get("use_ma_smoothing") else None,
-        smooth_window=case.meta.get("ma_window_len", 7),
-        activation=None if plain else "gelu",
-        output=None if plain else "glu",
-    )
-    dtype = case["u"].dtype
-    load(mixer, LONG_CONV_NAMES, case.group("state_dict"), dtype)
-    assert_close(mixer.filter(case["K"].shape[-1]), case["K"], FORWARD[dtype])
-    check_layer(mixer, case, LONG_CONV_NAMES, transposed=case.meta.get("transposed", True))
