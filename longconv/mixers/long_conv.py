@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from longconv._checks import check_choice, check_lengths
 from longconv.filters import FreeFilter
-from longconv.mixers.base import ConvolutionMixer, filter_count
+from longconv.mixers.base import ConvolutionMixer, filter_count, zero_beyond
 from longconv.mixers.butterfly import ButterflyConvolution
 
 TRANSFORMS = ("fft", "butterfly")
@@ -42,6 +41,7 @@ class LongConv(ConvolutionMixer):
         Simple Hardware-Efficient Long Convolutions for Sequence Modeling (Fu, Epstein, Nguyen, Thomas, Zhang, Dao,
         Rudra, Ré, arXiv 2302.06646)
 
+    >>> import torch
     >>> LongConv(4, l_max=64)(torch.randn(2, 100, 4)).shape
     torch.Size([2, 100, 4])
     >>> plain, learned = LongConv(4), LongConv(4, transform="butterfly")
@@ -98,14 +98,17 @@ class LongConv(ConvolutionMixer):
     def _taps_for(self, length: int) -> int:
         return super()._taps_for(length) if self.butterfly is None else self.l_max  # a spectrum takes all of them
 
-    def _product(self, x: Tensor, k: Tensor, k_reverse: Tensor | None, lengths: Tensor | None) -> Tensor:
-        """Convolution, or what it has been trained to, and skip of (B, C H, L)."""
+    def _convolve(self, u: Tensor, k: Tensor, lengths: Tensor | None) -> Tensor:
+        """Convolution, or what it has been trained to, and what follows; the latter without a transposed copy."""
         if self.butterfly is None:
-            return super()._product(x, k, k_reverse, lengths)
-        check_lengths(lengths, x.shape[-1])
-        if lengths is not None:
-            x = x.masked_fill((torch.arange(x.shape[-1], device=x.device) >= lengths[:, None])[:, None], 0)
-        return self.butterfly(x, k, k_reverse) + (self.D.flatten()[:, None] * x).to(x.dtype)
+            return super()._convolve(u, k, lengths)
+        check_lengths(lengths, u.shape[1])
+        u = zero_beyond(u, lengths)
+        u = u if self.channels == 1 else u.repeat(1, 1, self.channels)
+        k = k.flatten(0, 1)
+        k, k_reverse = k.chunk(2) if self.bidirectional else (k, None)
+        y = self.butterfly(u.mT, k, k_reverse).mT + (self.D.flatten() * u).to(u.dtype)
+        return zero_beyond(self._mix_features(y), lengths)
 
     def streaming_refusal(self) -> str | None:
         """Neither bidirectional mixers nor those with a trained transform can stream."""

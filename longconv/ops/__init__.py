@@ -3,6 +3,7 @@
 ================  ======================================================================================
 fft_conv          long convolution by FFT: causal, two-sided or circular, gated
 sparse_fft_conv   long convolution whose filter has blocks of its spectrum alone
+butterfly_conv    product of spectra under a transform of two stages with any matrices
 short_conv        causal convolution with a few taps a channel, with bias and activation
 linear_scan       states of h[t] = a[t] h[t-1] + b[t]
 cauchy            sum_n v[n] / (z[l] - w[n]): generating functions of state spaces
@@ -14,6 +15,7 @@ transpose         (..., R, C) to (..., C, R), contiguous
 ================  ======================================================================================
 """
 
+from longconv.ops.butterfly_conv import butterfly_conv
 from longconv.ops.cauchy import cauchy
 from longconv.ops.dense_taps import dense_taps
 from longconv.ops.fft_conv import fft_conv
@@ -26,6 +28,7 @@ from longconv.ops.transpose import transpose
 from longconv.ops.vandermonde import vandermonde, vandermonde_log
 
 __all__ = [
+    "butterfly_conv",
     "cauchy",
     "dense_taps",
     "fft_conv",

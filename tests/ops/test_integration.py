@@ -13,6 +13,7 @@ from torch.export import Dim
 from torch.func import grad, jacrev, vmap
 
 from longconv.ops import (
+    butterfly_conv,
     cauchy,
     dense_taps,
     fft_conv,
@@ -52,12 +53,23 @@ def dense() -> list[Tensor]:
     return [(0.3 * real(H, N, N).detach()).requires_grad_(), real(H, N), real(H, 2, N)]
 
 
+def butterfly() -> list[Tensor]:
+    """Two samples, filters, and the matrices of 3 x 2 stages."""
+    shapes = 2 * ((3, 3, 2), (3, 2, 2), (2, 2, 2))
+    return [real(B, 6, H), real(6, H), *(real(*shape) for shape in shapes)]
+
+
 def operator_calls() -> dict[str, tuple[Any, tuple[Any, ...]]]:
     ops, lengths = torch.ops.longconv, torch.tensor([L, 7])
     full = (real(H, K), real(H, 5), real(H), real(B, H, L), real(B, H, L), lengths)
     bare = (real(B, H, K), None, None, None, None, None)
     v, log_x = nodes(2, H, N), nodes(H, N)
     return {
+        "butterfly_conv": (ops.butterfly_conv, (*butterfly(), True, "auto")),
+        "butterfly_conv_backward": (
+            ops.butterfly_conv_backward,
+            (real(B, 6, H), *butterfly(), False, [True, False, *[True] * 6], "auto"),
+        ),
         "dense_taps": (ops.dense_taps, (*dense(), L, "auto")),
         "dense_taps_backward": (ops.dense_taps_backward, (real(H, 2, L), *dense(), "auto")),
         "fft_conv-full": (ops.fft_conv, (real(B, H, L), *full, "causal", "auto")),
@@ -114,6 +126,7 @@ def functions() -> dict[str, tuple[Callable[..., Tensor], list[Tensor]]]:
         return fft_conv(u, k, k_reverse=r, skip=skip, pre_gate=pre, post_gate=post, lengths=lengths)
 
     return {
+        "butterfly_conv": (lambda *given: butterfly_conv(*given, tail=True), butterfly()),
         "fft_conv": (convolve, [real(B, H, L), real(H, K), real(H, 5), real(H), real(B, H, L), real(B, H, L)]),
         "cauchy": (lambda v, z, w: cauchy(v, z, w).real, [nodes(2, H, N), points(L), nodes(H, N)]),
         "dense_taps": (lambda a, b, c: dense_taps(a, b, c, L), dense()),
