@@ -61,6 +61,7 @@ class Problem:
         tolerance: relative L2 error above which a result is refused instead of timed.
         work: its size; None for what is timed for its overhead, on the same inputs again and again. Other problems are
             timed on copies of their inputs in turn that together are larger than the cache.
+        sent: the bytes that this process has sent to others so far, where there are others.
     """
 
     inputs: tuple[Tensor, ...]
@@ -70,6 +71,7 @@ class Problem:
     backward: bool = False
     tolerance: float = 1e-6
     work: Work | None = None
+    sent: Callable[[], int] | None = None
 
     @property
     def installed(self) -> dict[str, Solve]:

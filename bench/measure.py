@@ -99,6 +99,15 @@ def least_bytes(problem: Problem) -> int:
     return read + result + (read + result + moving if problem.backward else 0)
 
 
+def sent_bytes(problem: Problem) -> int:
+    """Bytes that one call of ours sends to other processes."""
+    if problem.sent is None:
+        return 0
+    before = problem.sent()
+    _results(problem.installed[OURS], problem.inputs, problem.backward, seed=None)
+    return problem.sent() - before
+
+
 def times(problem: Problem, budget: float) -> dict[str, list[float]]:
     """Seconds of the calls of every side, one after the other in rounds, until the budget of seconds is spent.
 

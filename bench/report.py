@@ -33,6 +33,7 @@ class Row:
         ceilings: measured right before the case.
         absent: sides that are not installed.
         refused: peers whose result is off, and how far, or which fail, and how.
+        sent: bytes that this process sends to others in a call.
         date, commit: when it was measured, and of what; "" where it is what the file says of its machine.
     """
 
@@ -48,6 +49,7 @@ class Row:
     refused: dict[str, str] = field(default_factory=dict)
     date: str = ""
     commit: str = ""
+    sent: int = 0
 
     def best_peer(self) -> str | None:
         """The fastest side that isn't ours, None if ours is alone."""

@@ -24,7 +24,7 @@ from rich.progress import (
 from bench.case import OURS, WHOLE, Case, Problem
 from bench.cases import CASES
 from bench.machine import WARM, Ceilings, ceilings, describe
-from bench.measure import WrongResultError, errors, least_bytes, peak_memory, summarize, thread_count, times
+from bench.measure import WrongResultError, errors, least_bytes, peak_memory, sent_bytes, summarize, thread_count, times
 from bench.report import Row, check_same, load, merged, save
 
 
@@ -140,13 +140,13 @@ def _rows(case: Case, threads: Sequence[int], seconds: float, memory: bool, devi
     found, refused = errors(problem)
     kept = {name: solve for name, solve in problem.installed.items() if name not in refused}
     problem = replace(problem, sides=kept)
-    size = least_bytes(problem)
+    size, sent = least_bytes(problem), sent_bytes(problem)
     peaks = {side: _peak(case.name, side, device) for side in found} if memory else {}
     for count in threads:
         with thread_count(count):
             limits = (ceilings(device) if seconds else _ceilings_once(device, count)) if problem.work else None
             timings = {name: summarize(found) for name, found in times(problem, seconds).items()}
-        yield Row(case.name, count, timings, found, peaks, problem.work, size, limits, absent, refused)
+        yield Row(case.name, count, timings, found, peaks, problem.work, size, limits, absent, refused, sent=sent)
 
 
 def _line(row: Row) -> str:
@@ -156,6 +156,7 @@ def _line(row: Row) -> str:
     parts += [f"{ratio:.2f} x {row.best_peer()}"] if ratio else []
     parts += [f"{100 * part:.0f} % of a {WHOLE}"] if part else []
     parts += [f"{100 * share:.0f} % of the ceiling"] if share else []
+    parts += [f"{row.sent / 1e6:.3g} MB sent"] if row.sent else []
     parts += [f"({', '.join(row.absent)} not installed)"] if row.absent else []
     parts += [f"({name} refused: {reason})" for name, reason in row.refused.items()]
     return " ".join(parts)

@@ -37,14 +37,15 @@ def table(machine: dict[str, str], rows: Sequence[Row], *, brief: bool = False) 
     """
     cells = [_columns(row) for row in rows]
     heads = [head for head in cells[0] if (head in BRIEF if brief else any(c[head] for c in cells))]
-    lines = [heading(machine, rows), "", *_markdown(heads, ([c[head] for head in heads] for c in cells))]
+    lines = [heading(machine, rows), "", *markdown(heads, ([c[head] for head in heads] for c in cells))]
     if brief:
         return "\n".join(lines)
     absent = sorted({name for row in rows for name in row.absent})
     lines += [f"\nNot installed: {', '.join(absent)}."] if absent else []
     lines += [f"\nRefused: {name} in {row.case}, {why}." for row in rows for name, why in row.refused.items()]
     for title, found in (("Cost as a power of the length, or of what a series varies", exponents(rows)),
-                         ("Times as fast as on one thread", gains(rows))):  # fmt: skip
+                         ("Times as fast as on one thread", gains(rows)),
+                         ("Times as fast as in one process", gains_of_ranks(rows))):  # fmt: skip
         lines += [f"\n{title}: {', '.join(f'{name} {value:.2f}' for name, value in found.items())}."] * bool(found)
     return "\n".join(lines)
 
@@ -63,7 +64,7 @@ def side_table(machine: dict[str, str], rows: Sequence[Row]) -> str:
         missing = {name: f"refused: {why}" for name, why in row.refused.items()}
         missing |= dict.fromkeys(row.absent, "not installed")
         cells += [[row.case, str(row.threads), name, why, "", "", "", ""] for name, why in missing.items()]
-    return "\n".join([heading(machine, rows), "", *_markdown(heads, cells)])
+    return "\n".join([heading(machine, rows), "", *markdown(heads, cells)])
 
 
 def exponents(rows: Iterable[Row]) -> dict[str, float]:
@@ -94,6 +95,18 @@ def gains(rows: Sequence[Row]) -> dict[str, float]:
     return {name: statistics.median(ratios) for name, ratios in found.items()}
 
 
+def gains_of_ranks(rows: Iterable[Row]) -> dict[str, float]:
+    """How many times as fast as one process alone several are, by case."""
+    found, alone = {}, {}
+    for row in rows:
+        name = re.fullmatch(r"distributed/(\w+)/P(\d+)/(.*)", row.case)
+        if name and name[2] == "1":
+            alone[name[3]] = row.times[OURS].median
+        elif name and name[3] in alone:
+            found[f"{name[1]} {name[3]}, {name[2]} processes"] = alone[name[3]] / row.times[OURS].median
+    return found
+
+
 def _kind(row: Row) -> str:
     return f"{kind(row.case)}, {row.threads} thread{'s' * (row.threads > 1)}"
 
@@ -115,6 +128,7 @@ def _columns(row: Row) -> dict[str, str]:
         f"of a {WHOLE}": f"{100 * part:.0f} %" if part else "",
         **{name: f"{rates[name]:.3g}" if rates else "" for name in ("sequences/s", "tokens/s", "GFLOP/s", "GB/s")},
         "of the ceiling": f"{100 * reached:.0f} %" if reached else "",
+        "MB sent": f"{row.sent / 1e6:.3g}" if row.sent else "",
         "error": f"{row.errors[OURS]:.1e}",
         "memory, of the peer's": f"{row.memory[OURS] / row.memory[peer]:.2f}" if peer and row.memory else "",
     }
@@ -124,6 +138,11 @@ def _milliseconds(timing: Timing) -> str:
     return f"{1e3 * timing.median:.4g} ± {50 * (timing.high - timing.low) / timing.median:.0f} %"
 
 
-def _markdown(heads: Sequence[str], cells: Iterable[Sequence[str]]) -> list[str]:
+def markdown(heads: Sequence[str], cells: Iterable[Sequence[str]]) -> list[str]:
+    """Lines of a table.
+
+    >>> markdown(["a", "b"], [["1", "2"]])
+    ['| a | b |', '|---|---|', '| 1 | 2 |']
+    """
     rows = [f"| {' | '.join(line)} |" for line in (heads, *cells)]
     return [rows[0], "|---" * len(heads) + "|", *rows[1:]]

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+LAUNCHED = r"# (\w+\.py): (torchrun [^\n]*)\n"
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -18,8 +23,20 @@ def test_python_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert blocks, "the README has no Python block"
     names: dict[str, Any] = {"__name__": "readme"}
     for block in blocks:
-        line = text.count("\n", 0, block.start(1))
-        exec(compile("\n" * line + block[1], str(README), "exec"), names)
+        if not re.match(LAUNCHED, block[1]):
+            line = text.count("\n", 0, block.start(1))
+            exec(compile("\n" * line + block[1], str(README), "exec"), names)
+
+
+def test_programs_run_as_they_are_launched(tmp_path: Path) -> None:
+    """What begins with a file's name and the command that launches it; `import torch` stands in a block before."""
+    blocks = re.findall(rf"^```python\n(?={LAUNCHED})(.*?)^```", README.read_text(encoding="utf-8"), re.DOTALL | re.M)
+    assert len(blocks) == 1
+    for name, command, block in blocks:
+        path = tmp_path / name
+        path.write_text("import torch\n" + block + "assert y.shape == u.shape and y.isfinite().all()\n")
+        words = [sys.executable, "-m", "torch.distributed.run", *command.split()[1:-1], str(path)]
+        subprocess.run(words, check=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
 def test_ci_commands_are_there() -> None:

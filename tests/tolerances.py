@@ -18,6 +18,9 @@ RELATIVE_L2 = {
 }
 """One op, forward or gradient, against its definition in float64 on inputs of unit scale."""
 
+SHARDED_RELATIVE_L2 = {**RELATIVE_L2, torch.float32: 1e-6, torch.complex64: 1e-6}
+"""The same of an op on a sequence that is cut among ranks."""
+
 
 def relative_l2(got: Tensor, want: Tensor) -> float:
     """||got - want|| / ||want|| in double precision; a zero or non-finite ``want`` is a bad test and fails."""

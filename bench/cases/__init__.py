@@ -9,6 +9,7 @@ from bench.case import Case
 from bench.cases import (
     butterfly,
     calls,
+    distributed,
     fft_conv,
     loaders,
     mixers,
@@ -20,7 +21,20 @@ from bench.cases import (
     transpose,
 )
 
-MODULES = (fft_conv, sparse, short_conv, state_space, scan, transpose, butterfly, calls, mixers, loaders, scaling)
+MODULES = (
+    fft_conv,
+    sparse,
+    short_conv,
+    state_space,
+    scan,
+    transpose,
+    butterfly,
+    calls,
+    mixers,
+    loaders,
+    scaling,
+    distributed,
+)
 CASES: dict[str, Case] = {case.name: case for module in MODULES for case in module.cases()}
 
 

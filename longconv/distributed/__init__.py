@@ -6,8 +6,20 @@ short_conv        causal convolution with a few taps a channel: the samples befo
 linear_scan       states of h[t] = a[t] h[t-1] + b[t]: ranks tell each other the states at their ends
 ================  ======================================================================================
 
-Launch with ``torchrun --nproc-per-node 4 program.py``, which calls ``torch.distributed.init_process_group`` ("gloo" on
-the CPU, "nccl" on the GPU) and gives every rank its shard. All ranks make the same calls in the same order.
+All ranks make the same calls in the same order, each with its shard, and each later runs the backward pass. A program
+that says so is launched with as many processes as there are ranks, on one node or on each of several:
+
+    torchrun --standalone --nproc-per-node 4 program.py
+    torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint HOST:29500 program.py
+
+and begins with ``torch.distributed.init_process_group``: "gloo" on the CPU; "nccl" on the GPU, after
+``torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))``. ``group=`` says which ranks hold a sequence: a process group,
+one dimension of a ``DeviceMesh`` (``mesh["sequence"]``, beside one of data-parallel replicas), or a :class:`Ranks`,
+which also has the time to wait for the others and the figures of the machine; without it, all ranks.
+
+Arguments that are wrong on one rank, or don't fit those of the others, are the same kind of error on all of them, which
+says who has what; the group goes on to be of use. A rank that raises by itself, is killed or hangs is a
+:class:`RankError` on the others, at once or after the timeout: end the program, and torchrun ends all of it.
 """
 
 from longconv.distributed.cost import MACHINES, Call, Cost, Machine, choose, cost

@@ -48,6 +48,22 @@ class Shards:
         ends = list(itertools.accumulate(self.sizes, initial=0))
         return list(itertools.pairwise(ends))
 
+    def first(self, count: int) -> Shards:
+        """Those of so many positions, the first ones.
+
+        >>> Shards((3, 0, 2)).first(4).sizes
+        (3, 0, 1)
+        """
+        return Shards(tuple(min(stop, count) - min(start, count) for start, stop in self.ranges()))
+
+    def delayed(self) -> Shards:
+        """Those of the positions with one more before them, which is the first rank's.
+
+        >>> Shards((3, 0, 2)).delayed().sizes
+        (4, 0, 2)
+        """
+        return Shards((self.sizes[0] + 1, *self.sizes[1:]))
+
     @classmethod
     def even(cls, total: int, parts: int) -> Shards:
         """So many positions in as many parts, the first ones longer by one where it has to be.
@@ -62,14 +78,20 @@ Tensors = Mapping[str, Tensor | None]
 
 
 def agree(ranks: Ranks, name: str, check: Callable[[], tuple[Tensors, Tensors]], axis: int, **options: Any) -> Shards:
-    """The lengths of all ranks' shards, once the ranks agree on the call.
+    """The lengths of all ranks' shards, once the ranks agree on the call: the first ones of :func:`agree_on_all`."""
+    return next(iter(agree_on_all(ranks, name, check, axis, **options).values()))
+
+
+def agree_on_all(
+    ranks: Ranks, name: str, check: Callable[[], tuple[Tensors, Tensors]], axis: int, **options: Any
+) -> dict[str, Shards]:
+    """How the tensors that are cut along time are cut, by name, once the ranks agree on the call.
 
     Args:
         ranks: the ranks.
         name: the name of the function.
         check: raises for arguments of this rank that are wrong by themselves, a TypeError or a ValueError, and returns
-            the tensors that are cut along ``axis``, the first of which gives the lengths, and those that every rank has
-            whole, and alike.
+            the tensors that are cut along ``axis``, and those that every rank has whole, and alike.
         axis: the axis of time.
         options: what has to be the same everywhere.
 
@@ -94,8 +116,8 @@ def agree(ranks: Ranks, name: str, check: Callable[[], tuple[Tensors, Tensors]],
     if error is not None:
         raise error
     _compare(cards)
-    first = next(iter(shards))
-    return Shards(tuple(card["tensors"][first]["length"] for card in cards))
+    cut = [key for key, value in shards.items() if value is not None]
+    return {key: Shards(tuple(card["tensors"][key]["length"] for card in cards)) for key in cut}
 
 
 def _plain(value: Any) -> Any:
@@ -138,7 +160,7 @@ def _compare(cards: list[dict[str, Any]]) -> None:
         if entries[0] is None:
             continue
         if any((e["shape"], e["dtype"]) != (entries[0]["shape"], entries[0]["dtype"]) for e in entries):
-            what = "shards of one sequence, alike but for L" if "length" in entries[0] else "the same on all ranks"
+            what = "shards, alike but for their lengths" if "length" in entries[0] else "the same on all ranks"
             _differ(f"{names[0]}: {tensor} is expected to be {what}", [entry["what"] for entry in entries])
         if any(entry["grad"] != entries[0]["grad"] for entry in entries):
             _differ(f"{names[0]}: {tensor} has a gradient on some ranks alone", [entry["grad"] for entry in entries])

@@ -1,11 +1,11 @@
 """Three ways to convolve sequences that are cut along time, each exact; :mod:`longconv.distributed.cost` compares them.
 
-Symbols: P ranks, B batch, H channels, L length of the whole sequence, K taps, N points of a transform.
+Symbols: P ranks, B batch, H channels, L length of the whole sequence, K taps.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -14,7 +14,8 @@ from torch.nn import functional as F
 
 from longconv import ops
 from longconv.distributed.agreement import Shards
-from longconv.distributed.exchange import exchange, redistribute
+from longconv.distributed.exchange import Range, exchange, redistribute
+from longconv.distributed.four_steps import Steps
 from longconv.distributed.ranks import Ranks
 from longconv.ops.fft_conv.plain import arithmetic
 from longconv.ops.fft_conv.torch_fft import Twisted, next_fast_length, twist
@@ -25,8 +26,10 @@ class Convolution(NamedTuple):
 
     ranks: Ranks
     shards: Shards
-    k: Tensor  # (H, K) or (B, H, K)
+    k: Tensor  # (H, K) or (B, H, K), this rank's taps where they are cut
     k_reverse: Tensor | None
+    taps: Shards | None  # how k is cut; None: every rank has all of it
+    taps_reverse: Shards | None
     skip: Tensor | None
     mode: str
     lengths: Tensor | None
@@ -43,7 +46,8 @@ MOST_CHUNKS = 4
 def by_channels(call: Convolution, x: Tensor) -> Tensor:
     """Every rank gets some channels for all times, convolves them as ever, and gives them back.
 
-    The channels of a rank are worked on in chunks: while one is convolved the next is on its way.
+    The channels of a rank are worked on in chunks: while one is convolved the next is on its way. Filters that are cut
+    come to the ranks of their channels, all at once.
     """
     ranks, (batch, channels, size) = call.ranks, x.shape
     largest = batch * channels * max(call.shards.sizes) * x.element_size()  # of a shard: the same on all ranks
@@ -54,24 +58,50 @@ def by_channels(call: Convolution, x: Tensor) -> Tensor:
         [(start + first, start + last) for first, last in Shards.even(stop - start, chunks).ranges()]
         for start, stop in own.ranges()
     ]
-    rows, mine = x.transpose(0, 1), parts[ranks.rank]
+    filters = _filters_to_channels(call, own.ranges())
 
-    def start(chunk: int) -> tuple[list[Tensor], list[tuple[int, int, int]]]:
-        pieces = [rows[slice(*parts[rank][chunk])] for rank in range(ranks.size)]
-        count = mine[chunk][1] - mine[chunk][0]
-        return pieces, [(count, batch, length) for length in call.shards.sizes]
+    def start(chunk: int) -> Callable[[], Tensor]:
+        return _to_channels(ranks, x, call.shards, [part[chunk] for part in parts])
 
-    coming, going = exchange(ranks, *start(0)), []
+    coming, going = start(0), []
+    mine, offset = filters(), own.ranges()[ranks.rank][0]
     for chunk in range(chunks):
-        whole = torch.cat(coming(), 2).transpose(0, 1)
+        whole = coming()
         if chunk + 1 < chunks:
-            coming = exchange(ranks, *start(chunk + 1))
-        y = _convolve(call, whole, slice(*mine[chunk]))
+            coming = start(chunk + 1)
+        y = _convolve(mine, whole, slice(*(channel - offset for channel in parts[ranks.rank][chunk])))
         pieces = y.transpose(0, 1).split(list(call.shards.sizes), 2)
         shapes = [(last - first, batch, size) for first, last in (part[chunk] for part in parts)]
         going.append(exchange(ranks, pieces, shapes))
     arrived = [finish() for finish in going]
     return torch.cat([chunk[rank] for rank in range(ranks.size) for chunk in arrived]).transpose(0, 1)
+
+
+def _to_channels(ranks: Ranks, x: Tensor, shards: Shards, parts: list[Range]) -> Callable[[], Tensor]:
+    """Begin to bring every rank its channels for all times, of x (..., H, L_r); what waits for them."""
+    rows, (first, last) = x.movedim(-2, 0), parts[ranks.rank]
+    shapes = [(last - first, *rows.shape[1:-1], size) for size in shards.sizes]
+    finish = exchange(ranks, [rows[slice(*part)] for part in parts], shapes)
+    return lambda: torch.cat(finish(), -1).movedim(0, -2)
+
+
+def _filters_to_channels(call: Convolution, parts: list[Range]) -> Callable[[], Convolution]:
+    """Begin to bring every rank the filters of its channels; what waits for them, for a call of those channels."""
+    mine = slice(*parts[call.ranks.rank])
+
+    def begin(k: Tensor | None, taps: Shards | None) -> Callable[[], Tensor | None]:
+        if k is None or taps is None:
+            return lambda: None if k is None else k[..., mine, :]
+        return _to_channels(call.ranks, k, taps, parts)
+
+    causal, anticausal = begin(call.k, call.taps), begin(call.k_reverse, call.taps_reverse)
+
+    def finish() -> Convolution:
+        k = causal()
+        assert k is not None
+        return call._replace(k=k, k_reverse=anticausal(), skip=None if call.skip is None else call.skip[mine])
+
+    return finish
 
 
 def _convolve(call: Convolution, x: Tensor, channels: slice) -> Tensor:
@@ -91,10 +121,12 @@ def _convolve(call: Convolution, x: Tensor, channels: slice) -> Tensor:
 def by_neighbours(call: Convolution, x: Tensor) -> Tensor:
     """Every rank convolves its own shard, and what leaves it at its ends is added by the ranks next to it.
 
-    What leaves goes first, and is on its way while the shard is convolved.
+    What leaves goes first, and is on its way while the shard is convolved. Filters that are cut come to every rank
+    before, whole: they are no longer than a shard.
     """
     ranks, dtype, (batch, channels, size) = call.ranks, arithmetic(x.dtype), x.shape
-    wide, k, k_reverse = x.to(dtype), call.k.to(dtype), cast(call.k_reverse, dtype)
+    wide, k = x.to(dtype), _whole(ranks, call.k, call.taps).to(dtype)
+    k_reverse = None if call.k_reverse is None else _whole(ranks, call.k_reverse, call.taps_reverse).to(dtype)
     sizes, before, after = call.shards.sizes, ranks.rank - 1, ranks.rank + 1
     pieces, arriving = [wide[..., :0]] * ranks.size, [0] * ranks.size
 
@@ -120,6 +152,14 @@ def by_neighbours(call: Convolution, x: Tensor) -> Tensor:
     return y
 
 
+def _whole(ranks: Ranks, k: Tensor, taps: Shards | None) -> Tensor:
+    """All taps of a filter, on every rank."""
+    if taps is None:
+        return k
+    everywhere = [[(0, taps.length)]] * ranks.size
+    return redistribute(ranks, k, [[ends] for ends in taps.ranges()], everywhere)[0]
+
+
 def tail(x: Tensor, k: Tensor) -> Tensor:
     """What a chunk x (B, H, T) adds to the K - 1 outputs after it: y[T], ..., y[T + K - 2] of k * x.
 
@@ -134,68 +174,28 @@ def tail(x: Tensor, k: Tensor) -> Tensor:
 
 
 def by_four_steps(call: Convolution, x: Tensor) -> Tensor:
-    """One transform of N = P M points that all ranks take part in, of every row; for rows that are few.
+    """One transform that all ranks take part in, of every row: :class:`~longconv.distributed.four_steps.Steps`.
 
-    With w[n] = exp(i pi n / 2N) as in the ring X^N - i of :mod:`longconv.ops.fft_conv.torch_fft`, n = r M + m and
-    frequencies q + P p,
-
-        T(x)[q + P p] = sum_m e^(-2 pi i m p / M) e^(-2 pi i m q / N) sum_r e^(-2 pi i r q / P) x[n] w[n]:
-
-    columns m are given to the ranks, which sum over r; then rank q gets all m of its q, and transforms those. It has
-    the frequencies q + P p of every row, and makes those of the filters by itself. The way back is the same.
+    A rank has some of the frequencies of every row. Of filters that it has whole it makes those by itself; filters that
+    are cut are transformed as the rows are.
     """
-    ranks, rank = call.ranks, call.ranks.rank
-    dtype, length = arithmetic(x.dtype), call.shards.length
-    count = ranks.size
-    width = next_fast_length(max(-(-length // count), count))  # a column for every rank at least
-    columns = Shards.even(width, count).ranges()
-    first, last = columns[rank]
-    held = [[(min(r * width + a, length), min(r * width + b, length)) for r in range(count)] for a, b in columns]
-    own = [[ends] for ends in call.shards.ranges()]
-    wide = x.to(dtype)
-
-    rows = redistribute(ranks, wide, own, held)
-    grid = torch.stack([F.pad(row, (0, last - first - row.shape[-1])) for row in rows], -2)  # (B, H, P, columns)
-    place = torch.arange(count, device=x.device)[:, None] * width + torch.arange(first, last, device=x.device)
-    w = _turns(place, 4 * count * width, dtype)
-    columns_at = torch.arange(first, last, device=x.device)
-    turned = _turns(-4 * columns_at * torch.arange(count, device=x.device)[:, None], 4 * count * width, dtype)
-    partial = torch.fft.fft(grid * w, dim=-2) * turned
-
-    lead = x.shape[:2]
-    shapes = [(*lead, b - a) for a, b in columns]
-    spectrum = torch.fft.fft(torch.cat(exchange(ranks, partial.unbind(-2), shapes)(), -1))
-    product = spectrum * _own_spectrum(call, width, dtype)
-    z = torch.fft.ifft(product).split([b - a for a, b in columns], -1)
-    back = torch.stack(exchange(ranks, z, [(*lead, last - first)] * count)(), -2)
-    y = torch.fft.ifft(back * turned.conj_physical(), dim=-2)
-    y = y.real * w.real + y.imag * w.imag  # the real part of y / w
-    kept = torch.cat([row[..., : b - a] for row, (a, b) in zip(y.unbind(-2), held[rank], strict=True)], -1)
-    y = redistribute(ranks, kept, held, own)[0]
+    ranks, dtype = call.ranks, arithmetic(x.dtype)
+    steps, wide = Steps(ranks, call.shards.length, dtype, x.device), x.to(dtype)
+    spectrum = steps.transform(wide, call.shards)
+    filters = _spectrum(steps, call.k.to(dtype), call.taps)
+    if call.k_reverse is not None:  # delayed by one, conjugated
+        delayed = call.k_reverse.to(dtype)
+        if call.taps_reverse is None or ranks.rank == 0:
+            delayed = F.pad(delayed, (1, 0))
+        taps = call.taps_reverse and call.taps_reverse.delayed()
+        filters = filters + _spectrum(steps, delayed, taps).conj_physical()
+    y = steps.inverse(spectrum * filters, call.shards)
     return y if call.skip is None else y + call.skip.to(dtype)[:, None] * wide
 
 
-def _own_spectrum(call: Convolution, width: int, dtype: torch.dtype) -> Tensor:
-    """T(k) + conj(T(k_reverse delayed by one)) at this rank's frequencies, (H, M) or (B, H, M)."""
-    count, rank = call.ranks.size, call.ranks.rank
-    place = torch.arange(count * width, device=call.k.device)
-    turned = _turns(place * (1 - 4 * rank), 4 * count * width, dtype)
-
-    def transform(taps: Tensor) -> Tensor:
-        reach = taps.shape[-1]
-        folded = F.pad(taps.to(dtype) * turned[:reach], (0, -reach % width)).unflatten(-1, (-1, width)).sum(-2)
-        return torch.fft.fft(folded)
-
-    spectrum = transform(call.k)
-    if call.k_reverse is not None:
-        spectrum = spectrum + transform(F.pad(call.k_reverse, (1, 0))).conj_physical()
-    return spectrum
-
-
-def _turns(number: Tensor, whole: int, dtype: torch.dtype) -> Tensor:
-    """exp(2 pi i number / whole) for integers, rounded once."""
-    angle = (number % whole).double() * (2 * math.pi / whole)
-    return torch.polar(torch.ones_like(angle), angle).to(torch.promote_types(dtype, torch.complex64))
+def _spectrum(steps: Steps, k: Tensor, taps: Shards | None) -> Tensor:
+    """A filter at this rank's frequencies, (H, M) or (B, H, M)."""
+    return steps.own_frequencies(k) if taps is None else steps.transform(k, taps)
 
 
 def cast(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:

@@ -1,19 +1,28 @@
 """What the ways of a convolution across ranks cost, and which of them is taken.
 
 Symbols: P ranks, R = B H rows, L length, K the taps that reach farthest (of ``k``, and one more than of ``k_reverse``),
-s bytes of a number. A rank holds L / P positions of every row, or of an uneven sequence at most the longest shard.
+s bytes of a number, S those of a number in the arithmetic of the convolution (4, or 8 in float64). A rank holds L / P
+positions of every row, or of an uneven sequence at most the longest shard.
 
     way          bytes that a rank sends              exchanges    numbers that a rank transforms
     channels     2 R (L / P) (P - 1) / P s            2            ceil(H / P) B L, ceil(H / P) L of filters
-    neighbours   R (K - 1) s, twice if bidirectional  1            R (L / P + K), H (L / P + K) of filters
-    four_step    6 R (L / P) (P - 1) / P s            4            R L / P, H L / P of filters
+    neighbours   R (K - 1) S, twice if bidirectional  1            R (L / P + K), H (L / P + K) of filters
+    four_step    6 R (L / P) (P - 1) / P S            4            R L / P, H L / P of filters
+
+Filters that are cut, of T taps in all (of ``k`` and ``k_reverse``), have their own exchanges on top:
+
+    channels     H T (P - 1) / P^2 s                  1 a filter
+    neighbours   H T (P - 1) / P s                    1 a filter
+    four_step    H (T + 2 L a filter) (P - 1) / P^2 S 2 a filter
 
 A number that is transformed counts 10 log2 L operations, forth and back; in the four steps 15, for they run in torch
-and in complex numbers. The filters of the four steps cost H L operations on top: a rank folds each whole. Then
+and in complex numbers. Whole filters of the four steps cost 8 H L operations on top: a rank folds each. Then
 
-    seconds = exchanges latency + bytes / bandwidth + operations / speed,
+    seconds = exchanges latency + near bytes / bandwidth + far bytes / network + operations / speed,
 
-and the cheapest way is taken, of those that serve the call. Nothing overlaps in this model.
+far bytes being those to another node, of the rank that sends most of them: with n ranks a node the share
+(P - n) / (P - 1) of what goes to all others, and all of what goes to the next rank. The cheapest way is taken, of those
+that serve the call. Nothing overlaps in this model.
 """
 
 from __future__ import annotations
@@ -25,20 +34,26 @@ METHODS = ("channels", "neighbours", "four_step")
 
 
 class Machine(NamedTuple):
-    """What a rank can do; the defaults stand for a core of a CPU with gloo on one machine, and for an H100 with NVLink.
+    """What a rank can do; give a :class:`~longconv.distributed.Ranks` one of your own figures.
 
     Attributes:
         latency: seconds of an exchange, whatever it carries.
-        bandwidth: bytes a second that a rank sends.
+        bandwidth: bytes a second that a rank sends to others of its node.
         speed: operations a second in transforms.
+        node: ranks of a node.
+        network: bytes a second that a rank sends to other nodes.
     """
 
     latency: float
     bandwidth: float
     speed: float
+    node: int = 1 << 62
+    network: float = math.inf
 
 
-MACHINES = {"cpu": Machine(1e-3, 1e9, 4e9), "cuda": Machine(3e-5, 2e11, 2e12)}
+MACHINES = {"cpu": Machine(1e-3, 1e9, 4e9), "cuda": Machine(3e-5, 3e11, 2e12, 8, 3.5e10)}
+"""By the type of the tensors' device: a core of a CPU with gloo on one machine; nodes of 8 H100, at 0.7 of what NVLink
+(450 GB/s one way) and InfiniBand (400 Gb/s a GPU) are specified at, and transforms at 3 % of its float32 arithmetic."""
 
 
 class Call(NamedTuple):
@@ -55,6 +70,8 @@ class Call(NamedTuple):
     circular: bool
     item: int
     """s."""
+    sharded: bool = False
+    """Whether the filters are cut too."""
 
 
 class Cost(NamedTuple):
@@ -64,10 +81,28 @@ class Cost(NamedTuple):
     """Bytes."""
     exchanges: int
     operations: float
+    ranks: int
+    to_next: float = 0.0
+    """Of the bytes, those to one neighbour or both; the others go to all ranks alike."""
+
+    def far(self, machine: Machine) -> float:
+        """Of the bytes, those to other nodes."""
+        if self.ranks <= machine.node:
+            return 0.0
+        return (self.sent - self.to_next) * (self.ranks - machine.node) / (self.ranks - 1) + self.to_next
+
+    def exchanging(self, machine: Machine) -> float:
+        """Seconds of the exchanges."""
+        far = self.far(machine)
+        return self.exchanges * machine.latency + (self.sent - far) / machine.bandwidth + far / machine.network
 
     def seconds(self, machine: Machine) -> float:
-        """The time of the model above."""
-        return self.exchanges * machine.latency + self.sent / machine.bandwidth + self.operations / machine.speed
+        """The time of the model above.
+
+        >>> Cost(sent=15.0, exchanges=1, operations=20.0, ranks=4).seconds(Machine(2.0, 5.0, 10.0, node=2, network=1.0))
+        15.0
+        """
+        return self.exchanging(machine) + self.operations / machine.speed
 
 
 def refusal(method: str, call: Call) -> str | None:
@@ -91,16 +126,21 @@ def cost(method: str, call: Call) -> Cost:
     """
     ranks, length, longest = len(call.sizes), sum(call.sizes), max(call.sizes)
     rows, work = call.batch * call.channels, 10 * math.log2(max(length, 2))
-    share = longest * (ranks - 1) / ranks * call.item
+    others, wide = (ranks - 1) / ranks, max(call.item, 4)
+    filters = (1 + (call.taps_reverse > 0)) * call.sharded  # those that have to be exchanged
+    taps = (call.taps + call.taps_reverse) * call.sharded * call.channels * others  # of all ranks, to be sent
     if method == "channels":
         own = -(-call.channels // ranks)
-        return Cost(2 * rows * share, 2, work * own * (call.batch + 1) * length)
+        sent = (2 * rows * longest * others + taps / ranks) * call.item
+        return Cost(sent, 2 + filters, work * own * (call.batch + 1) * length, ranks)
     if method == "neighbours":
-        carried = max(call.taps - 1, 0) + call.taps_reverse
+        carried = rows * (max(call.taps - 1, 0) + call.taps_reverse) * (ranks > 1) * wide
         at_once = longest + call.taps + call.taps_reverse
-        return Cost(rows * carried * call.item * (ranks > 1), 1, work * (rows + call.channels) * at_once)
-    numbers = (rows + call.channels) * length / ranks
-    return Cost(6 * rows * share, 4, 1.5 * work * numbers + 8 * call.channels * length)
+        operations = work * (rows + call.channels) * at_once
+        return Cost(carried + taps * call.item, 1 + filters, operations, ranks, carried)
+    sent = ((6 * rows + 2 * filters * call.channels) * longest * others + taps / ranks) * wide
+    folded = 0 if call.sharded else 8 * call.channels * length
+    return Cost(sent, 4 + 2 * filters, 1.5 * work * (rows + call.channels) * length / ranks + folded, ranks)
 
 
 def choose(call: Call, machine: Machine) -> str:

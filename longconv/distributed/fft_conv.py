@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from longconv import ops
 from longconv._checks import check_choice, check_int, check_lengths
-from longconv.distributed.agreement import Tensors, agree
+from longconv.distributed.agreement import Shards, Tensors, agree_on_all
 from longconv.distributed.convolutions import WAYS, Convolution, cast
 from longconv.distributed.cost import MACHINES, METHODS, Call, choose, refusal
 from longconv.distributed.ranks import Group, Ranks
 from longconv.ops.fft_conv import check_arguments
 from longconv.ops.fft_conv.plain import arithmetic
+
+FILTERS = ("whole", "sharded")
+"""What every rank has of a filter."""
 
 
 def fft_conv(
@@ -25,6 +31,7 @@ def fft_conv(
     post_gate: Tensor | None = None,
     mode: str = "causal",
     lengths: Tensor | None = None,
+    filters: str = "whole",
     group: Group = None,
     method: str = "auto",
     chunks: int | None = None,
@@ -37,18 +44,22 @@ def fft_conv(
         causal      y[t] = sum_{s<=t} k[t-s] x[s] + sum_{s>t} k_reverse[s-t-1] x[s] + skip x[t]
         circular    y[t] = sum_s k[(t-s) mod L] x[s] + skip x[t]
 
-    and the result is post_gate y. All ranks of the group call it together, and later its backward pass. Filters and
-    skip are whole and alike on every rank; what a rank has of their gradients is its share, and the sum over the ranks
-    is the gradient of the sum of the ranks' losses, as DDP and FSDP add it up.
+    and the result is post_gate y. All ranks of the group call it together, and later its backward pass.
+
+    Every rank has skip whole, and the filters, unless ``filters`` says that they are cut too. What a rank has of the
+    gradient of such a tensor is its share, and the sum over the ranks is the gradient of the sum of the ranks' losses,
+    as DDP and FSDP add it up. Of what is cut, a rank has all of the gradient of its shard.
 
     Args:
         u: this rank's shard (B, H, L_r). Shards may differ in L_r, and have none of the positions.
-        k: filter (H, K), or (B, H, K) with one filter a sample.
-        k_reverse: anticausal filter, or None.
+        k: filter (H, K), or (B, H, K) with one filter a sample; or this rank's shard of it, of K_r >= 0 taps.
+        k_reverse: anticausal filter, or a shard of it, or None.
         skip: (H,), or None.
         pre_gate, post_gate: this rank's shards (B, H, L_r), or None.
         mode: ``"causal"`` or ``"circular"``.
         lengths: (B,) valid lengths in 0..L of the whole sequences, the same on all ranks, or None.
+        filters: ``"whole"`` on every rank, or ``"sharded"``: cut along their taps in the order of the ranks, for
+            filters that no device holds. The shards of k, those of k_reverse and those of u may differ in size.
         group: a process group, a ``DeviceMesh`` of one dimension, a :class:`Ranks`, or None for all ranks.
         method: ``"channels"`` (all times of some channels a rank), ``"neighbours"`` (what leaves a shard goes to the
             next; for filters no longer than a shard), ``"four_step"`` (a transform that all ranks take part in; not
@@ -81,22 +92,39 @@ def fft_conv(
     def check() -> tuple[Tensors, Tensors]:
         nonlocal k, k_reverse, skip, pre_gate, post_gate
         check_choice("method", method, ("auto", *METHODS))
+        check_choice("filters", filters, FILTERS)
         if chunks is not None:
             check_int("chunks", chunks)
-        checked = check_arguments(u, k, k_reverse, skip, pre_gate, post_gate, lengths, mode, backend)
-        k, k_reverse, skip, pre_gate, post_gate = checked[1:6]
-        gates = {"pre_gate": pre_gate, "post_gate": post_gate}
-        return {"u": u, **gates}, {"k": k, "k_reverse": k_reverse, "skip": skip}
+        first, second = (k, k_reverse) if filters == "whole" else (_with_a_tap(k), _with_a_tap(k_reverse))
+        checked = check_arguments(u, first, second, skip, pre_gate, post_gate, lengths, mode, backend)
+        first, second, skip, pre_gate, post_gate = checked[1:6]
+        k = first[..., : k.shape[-1]]
+        k_reverse = second if k_reverse is None else second[..., : k_reverse.shape[-1]]
+        cut, taps = {"u": u, "pre_gate": pre_gate, "post_gate": post_gate}, {"k": k, "k_reverse": k_reverse}
+        return (cut, {**taps, "skip": skip}) if filters == "whole" else ({**cut, **taps}, {"skip": skip})
 
-    shards = agree(
-        ranks, "fft_conv", check, -1, mode=mode, lengths=lengths, method=method, chunks=chunks, backend=backend
-    )
+    options = {"mode": mode, "lengths": lengths, "filters": filters, "method": method, "chunks": chunks}
+    cuts = agree_on_all(ranks, "fft_conv", check, -1, **options, backend=backend)
+    shards = cuts["u"]
     check_lengths(lengths, shards.length)
-    if u.shape[0] == 0 or u.shape[1] == 0 or shards.length == 0:  # there is nothing on any rank
-        return ops.fft_conv(u, k, k_reverse=k_reverse, skip=skip, pre_gate=pre_gate, post_gate=post_gate)
-    reach = shards.length
-    k = k[..., :reach]
-    k_reverse = None if k_reverse is None or reach < 2 else k_reverse[..., : reach - 1]
+    for name in ("k", "k_reverse"):
+        if name in cuts and cuts[name].length == 0:
+            raise ValueError(f"{name} is shards without a tap on any rank, expected at least one tap, K >= 1")
+    nothing = u.shape[0] == 0 or u.shape[1] == 0 or shards.length == 0  # on any rank
+    if nothing or (ranks.size == 1 and method == "auto"):
+        return ops.fft_conv(
+            u,
+            _with_a_tap(k),
+            k_reverse=_with_a_tap(k_reverse),
+            skip=skip,
+            pre_gate=pre_gate,
+            post_gate=post_gate,
+            mode=mode,
+            lengths=None if nothing else lengths,
+            backend=backend,
+        )
+    k, taps = _reaching(k, cuts.get("k"), shards.length, ranks)
+    k_reverse, taps_reverse = _reaching(k_reverse, cuts.get("k_reverse"), max(1, shards.length - 1), ranks)
     dtype = u.dtype
     if pre_gate is not None or post_gate is not None:  # products with gates are rounded once, as on one device
         dtype = arithmetic(u.dtype)
@@ -107,10 +135,23 @@ def fft_conv(
         return x.to(dtype) if inside is None else torch.where(inside, x, x.new_zeros(())).to(dtype)
 
     x = masked(u) if pre_gate is None else masked(u) * masked(pre_gate)
-    call = Convolution(ranks, shards, k, k_reverse, skip, mode, lengths, chunks, backend)
+    call = Convolution(ranks, shards, k, k_reverse, taps, taps_reverse, skip, mode, lengths, chunks, backend)
     y = WAYS[_method(method, call, x)](call, x)
     y = masked(y)
     return (y if post_gate is None else y * masked(post_gate)).to(u.dtype)
+
+
+def _with_a_tap(k: Tensor | None) -> Any:
+    """A shard of a filter as whole filters are, which have a tap at least."""
+    return F.pad(k, (0, 1)) if isinstance(k, Tensor) and k.ndim > 0 and k.shape[-1] == 0 else k
+
+
+def _reaching(k: Any, taps: Shards | None, reach: int, ranks: Ranks) -> tuple[Any, Shards | None]:
+    """A filter without the taps that meet no sample, and how it is cut then."""
+    if k is None or taps is None:
+        return (None if k is None else k[..., :reach]), None
+    taps = taps.first(reach)
+    return k[..., : taps.sizes[ranks.rank]], taps
 
 
 def _inside(lengths: Tensor | None, ends: tuple[int, int], device: torch.device) -> Tensor | None:
@@ -120,12 +161,16 @@ def _inside(lengths: Tensor | None, ends: tuple[int, int], device: torch.device)
 
 def _method(method: str, call: Convolution, x: Tensor) -> str:
     """The way that is asked for, if it serves the call, or the cheapest."""
-    taps_reverse = 0 if call.k_reverse is None else call.k_reverse.shape[-1]
+
+    def count(k: Tensor | None, taps: Shards | None) -> int:
+        return 0 if k is None else k.shape[-1] if taps is None else taps.length
+
     batch, channels, _ = x.shape
-    sizes, taps, circular = call.shards.sizes, call.k.shape[-1], call.mode == "circular"
-    sizes_of = Call(batch, channels, sizes, taps, taps_reverse, circular, x.element_size())
+    taps, taps_reverse = count(call.k, call.taps), count(call.k_reverse, call.taps_reverse)
+    sharded, sizes, circular = call.taps is not None, call.shards.sizes, call.mode == "circular"
+    sizes_of = Call(batch, channels, sizes, taps, taps_reverse, circular, x.element_size(), sharded)
     if method == "auto":
-        return choose(sizes_of, MACHINES.get(x.device.type, MACHINES["cuda"]))
+        return choose(sizes_of, call.ranks.machine or MACHINES.get(x.device.type, MACHINES["cuda"]))
     if reason := refusal(method, sizes_of):
         raise ValueError(f"method is {method!r}, but it can't serve this call: {reason}")
     return method

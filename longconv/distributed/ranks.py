@@ -15,8 +15,10 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import ProcessGroup
 from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.distributed_c10d import AllToAllOptions
 
 from longconv._checks import check_real, describe
+from longconv.distributed.cost import Machine
 
 TIMEOUT = 300.0
 """Seconds that a rank waits for the others unless it is told another time."""
@@ -37,14 +39,17 @@ class Ranks:
             all ranks.
         timeout: seconds that a rank waits for the others before it raises a :class:`RankError`. On the GPU it is the
             timeout of the group itself that counts, the one that ``init_process_group`` is given.
+        machine: what the ranks can do, by which ``method="auto"`` chooses; None: the figures of
+            :data:`longconv.distributed.MACHINES`.
 
     Attributes:
         rank: the number of this process in the group.
         size: the number of ranks.
+        sent: bytes that this process has sent to the others through this object.
 
     Raises:
         RuntimeError: there is no process group.
-        TypeError: ``group`` is something else.
+        TypeError: ``group`` or ``machine`` is something else.
         ValueError: a mesh of several dimensions, a group without this process, or a timeout that isn't positive.
 
     >>> store = torch.distributed.HashStore()
@@ -54,7 +59,13 @@ class Ranks:
     >>> torch.distributed.destroy_process_group()
     """
 
-    def __init__(self, group: ProcessGroup | DeviceMesh | None = None, *, timeout: float = TIMEOUT) -> None:
+    def __init__(
+        self,
+        group: ProcessGroup | DeviceMesh | None = None,
+        *,
+        timeout: float = TIMEOUT,
+        machine: Machine | None = None,
+    ) -> None:
         self.timeout = check_real("timeout", timeout, least=0, open_least=True)
         if not (dist.is_available() and dist.is_initialized()):
             raise RuntimeError(
@@ -63,6 +74,9 @@ class Ranks:
             )
         self.group = _process_group(group)
         self.rank, self.size = dist.get_rank(self.group), dist.get_world_size(self.group)
+        if machine is not None and not isinstance(machine, Machine):
+            raise TypeError(f"machine is {describe(machine)}, expected a Machine or None")
+        self.machine, self.sent = machine, 0
         if self.rank < 0:
             raise ValueError(f"group is {describe(group)}, which this process (rank {dist.get_rank()}) is no member of")
 
@@ -82,18 +96,19 @@ class Ranks:
             that neither vector may be touched.
         """
         received = sent.new_empty(sum(arriving))
-        width = sent.element_size()
+        width, options = sent.element_size(), AllToAllOptions()
+        options.asyncOp, options.timeout = True, timedelta(seconds=self.timeout)
         try:
-            work = dist.all_to_all_single(
+            work = self.group.alltoall_base(  # dist.all_to_all_single has the group's timeout, and ends no sooner
                 received.view(torch.uint8),
                 sent.view(torch.uint8),
                 [width * count for count in arriving],
                 [width * count for count in counts],
-                group=self.group,
-                async_op=True,
+                options,
             )
         except RuntimeError as error:
             raise self._lost(error) from error
+        self.sent += width * (sum(counts) - counts[self.rank])
         return received, (work, sent)
 
     def wait(self, pending: Any) -> None:

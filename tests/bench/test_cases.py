@@ -108,6 +108,7 @@ SMALLEST = [
     "scaling-B/1x64x4096/both",
     "scaling-H/2x16x4096/both",
     "scaling-N/64x4x4096/both",
+    "distributed/neighbours/P2/1x64x65536/K8192/forward",
 ]
 
 

@@ -9,7 +9,7 @@ import multiprocessing as mp
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -43,20 +43,25 @@ class Processes:
         for process in self.processes:
             process.start()
 
-    def run(self, size: int, case: Case, *args: Any, seconds: float = SECONDS) -> list[str | None]:
-        """What went wrong with the case on each of the first ``size`` ranks: a traceback, or None."""
+    def run(
+        self, size: int, case: Case, *args: Any, seconds: float = SECONDS, lost: Collection[int] = ()
+    ) -> list[str | None]:
+        """What went wrong with the case on each of the first ``size`` ranks: a traceback, or None.
+
+        Ranks that are ``lost`` are not waited for once the others have ended.
+        """
         for pipe in self.pipes:
             pipe.send((size, case, args))
-        deadline, results = time.monotonic() + seconds, []
-        for rank, pipe in enumerate(self.pipes):
+        deadline, results = time.monotonic() + seconds, {}
+        for rank, pipe in sorted(enumerate(self.pipes), key=lambda pair: pair[0] in lost):
             try:
-                late = not pipe.poll(max(0.0, deadline - time.monotonic()))
-                results.append(f"rank {rank} was late" if late else pipe.recv())
+                late = not pipe.poll(0.0 if rank in lost else max(0.0, deadline - time.monotonic()))
+                results[rank] = f"rank {rank} was late" if late else pipe.recv()
             except EOFError:
-                results.append(f"rank {rank} ended")
-        if any(result and result.startswith("rank ") for result in results):
+                results[rank] = f"rank {rank} ended"
+        if any(result and result.startswith("rank ") for result in results.values()):
             self.close()
-        return results[:size]
+        return [results[rank] for rank in range(size)]
 
     def close(self) -> None:
         """End them."""

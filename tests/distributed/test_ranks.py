@@ -1,9 +1,7 @@
-"""A mistake of one rank is an error on all of them, and a rank that is gone or hangs ends the others."""
+"""A mistake of one rank is an error on all of them, and what says which ranks there are."""
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +10,7 @@ import torch
 from torch.distributed.device_mesh import DeviceMesh
 
 from longconv import distributed
-from longconv.distributed import RankError, Ranks
+from longconv.distributed import Machine, Ranks
 from tests.distributed.processes import Processes, check
 
 
@@ -27,6 +25,20 @@ def wrong_channels(ranks: Ranks) -> None:
 def wrong_dtype(ranks: Ranks) -> None:
     dtype = torch.float64 if ranks.rank == 1 else torch.float32
     distributed.fft_conv(torch.randn(2, 3, 5, dtype=dtype), torch.randn(3, 4, dtype=dtype), group=ranks)
+
+
+def wrong_taps(ranks: Ranks) -> None:
+    """Of filters that are cut the lengths may differ, and nothing else."""
+    k = torch.randn(3 + (ranks.rank == 2), ranks.rank)
+    distributed.fft_conv(torch.randn(2, 3 + (ranks.rank == 2), 5), k, filters="sharded", group=ranks)
+
+
+def no_taps(ranks: Ranks) -> None:
+    distributed.fft_conv(torch.randn(2, 3, 5), torch.randn(3, 0), filters="sharded", group=ranks)
+
+
+def wrong_filters(ranks: Ranks) -> None:
+    convolve(ranks, False, filters="sharded" if ranks.rank else "whole")
 
 
 def wrong_rank(ranks: Ranks) -> None:
@@ -70,6 +82,12 @@ def wrong_method(ranks: Ranks) -> None:
 MISTAKES: dict[Callable[[Ranks], None], tuple[str, str]] = {
     wrong_channels: ("ValueError", "a (2, 3, 5) float32 tensor on rank 0, a (2, 4, 5) float32 tensor on rank 1"),
     wrong_dtype: ("ValueError", "a (2, 3, 5) float32 tensor on rank 0, a (2, 3, 5) float64 tensor on rank 1"),
+    wrong_taps: (
+        "ValueError",
+        "u is expected to be shards, alike but for their lengths, but it is a (2, 3, 5) float32",
+    ),
+    no_taps: ("ValueError", "k is shards without a tap on any rank, expected at least one tap, K >= 1"),
+    wrong_filters: ("ValueError", "filters has to be the same on all ranks, but it is whole on rank 0, sharded on"),
     wrong_rank: ("ValueError", "u is a (2, 3) float32 tensor, expected shape (B, H, L)"),
     wrong_option: (
         "ValueError",
@@ -93,6 +111,36 @@ def test_all_ranks_raise_and_say_who_has_what(processes: Processes, mistake: Cal
         assert result and f"{kind}: " in result and message in result, result
 
 
+def of_two_groups(ranks: Ranks) -> None:
+    """Two sequences, each on two of four ranks: two data-parallel halves."""
+    mesh = DeviceMesh("cpu", torch.arange(4).view(2, 2), mesh_dim_names=("data", "sequence"))
+    sequence, half, one = mesh["sequence"], ranks.rank // 2, torch.ones(1, 1, 1)
+    for group in (sequence, sequence.get_group(), Ranks(sequence)):
+        y = distributed.fft_conv(one + half, torch.ones(1, 9), group=group)
+        assert torch.allclose(y, (one + half) * (ranks.rank % 2 + 1))
+        h = distributed.linear_scan(torch.tensor(2.0), one + half, group=group)
+        assert torch.allclose(h, (one + half) * (1 + 2 * (ranks.rank % 2)))
+        z = distributed.short_conv(one + half, torch.ones(1, 2), group=group)
+        assert torch.allclose(z, y)
+
+
+def test_a_dimension_of_a_mesh_serves_as_a_group(processes: Processes) -> None:
+    check(processes, 4, of_two_groups)
+
+
+def by_own_figures(ranks: Ranks) -> None:
+    """The way is taken that the machine of one's own does best."""
+    u, k = torch.ones(1, 2, 8), torch.ones(2, 3)
+    for machine, bytes_sent in ((Machine(0.0, 1.0, 1e30), 2 * 2 * 4), (Machine(0.0, 1e30, 1.0), 8 * 2 * 4)):
+        mine = Ranks(ranks.group, machine=machine)
+        distributed.fft_conv(u, k, group=mine)
+        assert mine.sent == 4096 + (bytes_sent if ranks.rank == 0 or bytes_sent > 16 else 0)
+
+
+def test_the_figures_of_a_machine_choose_the_way(processes: Processes) -> None:
+    check(processes, 2, by_own_figures)
+
+
 def everything_goes_on(ranks: Ranks) -> None:
     mesh = DeviceMesh("cpu", list(range(ranks.size)))
     y = distributed.fft_conv(torch.ones(1, 1, 1), torch.ones(1, 9), group=mesh)
@@ -113,36 +161,8 @@ def wrong_group(ranks: Ranks) -> None:
         distributed.fft_conv(u, k, group="all")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="timeout is 0"):
         Ranks(timeout=0)
-
-
-def hang(ranks: Ranks, seconds: float) -> None:
-    others = Ranks(ranks.group, timeout=1.0)
-    if ranks.rank == 1:
-        time.sleep(seconds)
-        return
-    start = time.monotonic()
-    with pytest.raises(RankError, match="of 3 has lost the others"):
-        convolve(others, False)
-    assert time.monotonic() - start < seconds - 1
-
-
-def leave_in_the_backward_pass(ranks: Ranks) -> None:
-    u = torch.randn(2, 3, 5, requires_grad=True)
-    y = distributed.fft_conv(u, torch.randn(3, 4), group=Ranks(ranks.group, timeout=20.0))
-    if ranks.rank == 1:
-        os._exit(1)
-    with pytest.raises(RankError, match="has lost the others"):
-        y.sum().backward()
-
-
-def test_a_rank_that_hangs_or_dies_ends_the_others_within_the_timeout() -> None:
-    for case, more in ((hang, (10.0,)), (leave_in_the_backward_pass, ())):
-        started = Processes(3)
-        try:
-            results = started.run(3, case, *more)
-            assert [result for result in results if result] == (["rank 1 ended"] if case is not hang else [])
-        finally:
-            started.close()
+    with pytest.raises(TypeError, match="machine is 'fast'"):
+        Ranks(machine="fast")  # type: ignore[arg-type]
 
 
 def test_without_a_process_group_there_is_a_word_on_how_to_make_one() -> None:
