@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 
@@ -97,13 +98,17 @@ class Library:
 
     def function(self, function: str) -> Callable[..., None]:
         """``longconv_<name>_<function>``, which raises a RuntimeError unless its status is 0."""
-        symbol = self._symbol(function)
+        symbol = self.symbol(function)
 
         def call(*arguments: object) -> None:
             if status := symbol(*arguments):
-                raise RuntimeError(f"longconv_{self.name}_{function}: {self.error(status)} (status {status})")
+                self.fail(function, status)
 
         return call
+
+    def fail(self, function: str, status: int) -> NoReturn:
+        """Raise the RuntimeError of a status that is not 0."""
+        raise RuntimeError(f"longconv_{self.name}_{function}: {self.error(status)} (status {status})")
 
     def lacks(self, function: str) -> str | None:
         """None if the library is loaded and has the function, else the reason why it can't be called."""
@@ -113,9 +118,10 @@ class Library:
 
     def error(self, status: int) -> str:
         """The library's words for a status."""
-        return str(self._symbol("error")(status).decode())
+        return str(self.symbol("error")(status).decode())
 
-    def _symbol(self, function: str) -> ctypes._NamedFuncPointer:
+    def symbol(self, function: str) -> ctypes._NamedFuncPointer:
+        """``longconv_<name>_<function>`` as it is, which returns its status."""
         if self.handle is None:
             raise RuntimeError(f"the {self.name} library is not loaded: {self.reason}")
         return getattr(self.handle, f"longconv_{self.name}_{function}")
@@ -178,20 +184,16 @@ def select_isa(library: Library, name: str) -> None:
     Raises:
         ValueError: it is unknown, or this processor lacks it.
     """
-    global _selections
+    global selections
     assert library.handle is not None
-    _selections += 1
+    selections += 1
     if status := library.handle.longconv_cpu_isa_select(name.encode()):
         fit = ", ".join(isa for isa, supported in isas(library).items() if supported)
         raise ValueError(f"{ISA_VARIABLE} is {name!r}: {library.error(status)}; expected one of {fit}")
 
 
-_selections = 0
-
-
-def selections() -> int:
-    """How often an instruction set was selected by name: what was prepared for another one is of no use."""
-    return _selections
+selections = 0
+"""How often an instruction set was selected by name: what was prepared for another one is of no use."""
 
 
 @functools.cache

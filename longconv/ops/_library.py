@@ -17,6 +17,8 @@ LIBRARY = torch.library.Library("longconv", "DEF")
 """Namespace ``torch.ops.longconv``."""
 
 
+_transforms = torch._C._are_functorch_transforms_active
+
 _AUTOCAST = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastCPU).add(torch._C.DispatchKey.AutocastCUDA)
 
 
@@ -63,7 +65,8 @@ class Operator:
     A call that nothing watches has no use for torch's dispatcher, which costs several times what a short convolution
     does: it goes to the kernel, through an ``autograd.Function`` where gradients are recorded.
 
-    The arguments are those of :func:`define`, of which the kernel and the gradients name the op where memory ends.
+    The arguments are those of :func:`define`, of which the kernel and the gradients name the op where memory ends, the
+    number of the ``tensors``, which come first, and whether there are ``several`` results.
     """
 
     def __init__(
@@ -75,10 +78,11 @@ class Operator:
         vmap: Callable[..., tuple[Any, Any]],
         bind: Callable[..., Callable[..., Any] | None] | None,
         *,
+        tensors: int,
         several: bool,
     ) -> None:
         self.name, self.operator = name, getattr(torch.ops.longconv, name)
-        self.ways = Ways(kernel, bind)
+        self.ways = Ways(kernel, bind, tensors)
         self.rule = functools.partial(vmap, self)
         self.function = _transformable(name, self.operator, save, gradients, self.rule, several=several)
         self.record = _recorder(name, save, gradients, several=several)
@@ -95,7 +99,7 @@ class Operator:
         """
         if torch.compiler.is_compiling():
             return self.operator(*check(*given))
-        if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+        if _transforms() or forward_ad._current_level >= 0:
             return self.function.apply(*check(*given))
         found = None if _watched() else self.ways.find(check, given)
         if found is None:
@@ -149,7 +153,8 @@ def define(
     LIBRARY.define(name + schema)
     kernel, gradients = _naming(name, _without_autocast(kernel)), _naming(name, gradients)
     bind = None if bind is None else _without_autocast(bind)
-    call = Operator(name, kernel, save, gradients, vmap, bind, several=schema.endswith("[]"))
+    tensors = schema.partition("->")[0].count("Tensor")
+    call = Operator(name, kernel, save, gradients, vmap, bind, tensors=tensors, several=schema.endswith("[]"))
     qualified = f"longconv::{name}"
     LIBRARY.impl(name, kernel, "CompositeExplicitAutograd")
     torch.library.register_fake(qualified, fake, lib=LIBRARY)
@@ -159,7 +164,10 @@ def define(
 
 
 def _recorder(name: str, save: Callable[..., None], gradients: Callable[..., Any], *, several: bool) -> Any:
-    """Records a kernel, the last argument: an ``autograd.Function`` without rules for transforms, the cheapest form."""
+    """Records a kernel, the last argument: an ``autograd.Function`` without rules for transforms, the cheapest form.
+
+    It is called past ``torch.autograd.Function.apply``, which looks for tensors of transforms that have ended.
+    """
 
     def forward(ctx: Any, *args: Any) -> Any:
         inputs, kernel = args[:-1], args[-1]
@@ -172,7 +180,7 @@ def _recorder(name: str, save: Callable[..., None], gradients: Callable[..., Any
 
     members = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
     function: Any = type(name, (torch.autograd.Function,), members)
-    return function.apply
+    return super(torch.autograd.Function, function).apply
 
 
 class _Context:
@@ -307,7 +315,7 @@ def conjugate(x: Tensor) -> Tensor:
     """
     if not x.is_complex():
         return x
-    if torch.compiler.is_compiling() or not torch._C._are_functorch_transforms_active():
+    if torch.compiler.is_compiling() or not _transforms():
         return x.conj_physical()
     return torch.complex(x.real, -x.imag)
 

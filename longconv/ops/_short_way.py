@@ -27,6 +27,17 @@ def run(function: str, call: ctypes.Structure, used: object, workers: int = 1) -
     _native.cpu().call(function, ctypes.byref(call), None)
 
 
+ROOM = 1 << 20
+_rooms: list[tuple[int, Tensor]] = []  # of as many calls as ever ran at a time; taken and given back in one step each
+
+
+def _room() -> tuple[int, Tensor]:
+    """The address of memory of :data:`ROOM` bytes, which are the system's until they are written to."""
+    with torch.inference_mode(False):
+        memory = torch.empty(ROOM, dtype=torch.uint8)
+    return memory.data_ptr(), memory
+
+
 def without_memory(tensor: Tensor) -> Tensor:
     """The tensor, as a model for ``torch.empty_like``, which takes half as long as the reading of a shape."""
     tensor.untyped_storage().resize_(0)
@@ -56,8 +67,10 @@ def short_way(
 
     Returns:
         The function, or None if a tensor in use is not one of those given, but a copy, or is several of them at once,
-        for others need not be.
+        for others need not be, or if the call works in more than :data:`ROOM` bytes.
     """
+    if work > ROOM:
+        return None
     sources = {}
     for field, tensor in used.items():
         if tensor is not None:
@@ -68,16 +81,22 @@ def short_way(
     pack, pieces, at = _packer(call, [*sources, "y.data", "work"])
     inputs = [(at[field], place) for field, place in sources.items()]
     result, memory_place = at["y.data"], at["work"]
-    native, empty_like = _native.cpu().function(function), torch.empty_like
-    y, room = without_memory(y), without_memory(torch.empty(work, dtype=torch.uint8))
+    library, empty_like = _native.cpu(), torch.empty_like
+    native, y = library.symbol(function), without_memory(y)
 
     def again(*args: Any) -> Tensor:
-        made, taken = empty_like(y), empty_like(room)
-        values = pieces.copy()
+        made, values = empty_like(y), pieces.copy()
+        try:
+            room = _rooms.pop()
+        except IndexError:
+            room = _room()
         for index, place in inputs:
             values[index] = args[place].data_ptr()
-        values[result], values[memory_place] = made.data_ptr(), taken.data_ptr()
-        native(pack(*values), None)
+        values[result], values[memory_place] = made.data_ptr(), room[0]
+        status = native(pack(*values), None)
+        _rooms.append(room)
+        if status:
+            library.fail(function, status)
         return made
 
     again.__dict__["keep"] = keep

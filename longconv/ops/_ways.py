@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,6 +13,19 @@ from torch import Tensor
 from longconv import _native
 
 _PLAIN = (Tensor, torch.nn.Parameter)
+
+
+def _bits(*names: str) -> int:
+    """The dispatch keys of these names as bits."""
+    keys = (torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, name)).raw_repr() for name in names)
+    return functools.reduce(operator.or_, keys)
+
+
+_dispatch_keys = torch._C._dispatch_keys
+_MORE_THAN_CPU = ~_bits("CPU", "AutogradCPU", "AutocastCPU", "ADInplaceOrView")
+"""What torch dispatches on in tensors whose numbers don't lie in the CPU's memory as they are: those of other devices,
+sparse ones, lazy conjugates, wrappers."""
+_MORE_THAN_NUMBERS = _MORE_THAN_CPU & ~_bits("CUDA", "AutogradCUDA", "AutocastCUDA")
 
 SMALL = 1 << 14
 """Numbers in the tensors of a call above which the computation outweighs the choice of its way."""
@@ -25,13 +40,20 @@ class Ways:
     """The layouts that an op was called with, each with the short way of ``bind`` and the options that it takes.
 
     Checks and choices look at shapes, strides and dtypes alone, so they end the same for a call of the same layout.
+
+    Args:
+        kernel: the way of a call that has no shorter one.
+        bind: None, or what :func:`longconv.ops._library.define` says.
+        count: of the tensors, which come first among the arguments; the others are options.
     """
 
-    def __init__(self, kernel: Callable[..., Any], bind: Callable[..., Callable[..., Any] | None] | None) -> None:
-        self.kernel, self.bind = kernel, bind
+    def __init__(
+        self, kernel: Callable[..., Any], bind: Callable[..., Callable[..., Any] | None] | None, count: int
+    ) -> None:
+        self.kernel, self.bind, self.count = kernel, bind, count
         self.known: dict[Any, tuple[Callable[..., Any], tuple[Any, ...] | None]] = {}
 
-    def find(self, check: Callable[..., Sequence[Any]], given: Sequence[Any]) -> Found | None:
+    def find(self, check: Callable[..., Sequence[Any]], given: tuple[Any, ...]) -> Found | None:
         """What to run, its arguments, and whether autograd records the call.
 
         None where torch has more to do than autograd: for a subclass, another device, a lazy conjugate, zeros that have
@@ -40,36 +62,32 @@ class Ways:
         if self.bind is None:
             return self._meet(check, given, None)
         enabled, recording = torch.is_grad_enabled(), False
-        key: list[Any] = [check, _native.selections(), torch.get_num_threads()]
-        for value in given:
-            kind = type(value)
+        tensors, options = given[: self.count], given[self.count :]
+        key: list[Any] = [check, _native.selections, torch.get_num_threads(), options, *map(type, options)]  # 1 is True
+        for value in tensors:
             if value is None:
                 key.append(None)
-            elif kind is Tensor or kind is torch.nn.Parameter:
-                if not value.is_cpu or value.is_conj() or value.is_neg() or value._is_zerotensor():
-                    return self._meet(check, given, None)
-                recording = recording or (enabled and value.requires_grad)
-                key += (value.shape, value.stride(), value.dtype)
-            else:
-                key += (kind, value)  # for 1 is True
+                continue
+            kind = type(value)
+            if not (kind is Tensor or kind is torch.nn.Parameter) or _dispatch_keys(value).raw_repr() & _MORE_THAN_CPU:
+                return self._meet(check, given, None)
+            recording = recording or (enabled and value.requires_grad)
+            key += (value.shape, value.stride(), value.dtype)
         layout = tuple(key)
         try:
             way = self.known.get(layout)
-        except TypeError:  # a list, or what no check accepts
+        except TypeError:  # an option that no check accepts
             return self._meet(check, given, None)
         if way is None:
             return self._meet(check, given, layout)
-        run, options = way
-        if options is None:
-            return run, check(*given), recording
-        return run, (*given[: len(given) - len(options)], *options), recording
+        run, taken = way
+        return run, check(*given) if taken is None else tensors + taken, recording
 
-    def _meet(self, check: Callable[..., Sequence[Any]], given: Sequence[Any], layout: Any) -> Found | None:
+    def _meet(self, check: Callable[..., Sequence[Any]], given: tuple[Any, ...], layout: Any) -> Found | None:
         """The same for a call whose layout is not known; it is from now on, unless it is None or tensors are large."""
         tensors = [value for value in given if isinstance(value, Tensor)]
-        for t in tensors:
-            if type(t) not in _PLAIN or not (t.is_cpu or t.is_cuda) or t.is_conj() or t.is_neg() or t._is_zerotensor():
-                return None
+        if any(type(t) not in _PLAIN or _dispatch_keys(t).raw_repr() & _MORE_THAN_NUMBERS for t in tensors):
+            return None
         recording = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
         args, run = check(*given), self.kernel
         counts = [t.numel() for t in tensors]
@@ -77,12 +95,6 @@ class Ways:
             run = self.bind(*args) or run
             if len(self.known) >= MOST_LAYOUTS:
                 self.known.clear()
-            self.known[layout] = run, _options(given, args)
+            same = all(g is a for g, a in zip(given[: self.count], args, strict=False))
+            self.known[layout] = run, tuple(args[self.count :]) if same else None
         return run, args, recording
-
-
-def _options(given: Sequence[Any], args: Sequence[Any]) -> tuple[Any, ...] | None:
-    """What comes after the tensors of a call, or None where a check gave other tensors than it was given."""
-    count = next((i for i, value in enumerate(args) if not (value is None or isinstance(value, Tensor))), len(args))
-    same = len(given) == len(args) and all(g is a for g, a in zip(given[:count], args, strict=False))
-    return tuple(args[count:]) if same else None

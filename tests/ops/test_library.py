@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -213,7 +214,7 @@ def test_what_the_checks_change_is_changed_for_a_known_layout(requires_grad: boo
 
 
 def test_layouts_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    ways = _ways.Ways(torch.neg, lambda *_: None)
+    ways = _ways.Ways(torch.neg, lambda *_: None, 1)
     monkeypatch.setattr(_ways, "MOST_LAYOUTS", 3)
     for length in range(1, 20):
         ways.find(lambda *given: given, (torch.ones(length),))
@@ -228,3 +229,29 @@ def test_zeros_without_memory_are_left_to_torch() -> None:
     for _ in range(2):
         assert torch.equal(transpose(torch.ones(2, 3)), torch.ones(3, 2))  # a layout that is known
         assert torch.equal(transpose(torch._efficientzerotensor(2, 3)), torch.zeros(3, 2))
+
+
+@pytest.mark.parametrize("requires_grad", [False, True])
+def test_a_tensor_that_outlives_its_transform_is_what_it_wraps(requires_grad: bool) -> None:
+    left: list[Tensor] = []
+
+    def leak(x: Tensor) -> Tensor:
+        left.append(x.detach() if not requires_grad else x)
+        return x.sum()
+
+    torch.func.grad(leak)(torch.ones(2, 3, requires_grad=requires_grad))
+    for _ in range(2):
+        assert torch.equal(transpose(torch.ones(2, 3, requires_grad=requires_grad)), torch.ones(3, 2))
+        assert torch.equal(transpose(left[0]), torch.ones(3, 2))
+
+
+def test_calls_at_the_same_time_have_memory_of_their_own() -> None:
+    """Small calls take pieces of memory from a common heap and give them back."""
+    u, k = inputs()
+    want = fft_conv(u, k)
+
+    def same(_: int) -> bool:
+        return all(torch.equal(fft_conv(u, k), want) for _ in range(200))
+
+    with ThreadPoolExecutor(4) as threads:
+        assert all(threads.map(same, range(4)))

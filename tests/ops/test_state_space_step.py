@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from longconv.ops import state_space_step
-from longconv.ops.state_space_step.operator import BACKENDS
+from longconv.ops.state_space_step.operator import BACKENDS, call
 from tests.tolerances import assert_close
 
 HERE = [name for name, reason in BACKENDS.status().items() if reason is None]
@@ -149,7 +149,7 @@ def test_vmap_is_one_call(mapped: Sequence[int], rank: int, monkeypatch: pytest.
     """Samples, systems or parts of them are mapped, along any axis."""
     if rank == 0 and mapped == (5, 6):
         pytest.skip("there is no left and right to map")
-    given, calls, choose = arguments(rank=rank), [], BACKENDS.choose
+    given, calls, find = arguments(rank=rank), [], call.ways.find
     many = [arguments(rank=rank) for _ in range(3)]
     stacked = [
         torch.stack([a[i] for a in many], -1) if i in mapped and g is not None else g for i, g in enumerate(given)
@@ -158,9 +158,9 @@ def test_vmap_is_one_call(mapped: Sequence[int], rank: int, monkeypatch: pytest.
 
     def spy(*args: Any) -> Any:
         calls.append(args)
-        return choose(*args)
+        return find(*args)
 
-    monkeypatch.setattr(BACKENDS, "choose", spy)
+    monkeypatch.setattr(call.ways, "find", spy)
     after, y = torch.func.vmap(state_space_step, dims)(*stacked)
     assert len(calls) == 1
     for i, one in enumerate(many):

@@ -30,7 +30,7 @@ def supports(a: Tensor, b: Tensor, initial: Tensor | None, dim: int, reverse: bo
 def forward(a: Tensor, b: Tensor, initial: Tensor | None, dim: int, reverse: bool) -> Tensor:
     """The states, in the result's dtype; 16-bit inputs are scanned in single precision."""
     layout, tensors = _lay_out(a, b, initial, dim, reverse)
-    return _scan(layout)(_states(layout), *tensors)
+    return _scan(layout)(*tensors)
 
 
 def bind(a: Tensor, b: Tensor, initial: Tensor | None, dim: int, reverse: bool) -> Callable[..., Tensor] | None:
@@ -38,14 +38,7 @@ def bind(a: Tensor, b: Tensor, initial: Tensor | None, dim: int, reverse: bool) 
     layout, tensors = _lay_out(a, b, initial, dim, reverse)
     pairs = zip((a, b, initial), tensors, strict=True)
     views = all(t is None or o is None or t.data_ptr() == o.data_ptr() for t, o in pairs)
-    if not views:
-        return None
-    scan, model = _scan(layout), without_memory(_states(layout))
-
-    def again(a: Tensor, b: Tensor, initial: Tensor | None, *_: Any) -> Tensor:
-        return scan(torch.empty_like(model), a, b, initial)
-
-    return again
+    return _scan(layout) if views else None
 
 
 class _Layout(NamedTuple):
@@ -74,17 +67,16 @@ def _lay_out(
     return _Layout(shape, working, dtype, (*sizes, *strides, int(reverse)), _native.ELEMENTS[working]), (a, b, start)
 
 
-def _states(layout: _Layout) -> Tensor:
-    return torch.empty(layout.shape, dtype=layout.working)
-
-
 def _scan(layout: _Layout) -> Callable[..., Tensor]:
-    """The scan into h of tensors in a layout."""
-    native = _native.cpu().function("linear_scan")
+    """The scan of tensors in a layout."""
+    library, empty_like = _native.cpu(), torch.empty_like
+    native, model = library.symbol("linear_scan"), without_memory(torch.empty(layout.shape, dtype=layout.working))
     rest, rounded = (*layout.numbers, torch.get_num_threads(), layout.element), layout.working != layout.dtype
 
-    def scan(h: Tensor, a: Tensor, b: Tensor, initial: Tensor | None) -> Tensor:
-        native(h.data_ptr(), a.data_ptr(), b.data_ptr(), None if initial is None else initial.data_ptr(), *rest)
+    def scan(a: Tensor, b: Tensor, initial: Tensor | None, *_: Any) -> Tensor:
+        h, start = empty_like(model), None if initial is None else initial.data_ptr()
+        if status := native(h.data_ptr(), a.data_ptr(), b.data_ptr(), start, *rest):
+            library.fail("linear_scan", status)
         return h.to(layout.dtype) if rounded else h
 
     return scan

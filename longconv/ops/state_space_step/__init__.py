@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -51,6 +53,13 @@ def state_space_step(
     >>> state_space_step(torch.ones(1, 1, 1, dtype=torch.complex64), torch.ones(1, 1), one / 2, one, 3 * one[None])
     (tensor([[[1.5000+0.j]]]), tensor([[[4.5000]]]))
     """
+    after, y = call.checked(_check, x, u, A, B, C, left, right, backend)
+    return after, y
+
+
+def _check(
+    x: Tensor, u: Tensor, A: Tensor, B: Tensor, C: Tensor, left: Tensor | None, right: Tensor | None, backend: str
+) -> tuple[Any, ...]:
     check_tensor("x", x, "(B, H, N)", ndim=3, dtypes=tuple(_PRECISIONS))
     batch, features, modes = x.shape
     check_tensor("u", u, "(B, H)", ndim=2, dtypes=(_PRECISIONS[x.dtype],))
@@ -69,5 +78,4 @@ def state_space_step(
             check_shape(name, rows, (rank, features, modes), "(rows, H, N)")
             check_device(name, rows, "x", x)
     check_choice("backend", backend, BACKENDS.names())
-    after, y = call(x, u, A, B, C, left, right, backend)
-    return after, y
+    return x, u, A, B, C, left, right, backend

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from longconv import _native
+from longconv.ops._short_way import without_memory
 
 MOST_RANK = 16
 """``LONGCONV_MOST_RANK`` of csrc/longconv.h."""
@@ -27,23 +31,32 @@ def supports(
     return None
 
 
-def forward(
-    x: Tensor, u: Tensor, A: Tensor, B: Tensor, C: Tensor, left: Tensor | None, right: Tensor | None
-) -> tuple[Tensor, Tensor]:
+def forward(*system: Tensor | None) -> tuple[Tensor, Tensor]:
     """The state after the sample and the output, in one pass over the state."""
+    plain = [t if t is None else t.resolve_conj().resolve_neg().contiguous() for t in system]
+    return _step(*plain)(*plain)
+
+
+def bind(*system: Tensor | None) -> Callable[..., tuple[Tensor, Tensor]] | None:
+    """The step of all tensors laid out like these; None where they have to be copied first."""
+    return _step(*system) if all(t is None or t.is_contiguous() for t in system) else None
+
+
+def _step(x: Any, u: Any, A: Any, B: Any, C: Any, left: Any, right: Any) -> Callable[..., tuple[Tensor, Tensor]]:
+    """The step of contiguous tensors of these shapes and dtypes."""
     batch, features, modes = x.shape
-    after, y = torch.empty(x.shape, dtype=x.dtype), torch.empty(batch, C.shape[0], features, dtype=u.dtype)
-    inputs = [t if t is None else t.resolve_conj().contiguous() for t in (x, u, A, B, C, left, right)]
-    _native.cpu().call(
-        "state_space_step",
-        after.data_ptr(),
-        y.data_ptr(),
-        *(None if t is None else t.data_ptr() for t in inputs),
-        batch,
-        features,
-        modes,
-        C.shape[0],
-        0 if left is None else left.shape[0],
-        u.element_size(),
-    )
-    return after, y
+    library, empty_like = _native.cpu(), torch.empty_like
+    native, state = library.symbol("state_space_step"), without_memory(torch.empty(x.shape, dtype=x.dtype))
+    output = without_memory(torch.empty((batch, C.shape[0], features), dtype=u.dtype))
+    rank = 0 if left is None else left.shape[0]
+    sizes = batch, features, modes, C.shape[0], rank, u.element_size()
+
+    def step(x: Tensor, u: Tensor, A: Tensor, B: Tensor, C: Tensor, *low_rank: Any) -> tuple[Tensor, Tensor]:
+        after, y = empty_like(state), empty_like(output)
+        left, right = (t.data_ptr() for t in low_rank[:2]) if rank else (None, None)
+        arguments = x.data_ptr(), u.data_ptr(), A.data_ptr(), B.data_ptr(), C.data_ptr(), left, right, *sizes
+        if status := native(after.data_ptr(), y.data_ptr(), *arguments):
+            library.fail("state_space_step", status)
+        return after, y
+
+    return step

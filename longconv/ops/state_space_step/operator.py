@@ -15,7 +15,7 @@ from longconv.ops.state_space_step import cpu, reference
 BACKENDS = Backends(
     "state_space_step",
     [
-        Backend("cpu", cpu.forward, available=cpu.available, supports=cpu.supports),
+        Backend("cpu", cpu.forward, available=cpu.available, supports=cpu.supports, bind=cpu.bind),
         Backend("torch", reference.forward),
     ],
 )
@@ -73,4 +73,5 @@ call = define(
     _save,
     _gradients,
     _vmap,
+    BACKENDS.bind,
 )
