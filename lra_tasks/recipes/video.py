@@ -29,9 +29,9 @@ QUICK_VIDEO = Preset(
     mixers=QUICK_MIXERS,
 )
 
-# Ten frames given and rollouts of 40. Patches of 8 x 8 pixels and a stream that no norm interrupts cost half the time of two
-# halvings to as many steps, and learn motion in fewer. Every epoch draws other videos. Few steps at the end with ten frames
-# of feedback keep rollouts from drifting off where two passes in more steps do not.
+# Ten frames given and rollouts of 40. Patches of 8 x 8 pixels and a stream that no norm interrupts cost half the time
+# of two halvings to as many steps, and learn motion in fewer. Every epoch draws other videos. Few steps at the end with
+# ten frames of feedback keep rollouts from drifting off where two passes in more steps do not.
 QUICK_MOVING_MNIST = Preset(
     QUICK_VIDEO.base.override(
         {
