@@ -212,6 +212,38 @@ LONGCONV_API int32_t longconv_cuda_transpose(void* out, const void* in, int64_t 
 
 #include "longconv_cuda_fft.h"
 
+// For longconv_cuda_sparse_*: a convolution in the ring X^n + i, n = n1 n2 >= length, by the frequencies
+// f = f1 + n1 f2 that a mask keeps. f1 is one of `rows` rows, f2 one of `columns` columns; a spectrum has those alone,
+// n' = 256 ceil(rows / 16) ceil(columns / 16) complex floats.
+struct LongconvCudaSparse {
+    const void* tables;
+    const int32_t* kept;   // the rows, then the columns; for the tables alone
+    const uint8_t* alive;  // (n'), for each number of a spectrum whether it is kept: others are 0
+    void *spectrum, *scratch;
+    float* norms;
+    int64_t batch, channels, length, taps, parts;
+    int32_t n1, n2, rows, columns, arithmetic, element, per_sample, conjugate;
+    struct LongconvRows x, y;
+};
+// Bytes of the tables and of a block's shared memory, how much of it a device has, and n'. Needs the sizes and the
+// arithmetic of the call.
+struct LongconvCudaSparseSize {
+    int64_t table_bytes, shared_bytes, most_shared_bytes, spectrum;
+};
+LONGCONV_API int32_t longconv_cuda_sparse_size(const struct LongconvCudaSparse* call,
+                                               struct LongconvCudaSparseSize* size, int32_t device);
+LONGCONV_API int32_t longconv_cuda_sparse_tables(const struct LongconvCudaSparse* call, int32_t device, void* stream);
+// spectrum[channel, sample] of the first `taps` numbers of x, and in norms the greatest magnitude.
+LONGCONV_API int32_t longconv_cuda_sparse_spectrum(const struct LongconvCudaSparse* call, int32_t device, void* stream);
+// y = the convolution of x with the filters of the spectra (channels, batch if per_sample), or (conjugate) its adjoint.
+LONGCONV_API int32_t longconv_cuda_sparse_filter(const struct LongconvCudaSparse* call, int32_t device, void* stream);
+// spectrum[channel, part] = the sum of conj(T(x)) T(y) over the samples from part * batch / parts up to
+// (part + 1) * batch / parts; scratch is of the same size.
+LONGCONV_API int32_t longconv_cuda_sparse_correlate(const struct LongconvCudaSparse* call, int32_t device,
+                                                    void* stream);
+// y = the first `taps` numbers, in float, of T^-1 of the sums over parts of a spectrum (channels, batch, parts).
+LONGCONV_API int32_t longconv_cuda_sparse_taps(const struct LongconvCudaSparse* call, int32_t device, void* stream);
+
 // h[set, row, t] = a[set, row, t] h[set, row, t - 1] + b[set, row, t] for t < length (reverse: h[set, row, t + 1]),
 // with initial[set, row, 0] before the first step. Times are taken in chunks: before the first step of chunk i > 0 the
 // state is ends[set, row, i - 1], or, if that is not finite, what the steps from the last finite one on lead to.

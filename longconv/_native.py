@@ -43,7 +43,9 @@ _STRIDES = ctypes.POINTER(_I64)
 _TRANSPOSE = [_POINTER, _POINTER, *[_I64] * 7, _I32]
 _FFT_PASSES = ("fft_spectrum", "fft_filter", "fft_blocks", "fft_correlate", "fft_products", "fft_taps")
 _FFT_OUTER = ("fft_columns", "fft_rows", "fft_columns_back")
-_CUDA_CALLS = (*_FFT_PASSES, *_FFT_OUTER, "cauchy", "linear_scan", "short_conv", "short_conv_sums", "vandermonde")
+_SPARSE_PASSES = ("sparse_tables", "sparse_spectrum", "sparse_filter", "sparse_correlate", "sparse_taps")
+_OTHERS = ("cauchy", "linear_scan", "short_conv", "short_conv_sums", "vandermonde")
+_CUDA_CALLS = (*_FFT_PASSES, *_FFT_OUTER, *_SPARSE_PASSES, *_OTHERS)
 _SIGNATURES: dict[str, dict[str, tuple[Sequence[type], type | None]]] = {
     "cpu": {
         "isa_name": ([_I32], _TEXT),
@@ -67,6 +69,7 @@ _SIGNATURES: dict[str, dict[str, tuple[Sequence[type], type | None]]] = {
         "fft_plan": ([_POINTER, _I64, _I32, _POINTER, _I32, _POINTER], _I32),
         "fft_outer_limits": ([_POINTER, _I32, _I32], _I32),
         "fft_outer_plan": ([_POINTER, _I64, _I64, _I32, _POINTER, _I32, _POINTER], _I32),
+        "sparse_size": ([_POINTER, _POINTER, _I32], _I32),
         **{name: ([_POINTER, _I32, _POINTER], _I32) for name in _CUDA_CALLS},
     },
 }

@@ -18,4 +18,9 @@ LONGCONV_API const char* longconv_cuda_error(int32_t status) {
     }
     return longconv::machine().fault;
 }
+
+// How many matrix instructions this thread has run.
+LONGCONV_API int64_t longconv_cuda_products(void) {
+    return longconv::machine().products;
+}
 }

@@ -44,15 +44,15 @@ class Sequence {
     // The numbers at t and t + 1, t even, as far as they are before the end of the row.
     LONGCONV_DEVICE void write_two(int64_t t, float first, float second) const {
         const bool both = t + 1 < length_ && reinterpret_cast<uintptr_t>(data_) % 8 == 0;
-        if (element_ == LONGCONV_FLOAT32) {
-            if (both) return wide().template set_vector<2>(t, {first, second});
-            if (t < length_) wide().set(t, first);
-            if (t + 1 < length_) wide().set(t + 1, second);
-        } else {
-            if (both) return narrow().template set_vector<2>(t, {narrowed(first), narrowed(second)});
-            if (t < length_) narrow().set(t, narrowed(first));
-            if (t + 1 < length_) narrow().set(t + 1, narrowed(second));
-        }
+        if (both && element_ == LONGCONV_FLOAT32) return wide().template set_vector<2>(t, {first, second});
+        if (both) return narrow().template set_vector<2>(t, {narrowed(first), narrowed(second)});
+        write(t, first);
+        write(t + 1, second);
+    }
+    LONGCONV_DEVICE void write(int64_t t, float x) const {
+        if (t >= length_) return;
+        if (element_ == LONGCONV_FLOAT32) return wide().set(t, x);
+        narrow().set(t, narrowed(x));
     }
 
   private:

@@ -54,6 +54,8 @@ struct Half {
         return {lane / 4 + i / 2 % 2 * 8, lane % 4 * 2 + i % 2 + i / 4 * 8};
     }
     static LONGCONV_DEVICE Place b_place(int lane, int i) { return {lane % 4 * 2 + i % 2 + i / 2 * 8, lane / 4}; }
+    // Numbers i < 4 of a_of(left, right) are those of the left tile in this order, the others those of the right one.
+    static LONGCONV_DEVICE constexpr int in_tile(int i) { return i % 4; }
 
     static LONGCONV_DEVICE A a_of(const Tile& left, const Tile& right) {
         A a;
@@ -118,13 +120,14 @@ struct Wide {
         return {lane / 4 + i % 2 * 8, i / 4 * 8 + lane % 4 * 2 + i / 2 % 2};
     }
     static LONGCONV_DEVICE Place b_place(int lane, int i) { return {i / 2 * 8 + lane % 4 * 2 + i % 2, lane / 4}; }
+    static LONGCONV_DEVICE constexpr int in_tile(int i) { return i / 2 % 2 + i % 2 * 2; }
 
     static LONGCONV_DEVICE A a_of(const Tile& left, const Tile& right) {
         A a;
         each_lane([&](int lane) {
             LONGCONV_UNROLL
             for (int i = 0; i < 8; ++i)
-                Operand::set(a, lane, i, Math::number((i < 4 ? left : right)(lane, i / 2 % 2 + i % 2 * 2)));
+                Operand::set(a, lane, i, Math::number((i < 4 ? left : right)(lane, in_tile(i))));
         });
         return a;
     }

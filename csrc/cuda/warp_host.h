@@ -27,6 +27,7 @@ struct Machine {
     std::vector<Byte> trace;
     std::mt19937 random{20251121};
     int phase = 0, warp = 0;
+    int64_t products = 0;  // the matrix instructions of all calls
     char fault[160] = "";
 
     void fail(const char* what, long long place, long long limit) {
@@ -212,6 +213,7 @@ inline void mma_half(Registers<float, 4>& d, const Registers<uint32_t, 4>& a, co
                 from_half(static_cast<uint16_t>(b(lane, i / 2) >> i % 2 * 16));
     }
     multiply_add(d, x, y);
+    ++machine().products;
 }
 
 // The hardware reads the upper 19 bits of a register.
@@ -229,6 +231,7 @@ inline void mma_tf32(Registers<float, 4>& d, const Registers<float, A>& a, const
         for (int i = 0; i < 2; ++i) y[in_group + (i ? 4 : 0)][group] = upper_bits(b(lane, 2 * step + i));
     }
     multiply_add(d, x, y);
+    ++machine().products;
 }
 
 template <typename F>

@@ -17,9 +17,11 @@ import pytest
 from longconv import _native
 from longconv.ops import _cuda
 from longconv.ops.fft_conv import cuda_plan
+from longconv.ops.sparse_fft_conv import cuda as sparse_cuda
 
 CSRC = Path(__file__).parents[2] / "csrc"
-_KERNELS = "fft_plan fft_filter fft_gradient fft_blocks fft_outer linear_scan short_conv vandermonde cauchy"
+_FFT = "fft_plan fft_filter fft_gradient fft_blocks fft_outer sparse_plan sparse_fft"
+_KERNELS = f"{_FFT} linear_scan short_conv vandermonde cauchy"
 NAMES = ["host.cpp", *(f"{name}.cu" for name in _KERNELS.split())]
 SOURCES = [CSRC / "cuda" / name for name in NAMES]
 COMPILER = os.environ.get("CXX", "c++")
@@ -60,8 +62,9 @@ def cuda_on_host(host_library: _native.Library, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(_cuda, "refusal", lambda name, tensor: None)
     monkeypatch.setattr(_cuda, "queue", lambda device: (0, None))
     monkeypatch.setattr(cuda_plan, "_plans", {})
-    for of_device in (cuda_plan.longest, cuda_plan.limits):
+    monkeypatch.setattr(sparse_cuda, "_plans", {})
+    for of_device in (cuda_plan.longest, cuda_plan.limits, sparse_cuda.choose):
         of_device.cache_clear()
     yield
-    for of_device in (cuda_plan.longest, cuda_plan.limits):
+    for of_device in (cuda_plan.longest, cuda_plan.limits, sparse_cuda.choose):
         of_device.cache_clear()

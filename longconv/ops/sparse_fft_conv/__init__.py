@@ -43,11 +43,13 @@ def sparse_fft_conv(u: Tensor, k: Tensor, block_mask: Tensor, *, backend: str = 
             or float32 under a u of 16 bits.
         block_mask: bool, of one to four axes (N_1, ..., N_r) of any sizes >= 1: the blocks that are kept. A
             block is the frequencies of one f modulo P, a comb, not a band.
-        backend: ``"auto"``, or one of the names that ``longconv.info()`` prints.
+        backend: ``"auto"``, or one of the names that ``longconv.info()`` prints. ``"cuda"`` takes what one block of a
+            GPU holds (of an H100 up to 32768 samples of 16 bits or 16384 in float32, and more if the mask keeps less)
+            and raises for what is longer.
 
     Returns:
-        y (B, H, L), contiguous, in u's dtype; arithmetic is in float64 for float64, else in float32. ``u`` and ``k``
-        have gradients, and the gradients have gradients.
+        y (B, H, L), contiguous, in u's dtype; arithmetic is in float64 for float64, else in float32, but ``"cuda"``
+        multiplies in half precision for 16 bits. ``u`` and ``k`` have gradients, and the gradients have gradients.
 
     Raises:
         TypeError: an argument is not a tensor or has a wrong dtype.

@@ -13,6 +13,7 @@ from longconv.ops._library import define
 from longconv.ops._registry import Backend, Backends
 from longconv.ops.fft_conv import plain
 from longconv.ops.fft_conv.operator import map_channels
+from longconv.ops.sparse_fft_conv import cuda
 from longconv.ops.sparse_fft_conv.reference import MaskedMatrix
 from longconv.ops.sparse_fft_conv.torch_blocks import MaskedSpectrum
 
@@ -38,9 +39,11 @@ def _plain(name: str, make: Make, *, auto: bool = True) -> Backend:
     return Backend(name, forward, backward, auto=auto)
 
 
+# The kernels for GPUs have run on hosts alone: until a GPU has confirmed and timed them, they serve who asks for them.
 BACKENDS = Backends(
     "sparse_fft_conv",
     [
+        Backend("cuda", cuda.forward, cuda.backward, cuda.available, cuda.supports, auto=False),
         _plain("torch", MaskedSpectrum),
         _plain("reference", MaskedMatrix, auto=False),
     ],

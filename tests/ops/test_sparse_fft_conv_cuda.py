@@ -1,0 +1,240 @@
+"""The backend ``cuda`` of ``sparse_fft_conv`` by host execution of its kernels, see csrc/cuda/warp_host.h."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from longconv import _native
+from longconv.ops import fft_conv, sparse_fft_conv
+from longconv.ops.sparse_fft_conv import cuda
+from longconv.ops.sparse_fft_conv.operator import BACKENDS
+from tests.ops.cuda_host import cuda_on_host, host_library
+from tests.ops.test_sparse_fft_conv import some
+from tests.tolerances import RELATIVE_L2, assert_close
+
+__all__ = ["cuda_on_host", "host_library"]
+
+on_host = pytest.mark.usefixtures("cuda_on_host")
+DTYPES = [torch.float32, torch.float16, torch.bfloat16]
+B, H = 2, 3
+
+
+def inputs(length: int, taps: int, dtype: torch.dtype, *, per_sample: bool = False) -> tuple[Tensor, Tensor]:
+    """A sequence and filters in float32, of unit scale."""
+    k = torch.randn(B, H, taps) if per_sample else torch.randn(H, taps)
+    return torch.randn(B, H, length).to(dtype), k / taps**0.5
+
+
+def against_double(u: Tensor, k: Tensor, mask: Tensor, tolerance: float | None = None) -> None:
+    """The result and the gradients against those of the plain backend in float64.
+
+    A gradient of few taps is as exact as the terms of its sums.
+    """
+    tolerance = tolerance or RELATIVE_L2[u.dtype]
+    leaves = [t.detach().requires_grad_() for t in (u, k)]
+    wide = [t.detach().double().requires_grad_() for t in leaves]
+    y, want = (sparse_fft_conv(x[0], x[1], mask, backend=name) for x, name in ((leaves, "cuda"), (wide, "torch")))
+    dy = torch.randn(u.shape, device=u.device).to(u.dtype)
+    (du, dk), (du_want, dk_want) = torch.autograd.grad(y, leaves, dy), torch.autograd.grad(want, wide, dy.double())
+    assert (y.dtype, du.dtype, dk.dtype) == (u.dtype, u.dtype, k.dtype)
+    kept = mask.double().mean().item() ** 0.5
+    floor = kept * (dy.numel() * k.shape[-1] / (u.shape[1] if k.ndim == 2 else 1)) ** 0.5
+    for got, exact, least in ((y, want, 0.0), (du, du_want, 0.0), (dk, dk_want, floor)):
+        error, size = (got.double() - exact).norm().item(), max(exact.norm().item(), least)
+        assert size > 0 and error <= tolerance * size, f"relative L2 error {error / size:.3g} > {tolerance:.3g}"
+
+
+def test_is_refused_where_there_is_no_gpu() -> None:
+    if cuda.available() is None:
+        pytest.skip("there is a GPU")
+    with pytest.raises(ValueError, match="'cuda' can't serve this call"):
+        sparse_fft_conv(torch.ones(1, 1, 4), torch.ones(1, 4), torch.ones(1, dtype=torch.bool), backend="cuda")
+
+
+@on_host
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("length", "shape"),
+    [
+        (1, (1,)),
+        (1, (8,)),
+        (2, (3,)),
+        (97, (4,)),
+        (256, (4, 8)),
+        (257, (7,)),
+        (600, (600,)),
+        (1000, (8,)),
+        (1009, (6,)),
+    ],
+    ids=str,
+)
+def test_lengths(dtype: torch.dtype, length: int, shape: list[int]) -> None:
+    against_double(*inputs(length, length, dtype), some(*shape))
+
+
+@on_host
+@settings(max_examples=50, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    shape=st.lists(st.integers(1, 6), min_size=1, max_size=3),
+    length=st.integers(1, 400),
+    taps=st.integers(1, 450),
+    per_sample=st.booleans(),
+    dtype=st.sampled_from(DTYPES),
+    narrow=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_any_call(
+    shape: list[int], length: int, taps: int, per_sample: bool, dtype: torch.dtype, narrow: bool, seed: int
+) -> None:
+    u, k = inputs(length, taps, dtype, per_sample=per_sample)
+    against_double(u, k.to(dtype) if narrow else k, some(*shape, seed=seed))
+
+
+@on_host
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_sample_of_lengths(dtype: torch.dtype) -> None:
+    """Others each run, up to those that a block just holds; the seed is in the message of a failure."""
+    seed = random.SystemRandom().randrange(10**6)
+    draw = random.Random(seed)
+    for most in (1000, 5000):
+        length, blocks = draw.randint(1, most), draw.randint(1, 40)
+        try:
+            against_double(*inputs(length, draw.randint(1, length), dtype), some(blocks, seed=seed))
+        except AssertionError as error:
+            raise AssertionError(f"seed {seed}, length {length}, {blocks} blocks: {error}") from error
+
+
+@on_host
+@pytest.mark.parametrize(("dtype", "length"), [(torch.float16, 32768), (torch.float32, 16384)], ids=str)
+def test_the_longest_of_a_block(dtype: torch.dtype, length: int) -> None:
+    u, k = torch.randn(1, 1, length).to(dtype), torch.randn(1, length) / length**0.5
+    y = sparse_fft_conv(u, k, torch.ones(4, dtype=torch.bool), backend="cuda")
+    assert_close(y, fft_conv(u.double(), k.double()), RELATIVE_L2[dtype])
+
+
+@on_host
+def test_tf32() -> None:
+    torch.set_float32_matmul_precision("high")
+    try:
+        against_double(*inputs(500, 300, torch.float32), some(8), 1e-3)
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+@on_host
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_all_blocks_and_none(dtype: torch.dtype) -> None:
+    u, k = inputs(300, 200, dtype)
+    whole = sparse_fft_conv(u, k, torch.ones(2, 5, dtype=torch.bool), backend="cuda")
+    assert_close(whole, fft_conv(u.double(), k.double()), RELATIVE_L2[dtype])
+    leaves = [t.requires_grad_() for t in (u, k)]
+    none = sparse_fft_conv(leaves[0], leaves[1], torch.zeros(2, 5, dtype=torch.bool), backend="cuda")
+    assert not none.any() and not any(grad.any() for grad in torch.autograd.grad(none.sum(), leaves))
+
+
+def run_instructions(library: _native.Library, mask: Tensor, length: int) -> int:
+    """Matrix instructions of a forward call on one sequence, the filter's spectrum included."""
+    assert library.handle is not None
+    count = library.handle.longconv_cuda_products
+    count.restype = cuda._I64
+    u, k = torch.randn(1, 1, length).half(), torch.randn(1, length)
+    sparse_fft_conv(u, k, mask, backend="cuda")  # makes tables
+    before = count()
+    sparse_fft_conv(u, k, mask, backend="cuda")
+    return int(count() - before)
+
+
+@on_host
+def test_blocks_that_are_left_out_cost_nothing(host_library: _native.Library) -> None:
+    """Matrix instructions, spectra and shared memory fall with the rows and the columns that a mask keeps."""
+    length = 4096
+    masks = {
+        name: torch.zeros(8, 8, dtype=torch.bool) for name in ("all", "half", "eighth", "scattered", "corner", "one")
+    }
+    masks["all"][:] = masks["half"][:4] = masks["eighth"][:1] = True
+    masks["scattered"][[1, 4, 6, 7]] = True
+    masks["corner"][:2, :4] = masks["one"][5, 3] = True
+    work = {name: run_instructions(host_library, mask, length) for name, mask in masks.items()}
+    chosen = {name: cuda.choose(*cuda._key(torch.ones(1, 1, length).half(), mask)) for name, mask in masks.items()}
+    numbers = {name: choice[1] for name, choice in chosen.items() if isinstance(choice, tuple)}
+    assert work["half"] <= 0.51 * work["all"] and work["scattered"] <= 0.51 * work["all"]
+    assert work["eighth"] <= 0.15 * work["all"] and work["corner"] <= 0.15 * work["all"]
+    assert work["one"] <= 0.1 * work["all"]
+    for name, mask in masks.items():
+        assert numbers[name] <= max(1.01 * mask.double().mean().item() * length, 256)
+
+
+@on_host
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("scale", [1e-4, 1e4])
+def test_any_scale(dtype: torch.dtype, scale: float) -> None:
+    """Half precision has a small range; sequences and filters needn't know."""
+    u, k = inputs(300, 300, torch.float32)
+    against_double((u * scale).to(dtype), k / scale, some(5))
+
+
+@on_host
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_bad_numbers_stay_in_their_row(dtype: torch.dtype) -> None:
+    u = torch.randn(4, 3, 70).to(dtype)
+    u[1, 2, 50], u[2, 0, 3] = torch.nan, torch.inf
+    y = sparse_fft_conv(u, torch.randn(3, 70), some(4), backend="cuda")
+    bad = y.isfinite().logical_not().any(2)
+    assert bad.nonzero().tolist() == [[1, 2], [2, 0]]
+
+
+@on_host
+def test_strides() -> None:
+    """Channels last, slices at odd addresses, filters of other strides."""
+    k = torch.randn(300, 3).mT / 17
+    for u in (torch.randn(2, 300, 3).mT, torch.randn(2, 3, 333)[..., 5:305], torch.randn(2, 1, 300).expand(2, 3, 300)):
+        against_double(u.half(), k, some(3, 4))
+
+
+@on_host
+def test_refuses_what_it_cannot_and_says_why() -> None:
+    mask = torch.ones(1, dtype=torch.bool)
+    calls: list[tuple[Tensor, str]] = [
+        (torch.ones(1, 1, 4).double(), "float64"),
+        (torch.ones(1, 1, 40000), "40000 points"),
+    ]
+    for u, words in calls:
+        with pytest.raises(ValueError, match=words):
+            sparse_fft_conv(u, torch.ones(1, 4).to(u.dtype), mask, backend="cuda")
+    with pytest.raises(ValueError, match="tables below"):
+        sparse_fft_conv(torch.ones(1, 1, 4), torch.ones(1, 4), torch.ones(5003, dtype=torch.bool), backend="cuda")
+    assert BACKENDS.choose("auto", torch.ones(1, 1, 4), torch.ones(1, 4), mask).name != "cuda"
+
+
+@on_host
+def test_opcheck() -> None:
+    u, k = inputs(30, 20, torch.float32)
+    arguments: tuple[Any, ...] = (u.requires_grad_(), k.requires_grad_(), some(3), "cuda")
+    tests = "test_schema", "test_faketensor"  # the others are on operators, not backends
+    torch.library.opcheck(torch.ops.longconv.sparse_fft_conv.default, arguments, test_utils=tests)
+    dy = torch.randn_like(u).requires_grad_()
+    backward = torch.ops.longconv.sparse_fft_conv_backward.default
+    torch.library.opcheck(backward, (dy, *arguments[:3], [True, True], "cuda"), test_utils=tests)
+
+
+@on_host
+def test_tables_are_kept_while_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda, "CACHE_BYTES", 20000)
+    for length in (10, 300, 700):
+        sparse_fft_conv(torch.ones(1, 1, length), torch.ones(1, 4), some(2), backend="cuda")
+    assert [key[1] for key in cuda._plans] == [720]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("length", [1, 97, 1000, 4096, 10007])
+def test_on_a_gpu(dtype: torch.dtype, length: int) -> None:
+    u, k = inputs(length, length, dtype)
+    against_double(u.cuda(), k.cuda(), some(4, 3).cuda())
