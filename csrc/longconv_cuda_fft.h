@@ -102,10 +102,12 @@ LONGCONV_API int32_t longconv_cuda_fft_taps(const struct LongconvCudaTaps* call,
 
 // Sequences of rows * columns = N points, more than a block holds, in three kernels: with m = columns m1 + m2 and
 // f = f1 + rows f2 the transform in the ring X^N - i is one of `rows` points over m1 (fft_columns), then for each row
-// f1 one in the ring X^columns - i over m2 (fft_rows). work[channel, sample] (rows x columns complex floats) holds the
-// rows f1 of a sequence, of 16 rows in a multiple and 1024 columns in a multiple. Its peaks (N / 1024 floats a
-// sequence), of half precision alone, are the greatest magnitudes in 16 rows of 64 columns each where fft_columns wrote
-// them, in 1024 columns of a row each where fft_rows did.
+// f1 one in the ring X^columns - i over m2 (fft_rows). rows are a multiple of 16, columns of 1024. work[channel,
+// sample] (rows x columns complex floats) holds the rows f1 of a sequence. Its peaks (N / 1024 floats a sequence), of
+// half precision alone, are the greatest real or imaginary parts, or down to 0.7 of them, in 16 rows of 64 columns each
+// where fft_columns wrote them, in 1024 columns of a row each where fft_rows did. With `half`, for a convolution in
+// half precision, work is in it too: the numbers of a peak are divided by the greatest power of two that is not above
+// it.
 
 // The most rows and columns that the kernels take in an arithmetic on a device.
 struct LongconvCudaOuterLimits {
@@ -126,7 +128,7 @@ struct LongconvCudaColumns {
     const float* skip;
     const int64_t* lengths;
     int64_t batch, channels, rows, columns, period, taps, reverse_taps;
-    int32_t arithmetic, circular, alone, element, reverse_element;
+    int32_t arithmetic, circular, alone, half, element, reverse_element;
     struct LongconvRows k, k_gate, k_reverse;
 };
 LONGCONV_API int32_t longconv_cuda_fft_columns(const struct LongconvCudaColumns* call, int32_t device, void* stream);
@@ -141,7 +143,7 @@ struct LongconvCudaInner {
     const void* spectrum;
     const float* spectrum_peaks;
     int64_t batch, channels, rows, columns;
-    int32_t arithmetic, per_sample, conjugate, forward, inverse;
+    int32_t arithmetic, half, per_sample, conjugate, forward, inverse;
 };
 LONGCONV_API int32_t longconv_cuda_fft_rows(const struct LongconvCudaInner* call, int32_t device, void* stream);
 
@@ -152,7 +154,7 @@ struct LongconvCudaColumnsBack {
     const float* peaks;
     const int64_t* lengths;
     int64_t batch, channels, length, rows, columns, first;
-    int32_t arithmetic, element, imaginary;
+    int32_t arithmetic, half, element, imaginary;
     struct LongconvRows y, y_gate, z, z_gate;
 };
 LONGCONV_API int32_t longconv_cuda_fft_columns_back(const struct LongconvCudaColumnsBack* call, int32_t device,

@@ -48,17 +48,18 @@ struct InnerRows {
     LONGCONV_DEVICE int64_t filter(int64_t unit) const {
         return call.per_sample ? sequence(unit) : unit / call.batch / call.rows;
     }
-    LONGCONV_DEVICE Global<Complex> numbers(int64_t unit) const {
-        return {static_cast<Complex*>(call.work) + shape().place(sequence(unit), row(unit)), call.columns};
+    LONGCONV_DEVICE RowOfWork numbers(int64_t unit) const {
+        return {call.work, call.half, shape(), sequence(unit), row(unit)};
     }
     LONGCONV_DEVICE int64_t all_peaks() const { return call.batch * call.channels * shape().peaks(); }
 
+    LONGCONV_DEVICE float peak(int64_t unit, int64_t tile) const {
+        return Global<const float>(call.peaks, all_peaks())
+            .get(shape().peak_of_tile(sequence(unit), row(unit) / 16, tile));
+    }
     LONGCONV_DEVICE float scale(int64_t unit) const {
         if constexpr (!L::Math::kNarrow) return 1;
-        const Global<const float> peaks(call.peaks, all_peaks());
-        return power_below(greatest_of(static_cast<int>(shape().tiles()), [&](int tile) {
-            return peaks.get(shape().peak_of_tile(sequence(unit), row(unit) / 16, tile));
-        }));
+        return power_below(greatest_of(static_cast<int>(shape().tiles()), [&](int tile) { return peak(unit, tile); }));
     }
     LONGCONV_DEVICE float norm(int64_t unit) const {
         if constexpr (!L::Math::kNarrow) return 1;
@@ -66,23 +67,21 @@ struct InnerRows {
         return power_below(greatest_of(
             layout.stripes, [&](int part) { return peaks.get(shape().peak_of_row(filter(unit), row(unit), part)); }));
     }
-    LONGCONV_DEVICE void set_peak(int64_t unit, int stripe, const Registers<float, 1>& most) const {
-        if constexpr (L::Math::kNarrow) {
-            const float all_lanes = greatest(most);
-            each_lane([&](int lane) {
-                if (lane == 0)
-                    Global<float>(call.new_peaks, all_peaks())
-                        .set(shape().peak_of_row(sequence(unit), row(unit), stripe), all_lanes);
-            });
-        }
+    LONGCONV_DEVICE void set_peak(int64_t unit, int stripe, float peak) const {
+        each_lane([&](int lane) {
+            if (lane == 0)
+                Global<float>(call.new_peaks, all_peaks())
+                    .set(shape().peak_of_row(sequence(unit), row(unit), stripe), peak);
+        });
     }
 
     LONGCONV_DEVICE void read(int64_t unit, int t, float (&re)[8], float (&im)[8]) const {
+        const float by = call.half ? power_below(peak(unit, t / OuterShape::kTile)) : 1;
         LONGCONV_UNROLL
         for (int j = 0; j < 8; j += 2) {
-            const auto pair = numbers(unit).template vector<2>(t + j);
+            const auto pair = numbers(unit).get(t + j);
             LONGCONV_UNROLL
-            for (int k = 0; k < 2; ++k) re[j + k] = pair.v[k].re, im[j + k] = pair.v[k].im;
+            for (int k = 0; k < 2; ++k) re[j + k] = by * pair.v[k].re, im[j + k] = by * pair.v[k].im;
         }
     }
 
@@ -109,7 +108,7 @@ struct InnerRows {
             if (call.forward) leaf.product(re, im, x.re[c], x.im[c], false);
             each_pair<L>(stripe, c, [&](int place, int half, int lane, int j) {
                 Vector<Complex, 2> pair = {};
-                if (!call.forward) pair = numbers(unit).template vector<2>(place);
+                if (!call.forward) pair = numbers(unit).get(place);
                 if (call.spectrum) pair = spectrum.template vector<2>(place);
                 LONGCONV_UNROLL
                 for (int k = 0; k < 2; ++k) {
@@ -122,38 +121,40 @@ struct InnerRows {
                     pair.v[k] = v;
                     most(lane, 0) = larger(most(lane, 0), larger(magnitude(v.re), magnitude(v.im)));
                 }
-                if (!call.inverse) numbers(unit).template set_vector<2>(place, pair);
+                if (!call.inverse) numbers(unit).set(place, pair);
             });
             if (call.inverse) leaf.product(x.re[c], x.im[c], re, im, true);
             forget();
         }
-        if (!call.inverse) return set_peak(unit, stripe, most);
+        if (!call.inverse) {
+            if constexpr (L::Math::kNarrow) set_peak(unit, stripe, greatest(most));
+            return;
+        }
         x.backward(layout, tables, stripe);
         x.store(stripe, layout.result_after(i, false), layout.result_after(i, true));
     }
 
     LONGCONV_DEVICE void write(int job, int64_t unit) const {
         const int i = job / layout.stripes, stripe = job % layout.stripes;
-        const float n = static_cast<float>(layout.points()),
-                    by = 16 * norm(unit) * (call.forward ? scale(unit) / (4 * sqrtf(n)) : 1 / n);
+        const float n = static_cast<float>(layout.points());
+        float by = 16 * norm(unit) * (call.forward ? scale(unit) / (4 * sqrtf(n)) : 1 / n);
         Stripe<L> z;
         finish<true>(z.re, z.im, layout, Tables<L>(call.tables, layout), stripe, layout.result_after(i, false),
                      layout.result_after(i, true));
-        Registers<float, 1> most;
-        clear(most);
+        if constexpr (L::Math::kNarrow) {
+            const float peak = by * greatest_part(z.re, z.im);
+            set_peak(unit, stripe, peak);
+            if (call.half) by /= power_below(peak);
+        }
         LONGCONV_UNROLL
         for (int a = 0; a < L::R; ++a)
             each_pair<L>(stripe, a, [&](int place, int half, int lane, int j) {
                 Vector<Complex, 2> pair;
                 LONGCONV_UNROLL
-                for (int k = 0; k < 2; ++k) {
-                    const Complex v = {by * z.re[a][half](lane, j + k), by * z.im[a][half](lane, j + k)};
-                    pair.v[k] = v;
-                    most(lane, 0) = larger(most(lane, 0), larger(magnitude(v.re), magnitude(v.im)));
-                }
-                numbers(unit).template set_vector<2>(place, pair);
+                for (int k = 0; k < 2; ++k)
+                    pair.v[k] = {by * z.re[a][half](lane, j + k), by * z.im[a][half](lane, j + k)};
+                numbers(unit).set(place, pair);
             });
-        set_peak(unit, stripe, most);
     }
 };
 

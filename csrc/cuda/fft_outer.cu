@@ -6,6 +6,7 @@
 using namespace longconv;
 
 int32_t longconv_cuda_fft_columns(const LongconvCudaColumns* call, int32_t device, void* stream) {
+    if (call->half && (call->arithmetic != LONGCONV_HALF || !call->alone)) return LONGCONV_BAD_ELEMENT;
     return with_outer({call->rows, call->columns}, call->arithmetic, [&](const auto& outer, const auto&) {
         using Kernel = Columns<std::decay_t<decltype(outer)>>;
         return launch_rows<Kernel>(outer, *call, Kernel{outer, *call}.rows(), device, stream);
@@ -13,7 +14,8 @@ int32_t longconv_cuda_fft_columns(const LongconvCudaColumns* call, int32_t devic
 }
 
 int32_t longconv_cuda_fft_rows(const LongconvCudaInner* call, int32_t device, void* stream) {
-    if (!call->forward && call->arithmetic == LONGCONV_HALF) return LONGCONV_BAD_ELEMENT;
+    const bool in_half = call->arithmetic == LONGCONV_HALF;
+    if (in_half ? !call->forward || (call->half && !call->inverse) : call->half) return LONGCONV_BAD_ELEMENT;
     const OuterShape shape{call->rows, call->columns};
     return with_outer(shape, call->arithmetic, [&](const auto& outer, const auto& inner) {
         using Kernel = InnerRows<std::decay_t<decltype(inner)>>;
@@ -24,6 +26,7 @@ int32_t longconv_cuda_fft_rows(const LongconvCudaInner* call, int32_t device, vo
 }
 
 int32_t longconv_cuda_fft_columns_back(const LongconvCudaColumnsBack* call, int32_t device, void* stream) {
+    if (call->half && call->arithmetic != LONGCONV_HALF) return LONGCONV_BAD_ELEMENT;
     return with_outer({call->rows, call->columns}, call->arithmetic, [&](const auto& outer, const auto&) {
         return with_back(outer, [&](const auto& layout) {
             using Kernel = ColumnsBack<std::decay_t<decltype(layout)>>;

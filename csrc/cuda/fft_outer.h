@@ -36,8 +36,55 @@ struct OuterShape {
     }
 };
 
+// Two numbers of a row of complex ones in memory: floats or, in half precision, numbers that are to be multiplied by
+// power_below(the peak).
+class RowOfWork {
+  public:
+    LONGCONV_DEVICE RowOfWork(const void* work, int half, const OuterShape& shape, int64_t sequence, int64_t row)
+        : data_(static_cast<char*>(const_cast<void*>(work)) + shape.place(sequence, row) * (half ? 4 : 8)),
+          columns_(shape.columns),
+          half_(half) {}
+
+    LONGCONV_DEVICE Vector<Complex, 2> get(int64_t column) const {
+        if (!half_) return wide().template vector<2>(column);
+        const auto four = narrow().template vector<4>(2 * column);
+        return {{{from_half(four.v[0]), from_half(four.v[1])}, {from_half(four.v[2]), from_half(four.v[3])}}};
+    }
+    LONGCONV_DEVICE void set(int64_t column, const Vector<Complex, 2>& pair) const {
+        if (!half_) return wide().template set_vector<2>(column, pair);
+        narrow().template set_vector<4>(
+            2 * column, {to_half(pair.v[0].re), to_half(pair.v[0].im), to_half(pair.v[1].re), to_half(pair.v[1].im)});
+    }
+
+  private:
+    LONGCONV_DEVICE Global<Complex> wide() const { return {reinterpret_cast<Complex*>(data_), columns_}; }
+    LONGCONV_DEVICE Global<uint16_t> narrow() const { return {reinterpret_cast<uint16_t*>(data_), 2 * columns_}; }
+    char* data_;
+    int64_t columns_;
+    int half_;
+};
+
+// The greatest magnitude in a stripe's tiles.
+template <int R>
+LONGCONV_DEVICE float greatest_part(const Tile (&re)[R][2], const Tile (&im)[R][2]) {
+    Registers<float, 1> most;
+    clear(most);
+    LONGCONV_UNROLL
+    for (int a = 0; a < R; ++a) {
+        LONGCONV_UNROLL
+        for (int half = 0; half < 2; ++half)
+            each_lane([&](int lane) {
+                LONGCONV_UNROLL
+                for (int i = 0; i < 4; ++i)
+                    most(lane, 0) =
+                        larger(most(lane, 0), larger(magnitude(re[a][half](lane, i)), magnitude(im[a][half](lane, i))));
+            });
+    }
+    return greatest(most);
+}
+
 // exp(-2 pi i m2 ((f1 - 1/4) / rows + 1/4) / columns), which makes of row f1 a polynomial modulo X^columns - i.
-struct FillTwiddles {
+struct FillTwiddleTables {
     static constexpr int kMostWarps = kMostWarpsOfBlock;
     OuterShape shape;
     void* twiddles;
@@ -124,43 +171,45 @@ struct Columns {
         const int64_t sequence = unit / shape().tiles(), tile = unit % shape().tiles();
         const Tables<L> tables(shape().operands_of(call.tables), layout);
         const Global<const Complex> twiddles(shape().twiddles_of(call.tables), shape().twiddles());
-        const Global<Complex> out(static_cast<Complex*>(call.work) + shape().place(sequence, 0), shape().points());
-        const float scale = scale_of(layout, i);
+        float by = scale_of(layout, i);
         const int64_t most_filled = (call.taps + 16 * call.columns - 1) / (16 * call.columns);
         const int filled = before || most_filled > layout.stripes ? layout.stripes : static_cast<int>(most_filled);
         Stripe<L> x;
         x.template begin<false>(layout, tables, stripe, filled, layout.sequence(i), layout.sequence(i));
-        Registers<float, 1> most;
-        clear(most);
+        if constexpr (L::Math::kNarrow) {
+            const float peak = set_peak(by * greatest_part(x.re, x.im), sequence, stripe, tile, before);
+            if (call.half) by /= power_below(peak);
+        }
         LONGCONV_UNROLL
         for (int a = 0; a < L::R; ++a) {
             each_pair<L>(stripe, a, [&](int place, int half, int lane, int j) {
-                const int64_t row = place / L::kColumns,
-                              to = row * call.columns + tile * L::kColumns + place % L::kColumns;
+                const int64_t row = place / L::kColumns, column = tile * L::kColumns + place % L::kColumns;
                 const Complex of_tile = twiddles.get(shape().of_tile(row, tile));
                 const auto of_column = twiddles.template vector<2>(shape().of_column(row, place % L::kColumns));
-                Vector<Complex, 2> pair;
-                if (before) pair = out.template vector<2>(to);
+                const RowOfWork out(call.work, call.half, shape(), sequence, row);
+                Vector<Complex, 2> pair = {};
+                if (before) pair = out.get(column);
                 LONGCONV_UNROLL
                 for (int k = 0; k < 2; ++k) {
-                    Complex v = Complex{scale * x.re[a][half](lane, j + k), scale * x.im[a][half](lane, j + k)} *
-                                (of_tile * of_column.v[k]);
-                    if (before) v = pair.v[k] + Complex{v.im, -v.re};
-                    pair.v[k] = v;
-                    most(lane, 0) = larger(most(lane, 0), larger(magnitude(v.re), magnitude(v.im)));
+                    const Complex v = Complex{by * x.re[a][half](lane, j + k), by * x.im[a][half](lane, j + k)} *
+                                      (of_tile * of_column.v[k]);
+                    pair.v[k] = before ? pair.v[k] + Complex{v.im, -v.re} : v;
                 }
-                out.template set_vector<2>(to, pair);
+                out.set(column, pair);
             });
             forget();
         }
-        if constexpr (L::Math::kNarrow) {
-            const float all_lanes = greatest(most);
-            each_lane([&](int lane) {
-                if (lane == 0)
-                    Global<float>(call.peaks, call.batch * call.channels * shape().peaks())
-                        .set(shape().peak_of_tile(sequence, stripe, tile), all_lanes);
-            });
-        }
+    }
+
+    // Adds to a peak, or begins it; the twiddles make numbers of at most 1.5 of it.
+    LONGCONV_DEVICE float set_peak(float peak, int64_t sequence, int64_t stripe, int64_t tile, bool before) const {
+        const Global<float> peaks(call.peaks, call.batch * call.channels * shape().peaks());
+        const int64_t place = shape().peak_of_tile(sequence, stripe, tile);
+        if (before) peak += peaks.get(place);
+        each_lane([&](int lane) {
+            if (lane == 0) peaks.set(place, peak);
+        });
+        return peak;
     }
 };
 
@@ -196,25 +245,26 @@ struct ColumnsBack {
 
     LONGCONV_DEVICE float scale(int64_t unit) const {
         if constexpr (!L::Math::kNarrow) return 1;
-        const Global<const float> peaks(call.peaks, call.batch * call.channels * shape().peaks());
-        return power_below(greatest_of(static_cast<int>(call.rows), [&](int row) {
-            return peaks.get(shape().peak_of_row(unit / tiles(), row, first_column(unit) / OuterShape::kPeak));
-        }));
+        return power_below(greatest_of(static_cast<int>(call.rows), [&](int row) { return peak(unit, row); }));
+    }
+    LONGCONV_DEVICE float peak(int64_t unit, int64_t row) const {
+        return Global<const float>(call.peaks, call.batch * call.channels * shape().peaks())
+            .get(shape().peak_of_row(unit / tiles(), row, first_column(unit) / OuterShape::kPeak));
     }
 
     LONGCONV_DEVICE void read(int64_t unit, int t, float (&re)[8], float (&im)[8]) const {
         const int64_t row = t / L::kColumns, column = first_column(unit) + t % L::kColumns;
-        const Global<const Complex> twiddles(shape().twiddles_of(call.tables), shape().twiddles()),
-            from(static_cast<const Complex*>(call.work) + shape().place(unit / tiles(), row), call.columns);
+        const Global<const Complex> twiddles(shape().twiddles_of(call.tables), shape().twiddles());
+        const RowOfWork from(call.work, call.half, shape(), unit / tiles(), row);
+        const float by = call.half ? power_below(peak(unit, row)) : 1;
         const Complex of_tile = twiddles.get(shape().of_tile(row, column / OuterShape::kTile));
         LONGCONV_UNROLL
         for (int j = 0; j < 8; j += 2) {
-            const auto pair = from.template vector<2>(column + j),
-                       of_column = twiddles.template vector<2>(
-                           shape().of_column(row, static_cast<int>(column % OuterShape::kTile) + j));
+            const auto pair = from.get(column + j), of_column = twiddles.template vector<2>(shape().of_column(
+                                                        row, static_cast<int>(column % OuterShape::kTile) + j));
             LONGCONV_UNROLL
             for (int k = 0; k < 2; ++k) {
-                const Complex v = pair.v[k] * conjugate(of_tile * of_column.v[k]);
+                const Complex w = conjugate(of_tile * of_column.v[k]), v = pair.v[k] * Complex{by * w.re, by * w.im};
                 re[j + k] = call.imaginary ? -v.im : v.re;
                 im[j + k] = call.imaginary ? v.re : v.im;
             }

@@ -85,7 +85,7 @@ int32_t longconv_cuda_fft_outer_plan(void* tables, int64_t rows, int64_t columns
         size->points = shape.points();
         size->table_bytes = shape.twiddles() * static_cast<int64_t>(sizeof(Complex));
         if (to)
-            if (const int32_t status = launch(FillTwiddles{shape, to}, rows, kMostWarpsOfBlock, 0, stream))
+            if (const int32_t status = launch(FillTwiddleTables{shape, to}, rows, kMostWarpsOfBlock, 0, stream))
                 return status;
         if (const int32_t status = fill(outer, to, &size->table_bytes, stream)) return status;
         return fill(inner, to, &size->table_bytes, stream);

@@ -46,7 +46,7 @@ class Columns(ctypes.Structure):
     _fields_ = _fields(
         pointers="tables work peaks skip lengths",
         sizes="batch channels rows columns period taps reverse_taps",
-        switches="arithmetic circular alone element reverse_element",
+        switches="arithmetic circular alone half element reverse_element",
         rows="k k_gate k_reverse",
     )
 
@@ -57,7 +57,7 @@ class InnerRows(ctypes.Structure):
     _fields_ = _fields(
         pointers="tables work peaks new_peaks spectrum spectrum_peaks",
         sizes="batch channels rows columns",
-        switches="arithmetic per_sample conjugate forward inverse",
+        switches="arithmetic half per_sample conjugate forward inverse",
     )
 
 
@@ -67,7 +67,7 @@ class ColumnsBack(ctypes.Structure):
     _fields_ = _fields(
         pointers="tables work peaks lengths",
         sizes="batch channels length rows columns first",
-        switches="arithmetic element imaginary",
+        switches="arithmetic half element imaginary",
         rows="y y_gate z z_gate",
     )
 

@@ -24,12 +24,17 @@ class Work(NamedTuple):
     numbers: Tensor
     peaks: Tensor
 
+    @property
+    def half(self) -> bool:
+        """Whether the numbers are in half precision, as parts of their peaks."""
+        return self.numbers.dtype == torch.float16
+
 
 class OuterPasses(Passes):
     """Three of a convolution: the transform over rows, the convolution of each row, the inverse of the first.
 
-    Bytes a point, at complex floats: 8 written, 8 read, 8 written, 8 read, beside the sequences, their gates and 16
-    for a spectrum that is made and read; the spectra of a group of channels and its sequences are in memory together.
+    Bytes a point of a convolution: 8 (4 in half precision) written, read, written and read, beside the sequences, their
+    gates and 32 of a spectrum. The spectra of a group of channels and its sequences are in memory together.
     """
 
     def __init__(self, outer: Outer, *arguments: Any) -> None:
@@ -41,9 +46,10 @@ class OuterPasses(Passes):
         self.step = max(1, cuda_passes.WORK_BYTES // (size * self.batch))
         self._spectra: tuple[slice, Work] | None = None
 
-    def _work(self, channels: int, batch: int) -> Work:
+    def _work(self, channels: int, batch: int, dtype: torch.dtype = torch.float32) -> Work:
         peaks = self.outer.points // _PEAK
-        return Work(self._empty(channels, batch, self.outer.points, 2), self._empty(channels, batch, peaks))
+        numbers = torch.empty((channels, batch, self.outer.points, 2), dtype=dtype, device=self.device)
+        return Work(numbers, self._empty(channels, batch, peaks))
 
     def _parts(self) -> Iterator[slice]:
         """The samples that are done together."""
@@ -59,7 +65,7 @@ class OuterPasses(Passes):
         call = calls.InnerRows(
             *_pointers(tables, *work, new.peaks, *(spectrum or (None, None))),
             *(batch, channels, *self.outer),
-            *(arithmetic, self.per_sample, conjugate, forward, inverse),
+            *(arithmetic, work.half, self.per_sample, conjugate, forward, inverse),
         )
         self._run("fft_rows", call)
         return new
@@ -75,20 +81,21 @@ class OuterPasses(Passes):
             *_pointers(self.tables, *work, None if self.skip is None else self.skip[group], self.periods),
             *(self.filters, group.stop - group.start, *self.outer, self.length),
             *(self.taps, 0 if reverse is None else reverse.shape[-1]),
-            *(self.arithmetic, self.circular, self.back_taps == 0, *self._elements),
+            *(self.arithmetic, self.circular, self.back_taps == 0, work.half, *self._elements),
             *map(calls.Rows.of, (part(self.k, group), None, reverse)),
         )
         self._run("fft_columns", call)
         self._spectra = group, self._rows(work, None, inverse=False)
         return self._spectra[1]
 
-    def _columns(self, x: Gated, group: slice, samples: slice) -> Work:
+    def _columns(self, x: Gated, group: slice, samples: slice, *, half: bool = False) -> Work:
         """The transform over rows of a sequence times its gate."""
-        work = self._work(group.stop - group.start, samples.stop - samples.start)
+        dtype = torch.float16 if half else torch.float32
+        work = self._work(group.stop - group.start, samples.stop - samples.start, dtype)
         call = calls.Columns(
             *_pointers(self.tables, *work, None, part_of(self.lengths, samples)),
             *(work.peaks.shape[1], work.peaks.shape[0], *self.outer, self.length, self.length, 0),
-            *(self.arithmetic, False, True, self.element, 0),
+            *(self.arithmetic, False, True, half, self.element, 0),
             *(calls.Rows.of(part(t, group, samples)) for t in (*x, None)),
         )
         self._run("fft_columns", call)
@@ -100,11 +107,12 @@ class OuterPasses(Passes):
                 spectrum = self._spectrum(group)
                 if self.per_sample:
                     spectrum = Work(*(t[:, samples].contiguous() for t in spectrum))
-                work = self._rows(self._columns(x, group, samples), spectrum, conjugate=conjugate, inverse=True)
+                work = self._columns(x, group, samples, half=self.arithmetic == _cuda.HALF)
+                work = self._rows(work, spectrum, conjugate=conjugate, inverse=True)
                 call = calls.ColumnsBack(
                     *_pointers(self.tables, *work, part_of(self.lengths, samples)),
                     *(work.peaks.shape[1], work.peaks.shape[0], self.length, *self.outer, 0),
-                    *(self.arithmetic, self.element, False),
+                    *(self.arithmetic, work.half, self.element, False),
                     *(calls.Rows.of(part(t, group, samples)) for t in (*y, *z)),
                 )
                 self._run("fft_columns_back", call)
@@ -144,7 +152,7 @@ class OuterPasses(Passes):
         call = calls.ColumnsBack(
             *_pointers(tables, *work, None),
             *(self.filters, taps.shape[1], taps.shape[-1], *self.outer, first),
-            *(arithmetic, 0, imaginary),
+            *(arithmetic, work.half, 0, imaginary),
             *(calls.Rows.of(t) for t in (taps, None, None, None)),
         )
         self._run("fft_columns_back", call)

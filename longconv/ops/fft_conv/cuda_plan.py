@@ -24,6 +24,16 @@ _FLOPS = {_cuda.HALF: 295, _cuda.TF32: 148, _cuda.TF32X3: 49}
 """Of matrix products in the time of a byte of memory, on an H100 (3.35 TB/s; 989, 495 and 495 / 3 Tflop/s)."""
 
 
+def _time(memory: float, cache: float, flops: float, arithmetic: int) -> float:
+    """In bytes of memory; those that the cache has are taken at half the price."""
+    return memory + cache / 2 + flops / _FLOPS[arithmetic]
+
+
+def _matrices(rows: float, arithmetic: int) -> float:
+    """Bytes a point of the matrices of a transform of ``rows`` points and its inverse, for tiles of 64 columns."""
+    return rows * (2 if arithmetic == _cuda.HALF else 4) / 16
+
+
 class Plan(NamedTuple):
     """Points of a transform and its tables."""
 
@@ -40,16 +50,16 @@ class Cut(NamedTuple):
     filter_blocks: int
 
     def cost(self, arithmetic: int, filters: float) -> float:
-        """Bytes of memory that a sequence takes beside itself, and matrix products in bytes.
+        """The time of a sequence beside its own reading and writing, in bytes of memory.
 
         A point is 8 bytes of spectrum, written once and read for every pair of a block with one of the filter, which
-        is read as well; that one is written for its share ``filters`` of the sequences. A transform there and one back
-        are 8 (16 s + 32) flop a point, of 1024 s points.
+        is read as well; all but the first reads are the cache's. The filter's are written for its share ``filters`` of
+        the sequences. A transform there and one back are 8 (16 s + 32) flop a point, of 1024 s points.
         """
         first, end = self.first, self.first + self.filter_blocks
         pairs = sum(max(0, self.blocks - abs(m)) for m in range(first, end)) / self.blocks
-        flops = 8 * (self.points / 64 + 32)
-        each = 8 + 16 * pairs + flops / _FLOPS[arithmetic]
+        rows = self.points / 64
+        each = _time(16, 16 * pairs - 8 + _matrices(rows, arithmetic), 8 * (rows + 32), arithmetic)
         return self.points * (self.blocks * each + filters * 8 * self.filter_blocks)
 
 
@@ -67,11 +77,14 @@ class Outer(NamedTuple):
     def cost(self, arithmetic: int, filters: float) -> float:
         """As of a cut.
 
-        A point is 8 bytes, written and read twice; a filter's is written, read, written and read again. The outer
-        transform and its inverse are 8 rows flop a point, those of rows of 1024 s complex numbers 16 (16 s + 16).
+        A point is 8 bytes, in half precision 4, written and read twice; a filter's is 8, written, read, written and
+        read again. The outer transform and its inverse are 8 rows flop a point, those of rows of 1024 s complex numbers
+        16 (16 s + 16).
         """
-        flops = 8 * self.rows + 16 * (self.columns / 64 + 16)
-        return self.points * (32 + 32 * filters + flops / _FLOPS[arithmetic])
+        rows, inner = self.rows, self.columns / 64
+        memory = (16 if arithmetic == _cuda.HALF else 32) + 32 * filters
+        matrices = _matrices(rows, arithmetic) + _matrices(inner, arithmetic)
+        return self.points * _time(memory, matrices, 8 * rows + 16 * (inner + 16), arithmetic)
 
 
 def choose(length: int, before: int, after: int, filters: float, arithmetic: int, device: torch.device) -> Cut | Outer:
@@ -79,7 +92,7 @@ def choose(length: int, before: int, after: int, filters: float, arithmetic: int
 
     One block where it holds the sequence; else the cut into blocks of about the filter's length, or, if that takes
     more bytes and operations by the count of ``cost``, the smallest outer transforms. Filters of few taps are cut, so
-    that their length tells the work; long ones are from two to five blocks on not, by the arithmetic and the batch.
+    that their length tells the work; with long ones sequences are transformed as a whole from about two blocks on.
     What is longer than the most rows of the most columns, 4M samples or more on a H100, is cut.
     """
     index = device.index or 0
