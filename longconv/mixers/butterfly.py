@@ -36,8 +36,8 @@ class ButterflyConvolution(WideModule):
 
     A stage is a product with small matrices, whatever they hold: forward, the learned transform costs what the DFT by
     the same stages does, O(N^1.5) a row. With gradients it costs more: those of the matrices are a third product for
-    each stage beside the two of fixed ones. At N = 1024, one thread, a training step takes about 1.4 times that of the
-    same stages fixed, which take 5 to 7 times :func:`longconv.fft_conv`, forward and with gradients.
+    each stage beside the two of fixed ones. On one thread a training step takes about 1.4 times that of the same stages
+    fixed, which at N = 1024 take 9 to 11 times :func:`longconv.fft_conv`, forward and with gradients.
 
     Args:
         size: least N; N_1 and N_2 are powers of two, equal or N_1 = 2 N_2.

@@ -54,7 +54,10 @@ class Hyena(ProjectionMixer):
         bidirectional: whether an output depends on the future too, by as many filters more.
         l_max: number of taps in which the filters' time passes one unit. Inputs of any length are taken: beyond it the
             time goes on with the same step.
-        heads: M, a divisor of D: D / M neighbouring features share a filter; None: every feature has its own.
+        heads: M, a divisor of D: D / M neighbouring features share the filter of each order, as those of a head of
+            MultiHyena do; None: every feature has its own, as in Hyena. Projections, gates and skips stay a feature's
+            own, and features of a head do not meet: MultiHyena's state, the outer product of a head's keys and values
+            (D / M by D / M numbers convolved with that filter, then applied to its queries), is not built.
         short_filter: taps of the short convolution.
         activation: before the output layer: "gelu", "relu", "silu", "tanh" or None.
         dropout: probability that a number is dropped before each long convolution in training.
