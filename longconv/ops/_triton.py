@@ -17,6 +17,9 @@ from torch import Tensor
 OLDEST = (3, 4)
 """The first version of Triton that the kernels are written for."""
 
+PROGRAMS = 512
+"""Fewer leave a GPU empty: then work is taken in parts."""
+
 DEVICES = ("cuda", "xpu")
 """Types of devices that Triton compiles for; AMD's GPUs are called "cuda" by torch."""
 
@@ -61,6 +64,11 @@ def launch(kernel: Any, programs: int, *args: Any, **options: Any) -> None:
     """Run a kernel on the device of its first argument, a tensor, and on that device's current stream."""
     with torch.accelerator.device_index(args[0].device.index):
         kernel[(programs,)](*args, **options)
+
+
+def parts(programs: int, most: int) -> int:
+    """Parts that the work of some programs is taken in."""
+    return max(1, min(PROGRAMS // programs, most))
 
 
 def working(dtype: torch.dtype) -> Any:

@@ -17,6 +17,7 @@ from torch import Tensor
 import longconv
 from longconv import ops
 from longconv.ops import _registry, _triton, cauchy, fft_conv, linear_scan, short_conv, vandermonde, vandermonde_log
+from longconv.ops.fft_conv import triton_plan
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted(path.name for path in Path(__file__).parent.glob("test_triton_*.py"))
@@ -109,6 +110,10 @@ class Compiler:
         rest = {name: value for name, value in options.items() if name not in names}
         result: Any = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=rest)
         assert ".entry" in result.asm["ptx"]
+        if "N3" in given:
+            kind = torch.float16 if str(given["C"]) == "fp16" else torch.float32
+            tile = triton_plan.TILES[kind][given["N1"] * given["N2"] * given["N3"]]
+            assert result.metadata.shared <= tile.shared, f"{tile}: {result.metadata.shared} bytes of shared memory"
         self.compiled[kernel.__name__] = result
 
     def _type(self, value: Any, path: tuple[int, ...]) -> Any:
@@ -173,11 +178,16 @@ def _cauchy(dtype: torch.dtype) -> None:
 
 
 def _fft_conv(dtype: torch.dtype) -> None:
-    """Of the smallest tile, as large ones take a minute to compile: they differ in two constants."""
+    """Of the smallest tile, with one row and with several, and of the least one of order 3."""
     u, gate = (torch.randn(2, 3, 200, dtype=dtype, requires_grad=True) for _ in range(2))
     k, skip = torch.randn(3, 100, requires_grad=True), torch.randn(3, requires_grad=True)
     fft_conv(u, k, k_reverse=k, skip=skip, pre_gate=gate, post_gate=gate, backend="triton").sum().backward()
     fft_conv(u, k, mode="circular", lengths=torch.tensor([200, 7]), backend="triton")
+    tiles = triton_plan.TILES[triton_plan.operands(dtype)]
+    u = torch.randn(tiles[256].rows * _triton.PROGRAMS, 1, 200, dtype=dtype)
+    fft_conv(u, k[:1], pre_gate=u, backend="triton")
+    u = torch.randn(1, 3, min(length for length, tile in tiles.items() if tile.N3 > 1), dtype=dtype)
+    fft_conv(u, k, pre_gate=u, backend="triton")
 
 
 WIDE, ALL = (torch.float32, torch.float64), tuple(POINTERS)[:4]

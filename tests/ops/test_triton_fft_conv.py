@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from longconv import fft_conv
-from longconv.ops.fft_conv import triton
+from longconv.ops import _triton
+from longconv.ops.fft_conv import triton_plan
 from tests.ops.native_calls import Call
 from tests.ops.triton_calls import DEVICE, MARKS, compare, sizes
 from tests.tolerances import assert_close
@@ -107,13 +108,29 @@ def test_numbers_that_are_not_finite_stay_in_their_row() -> None:
 @pytest.fixture
 def _few_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Programs that take several samples each."""
-    monkeypatch.setattr(triton, "_PROGRAMS", 4)
+    monkeypatch.setattr(_triton, "PROGRAMS", 4)
 
 
 @pytest.mark.usefixtures("_few_programs")
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_sums_over_a_batch(dtype: torch.dtype) -> None:
     compare("fft_conv", arguments(5, 2, 60), {}, dtype, exact="torch")
+
+
+@pytest.fixture
+def _several_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs of as many rows as their tile has room for, the last of them for fewer."""
+    monkeypatch.setattr(_triton, "PROGRAMS", 1)
+
+
+@pytest.mark.usefixtures("_several_rows")
+@pytest.mark.parametrize("dtype", DTYPES[:2], ids=str)
+def test_several_rows_a_program(dtype: torch.dtype) -> None:
+    shared, circular = arguments(2, 9, 70), arguments(5, 2, 70, names=("u", "k", "skip", "post_gate"))
+    compare("fft_conv", shared, {"lengths": torch.tensor([70, 33])}, dtype, exact="torch")
+    options = {"lengths": torch.tensor([70, 1, 0, 33, 69]), "mode": "circular"}
+    compare("fft_conv", circular, options, dtype, exact="torch")
+    test_numbers_that_are_not_finite_stay_in_their_row()
 
 
 def test_any_strides() -> None:
@@ -128,7 +145,7 @@ def test_any_strides() -> None:
 
 def test_beyond_the_largest_tile() -> None:
     for dtype in DTYPES:
-        largest = triton._largest(triton._operands(dtype), torch.device(DEVICE))
+        largest = triton_plan.largest(triton_plan.operands(dtype), torch.device(DEVICE))
         u = torch.ones(1, 1, largest + 1, dtype=dtype, device=DEVICE)
         with pytest.raises(ValueError, match=f"L = {largest + 1} is more than {largest}, the largest tile"):
             fft_conv(u, u[0], backend="triton")
@@ -136,7 +153,14 @@ def test_beyond_the_largest_tile() -> None:
         fft_conv(u.double(), u[0].double(), backend="triton")
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_the_largest_tile(dtype: torch.dtype) -> None:
-    length = triton._largest(triton._operands(dtype), torch.device(DEVICE))
-    compare("fft_conv", arguments(1, 1, length, names=TENSORS[:3]), {}, dtype, exact="torch")
+@pytest.mark.parametrize("dtype", DTYPES[:2], ids=str)
+def test_every_tile(dtype: torch.dtype) -> None:
+    """Of order 2 and 3; on a smaller GPU than the tables are made for, as far as they go there."""
+    kind = triton_plan.operands(dtype)
+    tiles = {
+        n: tile for n, tile in triton_plan.TILES[kind].items() if n <= triton_plan.largest(kind, torch.device(DEVICE))
+    }
+    assert {tile.N3 > 1 for tile in tiles.values()} == {False, True}
+    for length, tile in tiles.items():
+        assert length == tile.N1 * tile.N2 * tile.N3
+        compare("fft_conv", arguments(1, 1, length - 1, names=TENSORS[:3]), {}, dtype, exact="torch")

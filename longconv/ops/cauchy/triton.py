@@ -18,9 +18,6 @@ from longconv.ops.cauchy.reference import result_dtype
 _POINTS, _POLES = 128, 16
 """Points and poles of a tile."""
 
-_PROGRAMS = 512
-"""Fewer leave a GPU empty: then the sums over points are taken in parts."""
-
 
 def supports(v: Tensor, *_: Any) -> str | None:
     """None if the backend can serve the call, else the reason why not."""
@@ -81,7 +78,7 @@ def _poles(call: _Call, g: Tensor) -> tuple[Tensor, Tensor]:
     from longconv.ops.cauchy import triton_kernels
 
     programs = call.sets * call.rows * blocks(call.modes, _POLES)
-    splits = max(1, min(_PROGRAMS // programs, blocks(call.length, _POINTS)))
+    splits = _triton.parts(programs, blocks(call.length, _POINTS))
     shape = (splits, 2, call.sets, call.rows, call.modes)
     sums = torch.empty(shape, dtype=torch.complex128, device=g.device)
     launch(

@@ -1,36 +1,22 @@
-"""Backend ``triton``: a sequence is one tile of a kernel, with gates, skip and lengths; see triton_kernels.py.
+"""Backend ``triton``: sequences are a tile of a kernel, with gates, skip and lengths; see triton_kernels.py.
 
 A filter's spectrum is made once a call by a kernel of its own. The weight of the input itself is added to all of the
 spectrum; circular convolution is a two-sided one. The adjoint is the same kernel with the conjugate spectrum, and the
-gradients of gates are its second result. In 16-bit types the operands of products are float16, scaled by a row's
-largest number, and everything else is float32.
+gradients of gates are its second result. In 16-bit types the operands of products and the spectra of filters are
+float16, scaled by a row's largest number, and everything else is float32.
 """
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from longconv.ops import _triton
-from longconv.ops._sizes import power_of_two
-from longconv.ops._triton import launch
-
-LEAST = 256
-"""Samples of a tile at least."""
-
-SHARED = {
-    torch.float32: {256: 4096, 512: 8192, 1024: 16384, 2048: 49152, 4096: 98304},
-    torch.float16: {256: 4096, 512: 8192, 1024: 16384, 2048: 24576, 4096: 49152, 8192: 98304},
-}
-"""Bytes of shared memory that the kernels take for a tile, by the type of the operands; larger ones spill registers."""
-
-_PROGRAMS = 512
-"""Fewer leave a GPU empty: then the samples of a batch are summed over in parts."""
+from longconv.ops.fft_conv import triton_plan
 
 
 def supports(u: Tensor, *_: Any) -> str | None:
@@ -39,22 +25,12 @@ def supports(u: Tensor, *_: Any) -> str | None:
         return reason
     if u.dtype == torch.float64:
         return "u is float64, products are taken in single precision"
-    largest = _largest(_operands(u.dtype), u.device)
+    largest = triton_plan.largest(triton_plan.operands(u.dtype), u.device)
     if u.shape[-1] > largest:
         return (
             f"L = {u.shape[-1]} is more than {largest}, the largest tile for {str(u.dtype).removeprefix('torch.')} here"
         )
     return None
-
-
-@functools.cache
-def _largest(operands: torch.dtype, device: torch.device) -> int:
-    """The samples of the largest tile that a device's shared memory has room for."""
-    room = 0
-    if device.type == "cuda":
-        properties: Any = torch.cuda.get_device_properties(device)
-        room = max(properties.shared_memory_per_block, getattr(properties, "shared_memory_per_block_optin", 0))
-    return max(size for size, taken in SHARED[operands].items() if not room or taken <= room)
 
 
 def forward(
@@ -123,31 +99,33 @@ class _Call:
         several = k.ndim == 3 or (k_reverse is not None and k_reverse.ndim == 3) or self.periods is not None
         self.samples = self.batch if several else 1
         self.k, self.k_reverse = k, k_reverse
-        self.plan = _plan(max(LEAST, power_of_two(self.length)), _operands(u.dtype), u.device)
-        self.options = self.plan.options()
+        self.plan = triton_plan.plan_of(self.length, triton_plan.operands(u.dtype), u.device)
 
-    def spectrum(self, skip: Tensor | None) -> Tensor:
-        """Of the filters and the weight of the input itself, (samples, H, 2, n) in single precision."""
+    def spectrum(self, skip: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Of the filters and the weight of the input: operands (samples, H, 2, n), and the scales of narrow ones."""
         from longconv.ops.fft_conv import triton_kernels
 
-        out = self._empty(2, self.plan.size)
-        launch(
+        kind = self.plan.matrices.dtype
+        out = self._empty(2, self.plan.size, dtype=kind)
+        scales = self._empty() if kind == torch.float16 else None
+        self.plan.launch(
             triton_kernels.spectrum,
             self.samples * self.channels,
             out,
+            scales,
             *_strided(self.k, self.k_reverse),
             None if skip is None else skip.resolve_neg().contiguous(),
             self.periods,
-            *(self.plan.matrices, self.plan.twiddles, math.sqrt(self.plan.size), self.channels, self.length),
+            *(self.plan.matrices, self.plan.twiddles, math.sqrt(self.plan.size)),
+            *(self.samples, self.channels, self.length),
             *(self.k.shape[-1], 0 if self.k_reverse is None else self.k_reverse.shape[-1]),
             CIRCULAR=self.circular,
-            **self.options,
         )
-        return out
+        return out, scales
 
     def convolve(
         self,
-        filters: Tensor,
+        filters: tuple[Tensor, Tensor | None],
         u: Tensor,
         gate: Tensor | None,
         *results: tuple[Tensor | None, Tensor | None],
@@ -157,14 +135,13 @@ class _Call:
         from longconv.ops.fft_conv import triton_kernels
 
         pairs = (*results, (None, None))[:2]
-        launch(
+        self.plan.launch(
             triton_kernels.convolve,
             self.batch * self.channels,
             *_strided(u, gate, *(t for pair in pairs for t in pair)),
-            *(filters, self.channels if self.samples > 1 else 0, self.lengths),
+            *(*filters, self.channels if self.samples > 1 else 0, self.lengths),
             *(self.plan.matrices, self.plan.twiddles, self.batch, self.channels, self.length),
             ADJOINT=adjoint,
-            **self.options,
         )
 
     def correlate(
@@ -173,10 +150,10 @@ class _Call:
         """The spectra of correlations of u_gate u and g_gate g, (samples, parts, H, 2, n); of lag zero too, (H,)."""
         from longconv.ops.fft_conv import triton_kernels
 
-        parts = min(self.batch, max(1, _PROGRAMS // self.channels)) if self.samples == 1 else self.batch
+        parts = _triton.parts(self.channels, self.batch) if self.samples == 1 else self.batch
         sums = torch.zeros((parts, self.channels, 2, self.plan.size), dtype=torch.float32, device=u.device)
         zero = torch.empty((parts, self.channels), dtype=torch.float64, device=u.device) if totals else None
-        launch(
+        self.plan.launch(
             triton_kernels.correlate,
             parts * self.channels,
             sums,
@@ -184,7 +161,6 @@ class _Call:
             *_strided(u, u_gate, g, g_gate),
             self.lengths,
             *(self.plan.matrices, self.plan.twiddles, self.batch, self.channels, self.length, parts),
-            **self.options,
         )
         return sums.view(self.samples, -1, *sums.shape[1:]), None if zero is None else zero.sum(0)
 
@@ -196,15 +172,14 @@ class _Call:
         out = self._empty(taps) if count == taps else self._empty(taps).zero_()
         inside = out if count == taps else self._empty(count)
         if count:
-            launch(
+            self.plan.launch(
                 triton_kernels.taps,
                 self.samples * self.channels,
                 inside,
                 sums,
                 *(self.plan.matrices, self.plan.twiddles, math.sqrt(self.plan.size)),
-                *(self.channels, count, sums.shape[1]),
+                *(self.samples, self.channels, count, sums.shape[1]),
                 ANTICAUSAL=anticausal,
-                **self.options,
             )
         if count != taps:
             out[..., :count] = inside
@@ -224,81 +199,8 @@ class _Call:
         lags = lags + torch.where(inside[:, None], before.gather(-1, index), 0)
         return torch.where((distance > 0)[:, None], lags, 0)
 
-    def _empty(self, *sizes: int) -> Tensor:
-        shape = (self.samples, self.channels, *sizes)
-        return torch.empty(shape, dtype=torch.float32, device=self.plan.twiddles.device)
-
-
-class _Plan(NamedTuple):
-    """The tables of a transform: F1, its adjoint and F2, all real parts and then all imaginary ones; and W."""
-
-    N1: int
-    N2: int
-    matrices: Tensor
-    twiddles: Tensor
-
-    @property
-    def size(self) -> int:
-        return self.N1 * self.N2
-
-    def options(self) -> dict[str, Any]:
-        """What all kernels are compiled for: the sizes, the type of the operands, and the warps of a program."""
-        import triton.language as tl
-
-        kind = tl.float16 if self.matrices.dtype == torch.float16 else tl.float32
-        warps = 4 if self.size <= 512 else 8
-        return {"N1": self.N1, "N2": self.N2, "C": kind, "PRECISION": _precision(self.size), "num_warps": warps}
-
-
-_plans: dict[tuple[int, torch.dtype, torch.device], _Plan] = {}
-
-
-def _plan(size: int, dtype: torch.dtype, device: torch.device) -> _Plan:
-    """The plan of a size: there are few, and they stay; but for those of a graph that is being captured."""
-    key = size, dtype, device
-    plan = _plans.get(key)
-    if plan is None:
-        with torch.inference_mode(False):
-            plan = _make_plan(size, dtype, device)
-        if not (device.type == "cuda" and torch.cuda.is_current_stream_capturing()):
-            _plans[key] = plan
-    return plan
-
-
-def _make_plan(size: int, dtype: torch.dtype, device: torch.device) -> _Plan:
-    """In double precision, from angles reduced as integers, and rounded once."""
-    N1 = 1 << (size.bit_length() - 1) // 2
-    N2 = size // N1
-    rows, columns = (torch.arange(n, device=device) for n in (N1, N2))
-
-    def roots(f: Tensor, s: Tensor, n: int, twist: int = 0) -> Tensor:
-        """exp(-2 pi i f s / n), times exp(i pi s / 2 twist) if there is a twist."""
-        angle = (f[:, None] * s % n).double() * (-2 / n)
-        angle = angle + s.double() / (2 * twist) if twist else angle
-        return torch.polar(torch.ones_like(angle), angle * math.pi)
-
-    first, second = roots(rows, rows, N1, N1) / math.sqrt(N1), roots(columns, columns, N2) / math.sqrt(N2)
-    matrices = torch.cat([t.flatten() for t in (first, first.mT.conj_physical(), second)])
-    parts = torch.cat((matrices.real, matrices.imag)).to(dtype)
-    twiddles = torch.view_as_real(roots(rows, columns, size, size)).movedim(-1, 0).contiguous()
-    return _Plan(N1, N2, parts, twiddles.float())
-
-
-def _operands(dtype: torch.dtype) -> torch.dtype:
-    """The type of the operands of products for sequences of ``dtype``."""
-    return torch.float32 if dtype == torch.float32 else torch.float16
-
-
-def _precision(size: int) -> str:
-    """How products of float32 numbers are formed, as torch is told for its own.
-
-    Products of tf32x3, three of tf32, err as single precision does, and leave registers for larger tiles than those of
-    "ieee", which run on no matrix unit. AMD's GPUs have neither.
-    """
-    asked = torch.get_float32_matmul_precision()
-    if torch.version.hip is not None or (asked == "highest" and size <= 1024):
-        return "ieee"
-    return "tf32" if asked == "medium" else "tf32x3"
+    def _empty(self, *sizes: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.empty((self.samples, self.channels, *sizes), dtype=dtype, device=self.plan.twiddles.device)
 
 
 def _filled(grad: Tensor, given: Tensor) -> Tensor:

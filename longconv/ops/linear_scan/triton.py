@@ -15,9 +15,6 @@ from longconv.ops._sizes import blocks, power_of_two
 from longconv.ops._triton import launch
 from longconv.ops.linear_scan.reference import result_dtype, result_shape
 
-PROGRAMS = 512
-"""Fewer leave a GPU empty: then a row's time is cut into chunks."""
-
 LEAST = 4
 """Fewest tiles that are worth a chunk."""
 
@@ -60,7 +57,7 @@ def _scan(h: Tensor, a: Tensor, b: Tensor, initial: Tensor | None = None, *, rev
     outer, length, inner = h.shape
     width, steps = _tile(b, h.is_complex())
     programs = outer * blocks(inner, width)
-    chunks = max(1, min(PROGRAMS // programs, length // (steps * LEAST)))
+    chunks = _triton.parts(programs, length // (steps * LEAST))
     chunk = blocks(blocks(length, chunks), steps) * steps
     chunks = blocks(length, chunk)
     operands = (*_numbers(a), *_numbers(b))

@@ -21,9 +21,6 @@ from longconv.ops.vandermonde.reference import LOG_ZERO, result_dtype
 _MODES = 16
 """Nodes of a tile."""
 
-_PROGRAMS = 512
-"""Fewer leave a GPU empty: then the sums over times are taken in parts."""
-
 
 def supports(v: Tensor, *_: Any) -> str | None:
     """None if the backend can serve the call, else the reason why not."""
@@ -65,7 +62,7 @@ def backward(argument: str, g: Tensor, v: Tensor, x: Tensor, real: bool) -> list
     (sets, rows, _), modes = cotangents.shape, x.shape[-1]
     period, height = _tile(length)
     programs = sets * rows * blocks(modes, _MODES)
-    splits = max(1, min(_PROGRAMS // programs, blocks(length, period * height)))
+    splits = _triton.parts(programs, blocks(length, period * height))
     sums = torch.empty((splits, 2, sets, rows, modes), dtype=torch.complex128, device=g.device)
     launch(
         triton_kernels.backward,
