@@ -55,7 +55,7 @@ def ways(machine: Machine, channels: int, taps: int | None = None) -> Iterator[l
                 _number(spent.sent / 1e9),
                 _number(spent.far(machine) / 1e9),
                 _number(1e3 * spent.exchanging(machine)),
-                _number(1e3 * spent.operations / machine.speed),
+                _number(1e3 * spent.transforming(machine)),
                 *(_time(method, it, best, machine) for method in METHODS),
                 f"{_number(size / 1e9)}{', too many' * (size > MEMORY)}",
             ]
@@ -88,8 +88,9 @@ def document(machine: Machine, command: str) -> str:
         "  By default these are 0.7 of what the two are specified at: 450 GB/s one way, and 400 Gb/s a GPU.",
         f"- An exchange takes {1e6 * machine.latency:.3g} us, however many ranks take part, and then what its bytes "
         "take. Nothing overlaps, and no link is shared with others.",
-        f"- A transform runs at {machine.speed / 1e12:.3g} TFLOP/s, a number of a row counting 10 log2 L operations, "
-        "15 in the four steps.",
+        f"- A transform runs at {machine.speed / 1e12:.3g} TFLOP/s, torch's own ones (the four steps, and what goes "
+        f"to a neighbour) at {machine.plain / 1e12:.3g}, a number of a row counting 10 log2 L operations, 15 in the "
+        "four steps.",
         "- One sequence, B = 1, in float32, of H channels; sequence and filters are cut evenly among the ranks "
         '(`filters="sharded"`). A forward pass; with gradients it is about three times as much of everything.',
         "- A rank sends the bytes that the tables say, and holds u, y and its filters, and what a way makes of them: "
@@ -131,8 +132,10 @@ def parsed(words: Sequence[str] | None = None) -> Machine:
     parser.add_argument("--network", type=float, default=usual.network / 1e9, help="GB/s of a GPU to other nodes")
     parser.add_argument("--latency", type=float, default=1e6 * usual.latency, help="us of an exchange")
     parser.add_argument("--speed", type=float, default=usual.speed / 1e12, help="TFLOP/s of transforms")
+    parser.add_argument("--plain", type=float, default=usual.plain / 1e12, help="TFLOP/s of torch's transforms")
     given = parser.parse_args(words)
-    return Machine(1e-6 * given.latency, 1e9 * given.bandwidth, 1e12 * given.speed, given.node, 1e9 * given.network)
+    speeds = 1e12 * given.speed, 1e12 * given.plain
+    return Machine(1e-6 * given.latency, 1e9 * given.bandwidth, *speeds, given.node, 1e9 * given.network)
 
 
 def page(words: Iterable[str] = ()) -> str:

@@ -15,10 +15,11 @@ Filters that are cut, of T taps in all (of ``k`` and ``k_reverse``), have their 
     neighbours   H T (P - 1) / P s                    1 a filter
     four_step    H (T + 2 L a filter) (P - 1) / P^2 S 2 a filter
 
-A number that is transformed counts 10 log2 L operations, forth and back; in the four steps 15, for they run in torch
-and in complex numbers. Whole filters of the four steps cost 8 H L operations on top: a rank folds each. Then
+A number that is transformed counts 10 log2 L operations, forth and back; in the four steps 15, in complex numbers.
+Whole filters of the four steps cost 8 H L operations on top: a rank folds each. The four steps, and what goes to a
+neighbour (the K of its numbers), are computed in torch, all else by the fastest backend. Then
 
-    seconds = exchanges latency + near bytes / bandwidth + far bytes / network + operations / speed,
+    seconds = exchanges latency + near bytes / bandwidth + far bytes / network + operations / speed + in torch / plain,
 
 far bytes being those to another node, of the rank that sends most of them: with n ranks a node the share
 (P - n) / (P - 1) of what goes to all others, and all of what goes to the next rank. The cheapest way is taken, of those
@@ -39,7 +40,8 @@ class Machine(NamedTuple):
     Attributes:
         latency: seconds of an exchange, whatever it carries.
         bandwidth: bytes a second that a rank sends to others of its node.
-        speed: operations a second in transforms.
+        speed: operations a second in convolutions by the fastest backend.
+        plain: operations a second in transforms that are torch's.
         node: ranks of a node.
         network: bytes a second that a rank sends to other nodes.
     """
@@ -47,13 +49,15 @@ class Machine(NamedTuple):
     latency: float
     bandwidth: float
     speed: float
+    plain: float
     node: int = 1 << 62
     network: float = math.inf
 
 
-MACHINES = {"cpu": Machine(1e-3, 1e9, 4e9), "cuda": Machine(3e-5, 3e11, 2e12, 8, 3.5e10)}
-"""By the type of the tensors' device: a core of a CPU with gloo on one machine; nodes of 8 H100, at 0.7 of what NVLink
-(450 GB/s one way) and InfiniBand (400 Gb/s a GPU) are specified at, and transforms at 3 % of its float32 arithmetic."""
+MACHINES = {"cpu": Machine(1e-3, 4e8, 6e10, 9e9), "cuda": Machine(3e-5, 3e11, 2e12, 2e12, 8, 3.5e10)}
+"""By the type of the tensors' device: a core of a CPU with gloo on one machine, as ``python -m bench run distributed``
+measures it; nodes of 8 H100, at 0.7 of what NVLink (450 GB/s one way) and InfiniBand (400 Gb/s a GPU) are specified at,
+and transforms at 3 % of its float32 arithmetic: by no measurement."""
 
 
 class Call(NamedTuple):
@@ -81,6 +85,9 @@ class Cost(NamedTuple):
     """Bytes."""
     exchanges: int
     operations: float
+    """By the fastest backend."""
+    in_torch: float
+    """Operations too."""
     ranks: int
     to_next: float = 0.0
     """Of the bytes, those to one neighbour or both; the others go to all ranks alike."""
@@ -99,10 +106,15 @@ class Cost(NamedTuple):
     def seconds(self, machine: Machine) -> float:
         """The time of the model above.
 
-        >>> Cost(sent=15.0, exchanges=1, operations=20.0, ranks=4).seconds(Machine(2.0, 5.0, 10.0, node=2, network=1.0))
-        15.0
+        >>> cost = Cost(sent=15.0, exchanges=1, operations=20.0, in_torch=3.0, ranks=4)
+        >>> cost.seconds(Machine(latency=2.0, bandwidth=5.0, speed=10.0, plain=1.0, node=2, network=1.0))
+        18.0
         """
-        return self.exchanging(machine) + self.operations / machine.speed
+        return self.exchanging(machine) + self.transforming(machine)
+
+    def transforming(self, machine: Machine) -> float:
+        """Seconds of the arithmetic."""
+        return self.operations / machine.speed + self.in_torch / machine.plain
 
 
 def refusal(method: str, call: Call) -> str | None:
@@ -132,15 +144,15 @@ def cost(method: str, call: Call) -> Cost:
     if method == "channels":
         own = -(-call.channels // ranks)
         sent = (2 * rows * longest * others + taps / ranks) * call.item
-        return Cost(sent, 2 + filters, work * own * (call.batch + 1) * length, ranks)
+        return Cost(sent, 2 + filters, work * own * (call.batch + 1) * length, 0, ranks)
     if method == "neighbours":
         carried = rows * (max(call.taps - 1, 0) + call.taps_reverse) * (ranks > 1) * wide
-        at_once = longest + call.taps + call.taps_reverse
-        operations = work * (rows + call.channels) * at_once
-        return Cost(carried + taps * call.item, 1 + filters, operations, ranks, carried)
+        each = work * (rows + call.channels)
+        in_torch = each * (call.taps + call.taps_reverse)
+        return Cost(carried + taps * call.item, 1 + filters, each * longest, in_torch, ranks, carried)
     sent = ((6 * rows + 2 * filters * call.channels) * longest * others + taps / ranks) * wide
     folded = 0 if call.sharded else 8 * call.channels * length
-    return Cost(sent, 4 + 2 * filters, 1.5 * work * (rows + call.channels) * length / ranks + folded, ranks)
+    return Cost(sent, 4 + 2 * filters, 0, 1.5 * work * (rows + call.channels) * length / ranks + folded, ranks)
 
 
 def choose(call: Call, machine: Machine) -> str:

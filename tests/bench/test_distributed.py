@@ -60,8 +60,8 @@ def test_the_page_of_costs_is_what_its_command_prints() -> None:
 
 def test_the_page_takes_other_figures() -> None:
     """A slow network between nodes makes ways that send less the cheaper ones."""
-    machine = cluster.parsed(["--node", "4", "--network", "1", "--speed", "8", "--bandwidth", "100", "--latency", "5"])
-    assert machine == pytest.approx(Machine(5e-6, 1e11, 8e12, 4, 1e9))
+    words = "--node 4 --network 1 --speed 8 --plain 3 --bandwidth 100 --latency 5"
+    assert cluster.parsed(words.split()) == pytest.approx(Machine(5e-6, 1e11, 8e12, 3e12, 4, 1e9))
     assert "GB/s within its node (NVLink) and 1 GB/s" in cluster.page(["--network", "1"])
     lines = [line.split(" | ") for line in cluster.page().splitlines() if line.startswith("| 64M | 64 |")]
     assert [line[2] for line in lines] == ["channels", "neighbours", "four_step"]

@@ -131,7 +131,7 @@ def test_a_dimension_of_a_mesh_serves_as_a_group(processes: Processes) -> None:
 def by_own_figures(ranks: Ranks) -> None:
     """The way is taken that the machine of one's own does best."""
     u, k = torch.ones(1, 2, 8), torch.ones(2, 3)
-    for machine, bytes_sent in ((Machine(0.0, 1.0, 1e30), 2 * 2 * 4), (Machine(0.0, 1e30, 1.0), 8 * 2 * 4)):
+    for machine, bytes_sent in ((Machine(0.0, 1.0, 1e30, 1e30), 2 * 2 * 4), (Machine(0.0, 1e30, 1.0, 1.0), 8 * 2 * 4)):
         mine = Ranks(ranks.group, machine=machine)
         distributed.fft_conv(u, k, group=mine)
         assert mine.sent == 4096 + (bytes_sent if ranks.rank == 0 or bytes_sent > 16 else 0)
