@@ -93,7 +93,7 @@ class BatchNorm(nn.Module):
         With c = x - mu, zero at padding, the N values sqrt(N / n) c have mean 0 and variance sigma^2; the factor is
         taken out of gamma again. That is 3 times as fast as the formula operation by operation.
         """
-        norm, rows = self.norm, valid.numel()
+        norm, rows = self.norm, max(valid.numel(), 1)
         share = valid.to(norm.weight.dtype)
         total = valid.sum()
         count = total.to(share.dtype).clamp(min=1.0)
@@ -108,7 +108,7 @@ class BatchNorm(nn.Module):
         with torch.no_grad():
             counts = total >= 2
             weight = cast(float, norm.momentum) * counts.to(share.dtype)
-            unbiased = found[1] * ((rows - 1) / rows * count / (count - 1.0).clamp(min=1.0)) if rows else found[1]
+            unbiased = found[1] * ((rows - 1) / rows * count / (count - 1.0).clamp(min=1.0))
             cast(Tensor, norm.num_batches_tracked).add_(counts)
             cast(Tensor, norm.running_mean).lerp_(mean, weight)
             cast(Tensor, norm.running_var).lerp_(torch.where(counts, unbiased, 1.0), weight)

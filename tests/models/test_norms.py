@@ -97,3 +97,22 @@ def test_converted_batch_norm_refuses_padding(x: Tensor) -> None:
 def test_unknown_norm_names_the_nearest() -> None:
     with pytest.raises(ValueError, match="norm is 'layers'.*did you mean 'layer'"):
         create_norm("layers", 4)
+
+
+@pytest.mark.parametrize("shape", [(0, 7), (3, 0), (1, 1)])
+@pytest.mark.parametrize("kept", [True, False])
+def test_nothing_to_normalise_has_gradients_of_zero(shape: tuple[int, int], kept: bool) -> None:
+    norm = BatchNorm(4).double()
+    x = torch.randn(*shape, 4, dtype=torch.float64, requires_grad=True)
+    y = norm(x, torch.full((*shape, 1), kept))
+    y.square().sum().backward()
+    assert y.shape == x.shape and torch.equal(y, torch.zeros_like(y))
+    assert x.grad is not None and torch.equal(x.grad, torch.zeros_like(x))
+    assert norm.norm.weight.grad is not None and not norm.norm.weight.grad.any()
+
+
+def test_gradients_of_valid_positions_have_gradients(x: Tensor) -> None:
+    norm, valid = BatchNorm(4).double(), valid_positions(torch.tensor([7, 2, 4]), 7)
+    x = x.clone().requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: norm(x, valid), (x,))
+    assert torch.autograd.gradgradcheck(lambda x: norm(x, valid), (x,))
