@@ -40,8 +40,8 @@ class VideoModule(TrainingModule):
         model: the predictor.
         optimizer: settings of the optimiser and its schedule.
         loss: the error that training minimises, see :meth:`~longconv.models.VideoPredictor.loss`.
-        feedback: passes that feed predictions back, see there.
-        feedback_from: share of the training's steps that have none before; scores have them always.
+        feedback: passes that feed predictions back at the end of the training, and in scores; see there.
+        feedback_from: share of the training's steps that have none; over the others they grow in number from 1.
         task: whose context and horizons count.
         seed: seed of the run.
     """
@@ -119,8 +119,10 @@ class VideoModule(TrainingModule):
 
     def _passes(self) -> int:
         """Passes of feedback at this step of the training."""
-        begun = self.global_step >= self.feedback_from * self.trainer.estimated_stepping_batches
-        return self.feedback if begun else 0
+        steps = self.trainer.estimated_stepping_batches
+        first = self.feedback_from * steps
+        done = (self.global_step - first) / max(steps - first, 1)
+        return min(self.feedback, 1 + int(done * self.feedback)) if done >= 0 else 0
 
     def _score(self, batch: Batch, stage: Literal["val", "test"]) -> None:
         frames = batch["inputs"]

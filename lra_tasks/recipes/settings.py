@@ -58,8 +58,8 @@ class VideoSettings:
         codebook: number of words that latent pixels are made of; null leaves them continuous.
         mean: gray level that predictions start from, best the mean of the data.
         loss: error that training minimises, mse, l1, their mean mse_l1, or bce for gray levels as probabilities.
-        feedback: passes in which predictions become inputs of the training, as in a rollout; 0 is teacher forcing.
-        feedback_from: share of the training, in [0, 1], that is teacher forced before.
+        feedback: most passes in which predictions become inputs of the training, as in a rollout; 0 is teacher forcing.
+        feedback_from: share of the training, in [0, 1], that is teacher forced; after it passes grow in number from 1.
     """
 
     d_model: int = 32

@@ -35,9 +35,9 @@ QUICK_VIDEO = Preset(
 QUICK_MOVING_MNIST = Preset(
     QUICK_VIDEO.base.override(
         {
-            "data": {"n_train": 10560, "n_val": 20},
-            "model": {"depths": (), "patch": 8, "mean": 0.05, "feedback": 10, "feedback_from": 0.88},
-            "trainer": {"max_epochs": 11, "limit_train_batches": 240},
+            "data": {"n_train": 9600, "n_val": 20},
+            "model": {"depths": (), "patch": 8, "mean": 0.05, "feedback": 8, "feedback_from": 0.6},
+            "trainer": {"max_epochs": 10, "limit_train_batches": 240},
         }
     ),
     QUICK_MIXERS,

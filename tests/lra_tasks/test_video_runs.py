@@ -133,8 +133,8 @@ def test_predictions_are_fed_back_in_the_last_share_of_the_training(
         return loss(self, frames, kind, feedback=feedback)
 
     monkeypatch.setattr(VideoPredictor, "loss", recorded)
-    run(tiny(tmp_path / "run", data_dir, "--model.feedback", "3", "--model.feedback_from", "0.75"))
-    assert passes == [0, 0, 0, 3]
+    run(tiny(tmp_path / "run", data_dir, "--model.feedback", "3", "--model.feedback_from", "0.25"))
+    assert passes == [0, 1, 2, 3]
 
 
 def test_what_is_compiled_is_what_training_calls(
