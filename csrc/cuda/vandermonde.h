@@ -2,7 +2,7 @@
 //
 // A lane begins a run of times with an exponential in double precision, from which x^32, or x^8, leads on in double
 // precision too; the powers between are products with x^8, x^16 or x^24, and with x, x^2, ... or x^7 in single
-// precision. So no power has more than three roundings of error, however long the sequence is. Runs are long enough
+// precision. So no power has more than four roundings of error, however long the sequence is. Runs are long enough
 // that the exponential is a small part of the work.
 
 #ifndef LONGCONV_CUDA_VANDERMONDE_H
@@ -139,8 +139,33 @@ struct VandermondeSums {
     // Those of a run: g[l] conj(x^l), and (l + shift) g[l + shift] conj(x^l), shift <= 1.
     LONGCONV_DEVICE void add(ComplexOf<double>& first, ComplexOf<double>& second, int64_t set, int64_t row,
                              int64_t mode, int64_t begin) const {
-        Powers x(Strided(call.powers, call.sets, call.modes, kPowers), set, mode, begin);
+        const Strided table(call.powers, call.sets, call.modes, kPowers);
+        const Powers x(table, set, mode, begin);
         const int64_t end = begin + kRun < call.length ? begin + kRun : call.length;
+        if (is_finite(x.step(kStride - 1))) return add_run(first, second, set, row, x, begin, end);
+        add_wide(first, second, set, row, table, mode, begin, end);
+    }
+
+    // In double precision, for steps beyond single precision; powers beyond that too are left out where no cotangent
+    // meets them.
+    LONGCONV_DEVICE void add_wide(ComplexOf<double>& first, ComplexOf<double>& second, int64_t set, int64_t row,
+                                  const Strided& table, int64_t mode, int64_t begin, int64_t end) const {
+        const Strided y(call.y, call.sets, call.rows, call.length);
+        for (int64_t l = begin; l < end; ++l) {
+            const auto x = conjugate(Powers(table, set, mode, l).power);
+            const int64_t next = l + call.shift;
+            const auto g = y.template get<ComplexOf<double>>(y.place(set, row, l));
+            const auto later =
+                next < call.length ? y.template get<ComplexOf<double>>(y.place(set, row, next)) : ComplexOf<double>{};
+            const auto weight = static_cast<double>(next);
+            if (g.re != 0 || g.im != 0) first = plus_product(first, g, x);
+            if (later.re != 0 || later.im != 0)
+                second = plus_product(second, ComplexOf<double>{weight * later.re, weight * later.im}, x);
+        }
+    }
+
+    LONGCONV_DEVICE void add_run(ComplexOf<double>& first, ComplexOf<double>& second, int64_t set, int64_t row,
+                                 Powers x, int64_t begin, int64_t end) const {
         V g[kStride + 1];
         read(set, row, begin, g);
         for (int64_t l = begin; l < end; l += kStride) {

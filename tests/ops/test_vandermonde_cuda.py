@@ -115,6 +115,18 @@ def test_powers_beyond_single_precision_that_no_cotangent_meets() -> None:
 
 
 @on_host
+@pytest.mark.parametrize("node", [1e6, 6e5 + 8e5j])
+@pytest.mark.parametrize("length", range(1, 8))
+def test_steps_beyond_single_precision(node: complex, length: int) -> None:
+    """x^7 is, which no time of these needs."""
+    is_complex = isinstance(node, complex)
+    x = torch.tensor([node], dtype=torch.complex128 if is_complex else torch.float64)
+    for op, call in (("vandermonde", {"x": x}), ("vandermonde_log", {"log_x": x.log()})):
+        v = numbers(1, is_complex=is_complex)
+        compare(op, {"v": v, **call}, {"length": length}, torch.float32, wide=tuple(call), exact="torch")
+
+
+@on_host
 @pytest.mark.parametrize("real", [False, True])
 def test_sums_beyond_single_precision_are_infinite(real: bool) -> None:
     v, x = numbers(2, 1).to(torch.complex64), 1.9 * torch.exp(1j * torch.rand(2, 1).double())
