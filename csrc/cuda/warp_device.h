@@ -181,9 +181,12 @@ template <typename Kernel>
 int32_t launch(const Kernel& kernel, int64_t blocks, int warps, int shared_bytes, void* stream) {
     if (blocks == 0) return LONGCONV_OK;
     const int64_t most = 0x7fffffff;
-    if (shared_bytes > 48 * 1024)  // more than every block may have
-        LONGCONV_CHECK(
-            cudaFuncSetAttribute(run_kernel<Kernel>, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes));
+    if (shared_bytes > 48 * 1024) {  // more than every block may have; the most, for other threads set it as well
+        int device = 0, bytes = 0;
+        LONGCONV_CHECK(cudaGetDevice(&device));
+        if (const int32_t status = most_shared_memory(device, &bytes)) return status;
+        LONGCONV_CHECK(cudaFuncSetAttribute(run_kernel<Kernel>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
+    }
     run_kernel<Kernel><<<static_cast<unsigned>(blocks < most ? blocks : most), warps * 32, shared_bytes,
                          static_cast<cudaStream_t>(stream)>>>(kernel);
     LONGCONV_CHECK(cudaGetLastError());
