@@ -215,8 +215,7 @@ struct Taps {
             each_pair<L>(job % layout.stripes, c, [&](int place, int, int lane, int) {
                 const auto pair = sum(first + job / layout.stripes, place);
                 LONGCONV_UNROLL
-                for (int k = 0; k < 2; ++k)
-                    most(lane, 0) = larger(most(lane, 0), larger(magnitude(pair.v[k].re), magnitude(pair.v[k].im)));
+                for (int k = 0; k < 2; ++k) most(lane, 0) = larger(most(lane, 0), pair.v[k]);
             });
         const float all_lanes = greatest(most);
         each_lane([&](int lane) {

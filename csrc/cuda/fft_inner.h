@@ -119,7 +119,7 @@ struct InnerRows {
                     if (!call.inverse) v = {by * v.re, by * v.im};
                     re[half](lane, j + k) = v.re, im[half](lane, j + k) = v.im;
                     pair.v[k] = v;
-                    most(lane, 0) = larger(most(lane, 0), larger(magnitude(v.re), magnitude(v.im)));
+                    most(lane, 0) = larger(most(lane, 0), v);
                 }
                 if (!call.inverse) numbers(unit).set(place, pair);
             });

@@ -75,11 +75,13 @@ int32_t with_outer(OuterShape shape, int32_t arithmetic, const F& f) {
     return LONGCONV_BAD_ELEMENT;
 }
 
-// The layout of the tiles of fft_columns_back: two planes of wide numbers of many rows leave room for fewer columns.
+// The layout of the tiles of fft_columns_back: two planes of wide numbers of many rows leave room for fewer columns in
+// the bytes that a block has.
 template <typename L, typename F>
-int32_t with_back(const L& layout, const F& f) {
+int32_t with_back(const L& layout, int most_bytes, const F& f) {
     if constexpr (!L::Math::kNarrow)
-        if (layout.stripes > kMostStripes) return f(layout_of<Layout<typename L::Math, 2>>({2, layout.stripes}));
+        if (layout.stripes > kMostStripes || layout.result_bytes() > most_bytes)
+            return f(layout_of<Layout<typename L::Math, 2>>({2, layout.stripes}));
     return f(layout);
 }
 

@@ -27,8 +27,10 @@ int32_t longconv_cuda_fft_rows(const LongconvCudaInner* call, int32_t device, vo
 
 int32_t longconv_cuda_fft_columns_back(const LongconvCudaColumnsBack* call, int32_t device, void* stream) {
     if (call->half && call->arithmetic != LONGCONV_HALF) return LONGCONV_BAD_ELEMENT;
+    int most = 0;
+    if (const int32_t status = most_shared_memory(device, &most)) return status;
     return with_outer({call->rows, call->columns}, call->arithmetic, [&](const auto& outer, const auto&) {
-        return with_back(outer, [&](const auto& layout) {
+        return with_back(outer, most, [&](const auto& layout) {
             using Kernel = ColumnsBack<std::decay_t<decltype(layout)>>;
             return launch_rows<Kernel>(layout, *call, Kernel{layout, *call}.rows(), device, stream);
         });

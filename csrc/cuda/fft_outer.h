@@ -70,16 +70,7 @@ LONGCONV_DEVICE float greatest_part(const Tile (&re)[R][2], const Tile (&im)[R][
     Registers<float, 1> most;
     clear(most);
     LONGCONV_UNROLL
-    for (int a = 0; a < R; ++a) {
-        LONGCONV_UNROLL
-        for (int half = 0; half < 2; ++half)
-            each_lane([&](int lane) {
-                LONGCONV_UNROLL
-                for (int i = 0; i < 4; ++i)
-                    most(lane, 0) =
-                        larger(most(lane, 0), larger(magnitude(re[a][half](lane, i)), magnitude(im[a][half](lane, i))));
-            });
-    }
+    for (int a = 0; a < R; ++a) enlarge(most, re[a], im[a]);
     return greatest(most);
 }
 

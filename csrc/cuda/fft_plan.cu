@@ -44,7 +44,7 @@ int32_t longconv_cuda_fft_longest(int64_t* length, int32_t arithmetic, int32_t d
     int most = 0;
     if (const int32_t status = most_shared_memory(device, &most)) return status;
     *length = 0;
-    for (int64_t points = 256; points <= kMostPoints; points += points < 4096 ? 256 : 2048) {
+    for (int64_t points = 256; points <= kMostPoints; points += points < 4096 ? 256 : 1024) {
         const int32_t status = with_layout(points, arithmetic, [&](auto layout) -> int32_t {
             const int maxima = layout.group * layout.stripes * 4;
             if (layout.filter_bytes() + maxima <= most) *length = layout.points();
@@ -64,7 +64,7 @@ int32_t longconv_cuda_fft_outer_limits(LongconvCudaOuterLimits* limits, int32_t 
     for (int stripes = 1; stripes <= 2 * kMostStripes; ++stripes) {
         const OuterShape shape{16 * stripes, OuterShape::kPeak * stripes};
         const int32_t status = with_outer(shape, arithmetic, [&](const auto& outer, const auto& inner) {
-            return with_back(outer, [&](const auto& back) -> int32_t {
+            return with_back(outer, most, [&](const auto& back) -> int32_t {
                 if (outer.load_bytes() <= most && back.result_bytes() <= most) limits->rows = shape.rows;
                 if (2 * inner.result_bytes() <= most) limits->columns = shape.columns;
                 return LONGCONV_OK;

@@ -158,7 +158,7 @@ struct Spectrum {
                     Complex v = {re[half](lane, i + j) * unscale + skip, im[half](lane, i + j) * unscale};
                     if (before) v = pair.v[j] + Complex{v.im, -v.re};
                     pair.v[j] = v;
-                    most(lane, 0) = larger(most(lane, 0), larger(magnitude(v.re), magnitude(v.im)));
+                    most(lane, 0) = larger(most(lane, 0), v);
                 }
                 out.template set_vector<2>(place, pair);
             });

@@ -23,4 +23,9 @@ LONGCONV_API const char* longconv_cuda_error(int32_t status) {
 LONGCONV_API int64_t longconv_cuda_products(void) {
     return longconv::machine().products;
 }
+
+// From here on this thread's blocks may have so much shared memory.
+LONGCONV_API void longconv_cuda_set_most_shared(int32_t bytes) {
+    longconv::machine().most_shared = bytes;
+}
 }

@@ -137,7 +137,7 @@ struct SparseSpectrum : SparseCall<L> {
             for (int k = 0; k < 2; ++k) {
                 const bool is_kept = alive.get(first + place + k) != 0;
                 pair.v[k] = {is_kept ? re[half](lane, i + k) * scale : 0, is_kept ? im[half](lane, i + k) * scale : 0};
-                most(lane, 0) = larger(most(lane, 0), larger(magnitude(pair.v[k].re), magnitude(pair.v[k].im)));
+                most(lane, 0) = larger(most(lane, 0), pair.v[k]);
             }
             out.template set_vector<2>(first + place, pair);
         });
@@ -252,13 +252,7 @@ struct SparseTaps : SparseCall<L> {
                     this->each_sixteen(block, warp, [&](int stripe, int chunk) {
                         Tile re[2], im[2];
                         sum(row, stripe, chunk, re, im, 1);
-                        for (int half = 0; half < 2; ++half)
-                            each_lane([&](int lane) {
-                                LONGCONV_UNROLL
-                                for (int i = 0; i < 4; ++i)
-                                    most(lane, 0) = larger(most(lane, 0), larger(magnitude(re[half](lane, i)),
-                                                                                 magnitude(im[half](lane, i))));
-                            });
+                        enlarge(most, re, im);
                     });
                     transform.set_maximum(0, warp, most);
                 });
@@ -291,9 +285,9 @@ struct SparseTaps : SparseCall<L> {
             }
             LONGCONV_UNROLL
             for (int k = 0; k < 2; ++k) {
-                const float of_kept = alive.get(first + place + k) ? scale : 0;
-                re[half](lane, i + k) = all.v[k].re * of_kept;
-                im[half](lane, i + k) = all.v[k].im * of_kept;
+                const bool is_kept = alive.get(first + place + k) != 0;  // what is not may be beyond the range
+                re[half](lane, i + k) = is_kept ? all.v[k].re * scale : 0;
+                im[half](lane, i + k) = is_kept ? all.v[k].im * scale : 0;
             }
         });
     }

@@ -34,6 +34,21 @@ LONGCONV_DEVICE void clear(Registers<float, N>& tile) {
     });
 }
 
+// The greater of a magnitude and those of a number's parts.
+LONGCONV_DEVICE float larger(float most, Complex v) {
+    return larger(most, larger(magnitude(v.re), magnitude(v.im)));
+}
+// The same of a lane's numbers in tiles.
+LONGCONV_DEVICE void enlarge(Registers<float, 1>& most, const Tile (&re)[2], const Tile (&im)[2]) {
+    LONGCONV_UNROLL
+    for (int half = 0; half < 2; ++half)
+        each_lane([&](int lane) {
+            LONGCONV_UNROLL
+            for (int i = 0; i < 4; ++i)
+                most(lane, 0) = larger(most(lane, 0), Complex{re[half](lane, i), im[half](lane, i)});
+        });
+}
+
 // Operands are kept in memory in the order of the lanes: number i of a lane at kOperandA lane + i, and it is the number
 // at (row, column) of a_place; b likewise.
 constexpr int kOperandA = 8, kOperandB = 4;

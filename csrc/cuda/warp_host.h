@@ -27,7 +27,8 @@ struct Machine {
     std::vector<Byte> trace;
     std::mt19937 random{20251121};
     int phase = 0, warp = 0;
-    int64_t products = 0;  // the matrix instructions of all calls
+    int64_t products = 0;      // the matrix instructions of all calls
+    int most_shared = 232448;  // bytes of a block, those of an H100 unless a test says otherwise
     char fault[160] = "";
 
     void fail(const char* what, long long place, long long limit) {
@@ -268,7 +269,7 @@ inline float greatest(const Registers<float, 1>& x) {
 }
 
 inline int32_t most_shared_memory(int, int* bytes) {
-    *bytes = 232448;
+    *bytes = machine().most_shared;
     return LONGCONV_OK;
 }
 
@@ -276,7 +277,8 @@ template <typename Kernel>
 int32_t launch(const Kernel& kernel, int64_t blocks, int warps, int shared_bytes, void*) {
     Machine& m = machine();
     m.fault[0] = 0;
-    if (warps < 1 || warps > Kernel::kMostWarps || shared_bytes > 232448) m.fail("bad launch", warps, shared_bytes);
+    if (warps < 1 || warps > Kernel::kMostWarps || shared_bytes > m.most_shared)
+        m.fail("bad launch", warps, shared_bytes);
     for (int64_t i = 0; i < blocks && !*m.fault; ++i) {
         m.shared.assign(shared_bytes, 0xff);
         m.trace.assign(shared_bytes, {});

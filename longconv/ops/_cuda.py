@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -15,8 +15,8 @@ from longconv.ops._sizes import blocks, power_of_two
 HALF, TF32, TF32X3 = 0, 1, 2
 """``LongconvArithmetic`` of csrc/longconv.h."""
 
-_WARPS = 4096
-"""Fewer leave a GPU empty: then sums are taken in parts."""
+_WARPS, _ROWS = 4096, 1024
+"""Fewer of them, or fewer rows of a correlation, leave a GPU empty: then sums are taken in parts."""
 
 
 def available(function: str) -> str | None:
@@ -37,6 +37,11 @@ def fewest_lanes(length: int, run: int) -> int:
 def splits(warps: int, most: int) -> int:
     """Parts that each of the sums of some warps is taken in."""
     return min(blocks(_WARPS, max(1, warps)), most)
+
+
+def correlation_parts(batch: int, channels: int) -> int:
+    """Parts that the samples of a correlation are summed in."""
+    return min(batch, blocks(_ROWS, channels))
 
 
 def queue(device: torch.device) -> tuple[int, int]:
@@ -77,27 +82,54 @@ def finish(grad: Tensor, found: Tensor) -> None:
 
 
 class Plan(Protocol):
-    """What a transform of one kind needs."""
+    """What a transform of one kind needs, a tuple."""
 
     @property
     def tables(self) -> Tensor:
-        """Its memory on the device."""
+        """Most of its memory on the device."""
+
+    def __iter__(self) -> Iterator[Any]: ...
 
 
 P = TypeVar("P", bound=Plan)
 K = TypeVar("K", bound=Hashable)
 
+_of_graphs: dict[int, Plan] = {}  # by the address of the tables
 
-def keep(plans: dict[K, P], key: K, plan: P, most_bytes: int) -> None:
-    """Keep a plan for all streams, which therefore wait: for its tables, and before those of others may go.
 
-    Not that of a graph that is being captured, whose memory is the graph's.
+def kept(plans: dict[K, P], key: K, make: Callable[[], P], device: torch.device, most_bytes: int) -> P:
+    """The plan of a key, made if it is not there, and kept for all streams as long as there is room.
+
+    A graph that is being captured has the addresses of a plan that was there for good, so that one is never given up;
+    one that is made then is in the graph's own memory and not kept.
     """
-    device = plan.tables.device
-    if device.type == "cuda":
-        if torch.cuda.is_current_stream_capturing():
-            return
-        torch.cuda.synchronize(device)
+    plan, of_graph = plans.get(key), capturing(device)
+    if plan is None:
+        with torch.inference_mode(False):
+            plan = make()
+        if not of_graph:
+            _keep(plans, key, plan, most_bytes)
+    elif of_graph:
+        _of_graphs[plan.tables.data_ptr()] = plan
+    elif device.type == "cuda":  # another thread may give it up before this stream has read it
+        stream = torch.cuda.current_stream(device)
+        for memory in (t for t in plan if isinstance(t, Tensor)):
+            memory.record_stream(stream)
+    return plan
+
+
+def capturing(device: torch.device) -> bool:
+    """Whether a graph is being captured on the current stream of a device."""
+    if device.type != "cuda":
+        return False
+    with torch.cuda.device(device):
+        return torch.cuda.is_current_stream_capturing()
+
+
+def _keep(plans: dict[K, P], key: K, plan: P, most_bytes: int) -> None:
+    """Keep a plan for all streams, which therefore wait for its tables; the oldest others go."""
+    if plan.tables.is_cuda:
+        torch.cuda.synchronize(plan.tables.device)
     plans[key] = plan
     surplus = sum(p.tables.nbytes for p in list(plans.values())) - most_bytes
     for old, p in list(plans.items()):

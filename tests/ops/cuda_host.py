@@ -5,6 +5,7 @@ It is compiled once a run, by the C++ compiler of this machine, from the sources
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shutil
@@ -24,6 +25,7 @@ _FFT = "fft_plan fft_filter fft_gradient fft_blocks fft_outer sparse_plan sparse
 _KERNELS = f"{_FFT} linear_scan short_conv vandermonde cauchy"
 NAMES = ["host.cpp", *(f"{name}.cu" for name in _KERNELS.split())]
 SOURCES = [CSRC / "cuda" / name for name in NAMES]
+H100_SHARED = 232448
 COMPILER = os.environ.get("CXX", "c++")
 
 
@@ -54,6 +56,22 @@ def host_library(tmp_path_factory: pytest.TempPathFactory) -> _native.Library:
     return library
 
 
+@contextlib.contextmanager
+def shared_memory(library: _native.Library, most: int) -> Iterator[None]:
+    """Blocks have so many bytes of it, and what is known of the device is forgotten."""
+    assert library.handle is not None
+    _forget_device()
+    library.handle.longconv_cuda_set_most_shared(most)
+    yield
+    library.handle.longconv_cuda_set_most_shared(H100_SHARED)
+    _forget_device()
+
+
+def _forget_device() -> None:
+    for of_device in (cuda_plan.longest, cuda_plan.limits, sparse_cuda.choose):
+        of_device.cache_clear()
+
+
 @pytest.fixture
 def cuda_on_host(host_library: _native.Library, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The backends ``cuda`` serve tensors of the CPU, by host execution."""
@@ -63,8 +81,6 @@ def cuda_on_host(host_library: _native.Library, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(_cuda, "queue", lambda device: (0, None))
     monkeypatch.setattr(cuda_plan, "_plans", {})
     monkeypatch.setattr(sparse_cuda, "_plans", {})
-    for of_device in (cuda_plan.longest, cuda_plan.limits, sparse_cuda.choose):
-        of_device.cache_clear()
+    _forget_device()
     yield
-    for of_device in (cuda_plan.longest, cuda_plan.limits, sparse_cuda.choose):
-        of_device.cache_clear()
+    _forget_device()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import weakref
 from collections.abc import Iterator
 from typing import Any
 from unittest import mock
@@ -203,6 +204,38 @@ def test_tables_are_kept_while_there_is_room(monkeypatch: pytest.MonkeyPatch) ->
     for length in (10, 300, 700):
         fft_conv(torch.ones(1, 1, length), torch.ones(1, 4), backend="cuda")
     assert [key[0] for key in cuda_plan._plans] == [768]
+
+
+@on_host
+def test_tables_that_a_graph_reads_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that were there when it was captured; those that were made then are its own."""
+    monkeypatch.setattr(cuda_plan, "CACHE_BYTES", 20000)
+    monkeypatch.setattr(_cuda, "_of_graphs", {})
+
+    def call(length: int) -> None:
+        fft_conv(torch.ones(1, 1, length), torch.ones(1, 4), backend="cuda")
+
+    call(10)
+    (plan,) = cuda_plan._plans.values()
+    tables, address = weakref.ref(plan.tables), plan.tables.data_ptr()
+    del plan
+    with mock.patch.object(_cuda, "capturing", return_value=True):
+        call(10)
+        call(300)
+    assert list(_cuda._of_graphs) == [address]
+    call(700)
+    assert [key[0] for key in cuda_plan._plans] == [768]
+    kept = tables()
+    assert kept is not None and kept.data_ptr() == address
+
+
+@on_host
+@pytest.mark.parametrize(("mode", "share"), [("causal", 0.5), ("circular", 1)])
+def test_filters_with_periods_have_spectra_a_sample(mode: str, share: float) -> None:
+    """The cost of a way is told so."""
+    with mock.patch.object(cuda_plan, "choose", wraps=cuda_plan.choose) as choose:
+        fft_conv(torch.ones(2, 1, 9), torch.ones(1, 9), lengths=torch.tensor([9, 4]), mode=mode, backend="cuda")
+    assert choose.call_args.args[3] == share
 
 
 @pytest.mark.gpu

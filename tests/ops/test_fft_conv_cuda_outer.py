@@ -12,10 +12,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from longconv import _native
 from longconv.ops import _cuda, fft_conv
+from longconv.ops.fft_conv import cuda_calls as calls
 from longconv.ops.fft_conv import cuda_passes, cuda_plan
+from longconv.ops.fft_conv.cuda_outer import OuterPasses, Work
 from longconv.ops.fft_conv.cuda_plan import Cut, Outer
-from tests.ops.cuda_host import cuda_on_host, host_library
+from tests.ops.cuda_host import cuda_on_host, host_library, shared_memory
 from tests.ops.test_fft_conv_cuda import DTYPES, TF32, against_double, rounded, tf32
 from tests.tolerances import RELATIVE_L2, assert_close
 
@@ -69,7 +72,13 @@ def test_channels_and_samples_in_turn(dtype: torch.dtype, rank: int) -> None:
     """Memory for one sequence at a time."""
     k = torch.randn(2, 2, 500)[: 2 if rank == 3 else 1] / 22
     call = {"u": torch.randn(2, 2, 3000), "k": k if rank == 3 else k[0], "post_gate": torch.randn(2, 2, 3000)}
-    with outer(work=1):
+    make = OuterPasses._work
+
+    def of_one(self: OuterPasses, channels: int, batch: int, *rest: Any) -> Work:
+        assert (channels, batch) == (1, 1)
+        return make(self, channels, batch, *rest)
+
+    with outer(work=1), mock.patch.object(OuterPasses, "_work", of_one):
         against_double(rounded(call, dtype), RELATIVE_L2[dtype])
 
 
@@ -137,6 +146,46 @@ def test_what_is_chosen(arithmetic: int) -> None:
             way = choose(length, length, before)
             assert isinstance(way, Outer) and length <= way.points < length + 16 * way.columns
     assert isinstance(choose(2**24, 2**24), Cut)
+    assert not cuda_plan._plans, "a choice makes no tables"
+
+
+@on_host
+def test_blocks_of_half_precision_are_counted_with_their_columns() -> None:
+    """They have 128 beyond 4096 points, so half the rows and a quarter of the matrices' bytes of 64."""
+    way = cuda_plan.choose(41000, 0, 41000, 1, _cuda.HALF, torch.device("cpu"))
+    assert way == Cut(22528, 2, 0, 2)
+
+
+@on_host
+@pytest.mark.parametrize(
+    ("arithmetic", "longest"), [(_cuda.HALF, 14336), (_cuda.TF32, 7168), (_cuda.TF32X3, 7168)], ids=str
+)
+def test_limits_of_a_device_with_less_shared_memory(
+    arithmetic: int, longest: int, host_library: _native.Library
+) -> None:
+    """All sizes up to the limits fit; no sequences are worked on."""
+    with shared_memory(host_library, 101376):
+        most = cuda_plan.limits(arithmetic, 0)
+        assert most.rows >= 224 and most.columns >= 5120
+        assert cuda_plan.longest(arithmetic, 0) == longest
+        for length in (660352, 2**20):
+            way = cuda_plan.choose(length, 0, length, 1, arithmetic, torch.device("cpu"))
+            assert isinstance(way, Cut) or (way.rows <= most.rows and way.columns <= most.columns)
+        for rows in range(16, most.rows + 1, 16):
+            columns = calls.Columns(rows=rows, columns=1024, arithmetic=arithmetic)
+            _cuda.run("fft_columns", columns, torch.device("cpu"))
+            back = calls.ColumnsBack(rows=rows, columns=1024, arithmetic=arithmetic)
+            _cuda.run("fft_columns_back", back, torch.device("cpu"))
+        for size in range(1024, most.columns + 1, 1024):
+            inner = calls.InnerRows(rows=16, columns=size, arithmetic=arithmetic, forward=True, inverse=True)
+            _cuda.run("fft_rows", inner, torch.device("cpu"))
+
+
+@on_host
+def test_fewer_columns_back_where_shared_memory_is_short(host_library: _native.Library) -> None:
+    call = {"u": torch.randn(1, 1, 150000), "k": torch.randn(1, 100) / 10}
+    with shared_memory(host_library, 101376), outer(192, 1024):
+        against_double(call, RELATIVE_L2[torch.float32], gradients=False)
 
 
 @pytest.mark.gpu

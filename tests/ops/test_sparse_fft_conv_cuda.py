@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from longconv import _native
 from longconv.ops import fft_conv, sparse_fft_conv
 from longconv.ops.sparse_fft_conv import cuda
+from longconv.ops.sparse_fft_conv.blocks import residues
 from longconv.ops.sparse_fft_conv.operator import BACKENDS
 from tests.ops.cuda_host import cuda_on_host, host_library
 from tests.ops.test_sparse_fft_conv import some
@@ -162,7 +164,9 @@ def test_blocks_that_are_left_out_cost_nothing(host_library: _native.Library) ->
     masks["scattered"][[1, 4, 6, 7]] = True
     masks["corner"][:2, :4] = masks["one"][5, 3] = True
     work = {name: run_instructions(host_library, mask, length) for name, mask in masks.items()}
-    chosen = {name: cuda.choose(*cuda._key(torch.ones(1, 1, length).half(), mask)) for name, mask in masks.items()}
+    chosen = {
+        name: cuda.choose(*cuda._key(torch.ones(1, 1, length).half(), cuda._read(mask))) for name, mask in masks.items()
+    }
     numbers = {name: choice[1] for name, choice in chosen.items() if isinstance(choice, tuple)}
     assert work["half"] <= 0.51 * work["all"] and work["scattered"] <= 0.51 * work["all"]
     assert work["eighth"] <= 0.15 * work["all"] and work["corner"] <= 0.15 * work["all"]
@@ -188,6 +192,32 @@ def test_bad_numbers_stay_in_their_row(dtype: torch.dtype) -> None:
     y = sparse_fft_conv(u, torch.randn(3, 70), some(4), backend="cuda")
     bad = y.isfinite().logical_not().any(2)
     assert bad.nonzero().tolist() == [[1, 2], [2, 0]]
+
+
+@on_host
+def test_frequencies_that_are_left_out_may_be_beyond_the_range() -> None:
+    """The product of spectra of constants at f = 0, which is in a row and in a column with others that are kept."""
+    u, k, dy = torch.full((1, 1, 64), 5e18), torch.ones(1, 64, requires_grad=True), torch.full((1, 1, 64), 1e18)
+    mask = torch.zeros(64, dtype=torch.bool)
+    mask[[3, 20]] = True
+    (dk,) = torch.autograd.grad(sparse_fft_conv(u, k, mask, backend="cuda"), k, dy)
+    wide = k.detach().double().requires_grad_()
+    (want,) = torch.autograd.grad(sparse_fft_conv(u.double(), wide, mask, backend="torch"), wide, dy.double())
+    assert_close(dk / 1e38, want / 1e38, 1e-5)
+
+
+@on_host
+def test_a_call_reads_the_mask_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is on the GPU, and a copy waits."""
+    read = mock.Mock(wraps=residues)
+    monkeypatch.setattr(cuda, "residues", read)
+    (u, k), mask = inputs(50, 50, torch.float32), some(4)
+    y = sparse_fft_conv(u.requires_grad_(), k, mask, backend="cuda")
+    assert read.call_count == 1
+    y.sum().backward()
+    assert read.call_count == 2
+    mask.logical_not_()
+    assert not torch.equal(sparse_fft_conv(u, k, mask, backend="cuda"), y)
 
 
 @on_host

@@ -22,7 +22,7 @@ from longconv.ops import _cuda
 from longconv.ops._cuda import straight as _straight
 from longconv.ops.fft_conv import cuda_plan
 from longconv.ops.fft_conv.cuda_outer import OuterPasses
-from longconv.ops.fft_conv.cuda_passes import Blocks, Passes, reach
+from longconv.ops.fft_conv.cuda_passes import Blocks, Passes, per_sample, reach
 
 
 def available() -> str | None:
@@ -85,7 +85,6 @@ def _passes(like: Tensor, k: Tensor, k_reverse: Tensor | None, *rest: Any) -> Pa
     batch, _, length = like.shape
     arguments = like, k, k_reverse, *rest
     before, after = reach(length, k, k_reverse, rest[-1])
-    per_sample = any(t is not None and t.ndim == 3 for t in (k, k_reverse))
-    arithmetic = _cuda.arithmetic(like.dtype)
-    way = cuda_plan.choose(length, before, after, 1 if per_sample else 1 / batch, arithmetic, like.device)
+    filters = 1 if per_sample(k, k_reverse, *rest[1:]) else 1 / batch
+    way = cuda_plan.choose(length, before, after, filters, _cuda.arithmetic(like.dtype), like.device)
     return Blocks(way, *arguments) if isinstance(way, cuda_plan.Cut) else OuterPasses(way, *arguments)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -34,17 +35,26 @@ class OuterPasses(Passes):
     """Three of a convolution: the transform over rows, the convolution of each row, the inverse of the first.
 
     Bytes a point of a convolution: 8 (4 in half precision) written, read, written and read, beside the sequences, their
-    gates and 32 of a spectrum. The spectra of a group of channels and its sequences are in memory together.
+    gates and 32 of a spectrum. The spectra of a group of channels and its sequences are in memory together; where each
+    sample has a filter of its own, those of the samples that are done together alone.
     """
 
     def __init__(self, outer: Outer, *arguments: Any) -> None:
         super().__init__(*arguments)
         self.outer = outer
         self.tables = cuda_plan.outer_plan(outer, self.arithmetic, self.device).tables
+        self.wide = _cuda.TF32 if self.arithmetic == _cuda.HALF else self.arithmetic
         size = 8 * outer.points
         self.samples = min(self.batch, max(1, cuda_passes.WORK_BYTES // size))
         self.step = max(1, cuda_passes.WORK_BYTES // (size * self.batch))
-        self._spectra: tuple[slice, Work] | None = None
+        self._spectra: tuple[tuple[slice, slice], Work] | None = None
+
+    @functools.cached_property
+    def wide_tables(self) -> Tensor:
+        """The tables of transforms without a scale, in the arithmetic ``wide``."""
+        if self.wide == self.arithmetic:
+            return self.tables
+        return cuda_plan.outer_plan(self.outer, self.wide, self.device).tables
 
     def _work(self, channels: int, batch: int, dtype: torch.dtype = torch.float32) -> Work:
         peaks = self.outer.points // _PEAK
@@ -60,8 +70,7 @@ class OuterPasses(Passes):
         new = Work(work.numbers, torch.empty_like(work.peaks))
         channels, batch = work.peaks.shape[:2]
         forward = spectrum is not None or not inverse
-        arithmetic = self.arithmetic if forward else _wide(self.arithmetic)
-        tables = cuda_plan.outer_plan(self.outer, arithmetic, self.device).tables
+        arithmetic, tables = (self.arithmetic, self.tables) if forward else (self.wide, self.wide_tables)
         call = calls.InnerRows(
             *_pointers(tables, *work, new.peaks, *(spectrum or (None, None))),
             *(batch, channels, *self.outer),
@@ -70,23 +79,29 @@ class OuterPasses(Passes):
         self._run("fft_rows", call)
         return new
 
-    def _spectrum(self, group: slice) -> Work:
-        """The spectra of the filters of a group of channels; those of the last group are kept."""
-        if self._spectra is not None and self._spectra[0] == group:
+    def _spectrum(self, group: slice, samples: slice) -> Work:
+        """The spectra of the filters of a group of channels and of some samples; the last ones are kept."""
+        samples = samples if self.per_sample else slice(0, 1)
+        if self._spectra is not None and self._spectra[0] == (group, samples):
             return self._spectra[1]
         self._spectra = None
-        work = self._work(group.stop - group.start, self.filters)
-        reverse = part(self.k_reverse, group)
+        work = self._work(group.stop - group.start, samples.stop - samples.start)
+        k, reverse = (self._filters_of(t, group, samples) for t in (self.k, self.k_reverse))
+        skip = None if self.skip is None else self.skip[group]
         call = calls.Columns(
-            *_pointers(self.tables, *work, None if self.skip is None else self.skip[group], self.periods),
-            *(self.filters, group.stop - group.start, *self.outer, self.length),
+            *_pointers(self.tables, *work, skip, part_of(self.periods, samples)),
+            *(work.peaks.shape[1], work.peaks.shape[0], *self.outer, self.length),
             *(self.taps, 0 if reverse is None else reverse.shape[-1]),
             *(self.arithmetic, self.circular, self.back_taps == 0, work.half, *self._elements),
-            *map(calls.Rows.of, (part(self.k, group), None, reverse)),
+            *map(calls.Rows.of, (k, None, reverse)),
         )
         self._run("fft_columns", call)
-        self._spectra = group, self._rows(work, None, inverse=False)
+        self._spectra = (group, samples), self._rows(work, None, inverse=False)
         return self._spectra[1]
+
+    def _filters_of(self, taps: Tensor | None, group: slice, samples: slice) -> Tensor | None:
+        """Taps, or their gradients, of a group of channels and of some samples, which may share them."""
+        return None if taps is None else part(taps, group, samples if taps.shape[0] > 1 else slice(None))
 
     def _columns(self, x: Gated, group: slice, samples: slice, *, half: bool = False) -> Work:
         """The transform over rows of a sequence times its gate."""
@@ -104,11 +119,8 @@ class OuterPasses(Passes):
     def filter(self, x: Gated, y: Gated, z: Gated = (None, None), *, conjugate: bool = False) -> None:
         for group in self._groups():
             for samples in self._parts():
-                spectrum = self._spectrum(group)
-                if self.per_sample:
-                    spectrum = Work(*(t[:, samples].contiguous() for t in spectrum))
                 work = self._columns(x, group, samples, half=self.arithmetic == _cuda.HALF)
-                work = self._rows(work, spectrum, conjugate=conjugate, inverse=True)
+                work = self._rows(work, self._spectrum(group, samples), conjugate=conjugate, inverse=True)
                 call = calls.ColumnsBack(
                     *_pointers(self.tables, *work, part_of(self.lengths, samples)),
                     *(work.peaks.shape[1], work.peaks.shape[0], self.length, *self.outer, 0),
@@ -120,39 +132,37 @@ class OuterPasses(Passes):
     def _tap_gradients(self, x: Gated, g: Gated, taps: int, back_taps: int) -> tuple[Tensor, Tensor]:
         dk, dback = (self._empty(self.filters, self.channels, size + size % 2) for size in (taps, back_taps))
         for group in self._groups():
-            work = self._rows(self._products(x, g, group), None, inverse=True)
-            self._take(work, part(dk, group), first=0, imaginary=False)
-            self._take(work, part(dback, group), first=self.outer.points - dback.shape[-1], imaginary=True)
+            parts = list(self._parts())
+            for together in [[samples] for samples in parts] if self.per_sample else [parts]:
+                work = self._rows(self._products(x, g, group, together), None, inverse=True)
+                of_k, of_back = (self._filters_of(t, group, together[0]) for t in (dk, dback))
+                self._take(work, of_k, first=0, imaginary=False)
+                self._take(work, of_back, first=self.outer.points - dback.shape[-1], imaginary=True)
         return dk[..., :taps], dback.flip(-1)[..., :back_taps]
 
-    def _products(self, x: Gated, g: Gated, group: slice) -> Work:
-        """The spectra of the correlations, summed over the samples that share a filter."""
+    def _products(self, x: Gated, g: Gated, group: slice, parts: list[slice]) -> Work:
+        """The spectra of the correlations of some samples, summed if these share a filter."""
         channels, points = group.stop - group.start, self.outer.points
-        parts = list(self._parts())
-        sums = self._work(channels, self.filters)
+        filters = parts[0].stop - parts[0].start if self.per_sample else 1
+        sums = self._work(channels, filters)
         for number, samples in enumerate(parts):
             spectra = [self._rows(self._columns(t, group, samples), None, inverse=False).numbers for t in (x, g)]
+            products = torch.empty_like(sums.numbers) if number else sums.numbers
             batch = spectra[0].shape[1]
-            filters = batch if self.per_sample else 1
-            products = sums.numbers if len(parts) == 1 else self._empty(channels, filters, points, 2)
             call = calls.Products(*_pointers(*spectra, products), batch, channels, points, 1, 0, 1, filters)
             self._run("fft_products", call)
-            if len(parts) > 1 and self.per_sample:
-                sums.numbers[:, samples] = products
-            elif len(parts) > 1:
-                sums.numbers.copy_(products) if number == 0 else sums.numbers.add_(products)
+            if number:
+                sums.numbers.add_(products)
         return sums
 
     def _take(self, work: Work, taps: Tensor | None, *, first: int, imaginary: bool) -> None:
-        """Fill taps (1 or B, H, n) with the last transform back from ``first`` on."""
+        """Fill taps (filters, H, n) with the last transform back from ``first`` on."""
         if taps is None or taps.numel() == 0:
             return
-        arithmetic = _wide(self.arithmetic)
-        tables = cuda_plan.outer_plan(self.outer, arithmetic, self.device).tables
         call = calls.ColumnsBack(
-            *_pointers(tables, *work, None),
-            *(self.filters, taps.shape[1], taps.shape[-1], *self.outer, first),
-            *(arithmetic, work.half, 0, imaginary),
+            *_pointers(self.wide_tables, *work, None),
+            *(*taps.shape, *self.outer, first),
+            *(self.wide, work.half, 0, imaginary),
             *(calls.Rows.of(t) for t in (taps, None, None, None)),
         )
         self._run("fft_columns_back", call)
@@ -161,8 +171,3 @@ class OuterPasses(Passes):
 def part_of(lengths: Tensor | None, samples: slice) -> Tensor | None:
     """The lengths of some samples."""
     return None if lengths is None else lengths[samples]
-
-
-def _wide(arithmetic: int) -> int:
-    """That of transforms without a scale."""
-    return _cuda.TF32 if arithmetic == _cuda.HALF else arithmetic

@@ -19,8 +19,10 @@ from longconv.ops.fft_conv import cuda_plan
 from longconv.ops.fft_conv.cuda_plan import Cut
 
 WORK_BYTES = 2**28
-"""Memory for the spectra of long sequences, unless one channel (of an outer transform: one sequence) takes more."""
-_ROWS = 1024  # of a correlation, to keep a GPU busy
+"""Memory for the spectra of long sequences, unless one channel takes more, of an outer transform: one sequence.
+
+The spectra of the filters of several blocks come on top.
+"""
 
 Gated = tuple[Tensor | None, Tensor | None]
 """A sequence and its gate."""
@@ -30,6 +32,12 @@ def reach(length: int, k: Tensor, k_reverse: Tensor | None, mode: str) -> tuple[
     """The lags below 0 and from 0 on at which a filter has taps for sequences of a length."""
     back = 0 if k_reverse is None else k_reverse.shape[-1]
     return length - 1 if mode == "circular" else min(back, length - 1), min(k.shape[-1], length)
+
+
+def per_sample(k: Tensor, k_reverse: Tensor | None, lengths: Tensor | None, mode: str) -> bool:
+    """Whether every sample has a spectrum of its own: of its own filter, or of a shared one at its own period."""
+    own = any(t is not None and t.ndim == 3 for t in (k, k_reverse))
+    return own or (mode == "circular" and lengths is not None)
 
 
 class Passes(ABC):
@@ -53,7 +61,7 @@ class Passes(ABC):
         self.circular = mode == "circular"
         self.lengths = None if lengths is None else lengths.to(torch.int64).contiguous()
         self.periods = self.lengths if self.circular else None
-        self.per_sample = k.ndim == 3 or (k_reverse is not None and k_reverse.ndim == 3) or self.periods is not None
+        self.per_sample = per_sample(k, k_reverse, lengths, mode)
         self.filters = self.batch if self.per_sample else 1
         self.k = self._taps(k, self.length)
         self.k_reverse = None if k_reverse is None or self.length == 1 else self._taps(k_reverse, self.length - 1)
@@ -176,9 +184,8 @@ class Blocks(Passes):
 
     def _products(self, x: Gated, g: Gated) -> tuple[Tensor, float]:
         """The spectra of the correlations (H, parts, filter blocks, points), and what they are to be multiplied by."""
-        parts = (
-            self.batch if self.per_sample else min(self.batch, -(-_ROWS // self.channels)) if self.blocks == 1 else 1
-        )
+        shared = _cuda.correlation_parts(self.batch, self.channels) if self.blocks == 1 else 1
+        parts = self.batch if self.per_sample else shared
         products = self._empty(self.channels, parts, self.filter_blocks, self.points, 2)
         if self.blocks == 1:
             scratch = torch.empty_like(products)

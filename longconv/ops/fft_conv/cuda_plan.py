@@ -29,9 +29,9 @@ def _time(memory: float, cache: float, flops: float, arithmetic: int) -> float:
     return memory + cache / 2 + flops / _FLOPS[arithmetic]
 
 
-def _matrices(rows: float, arithmetic: int) -> float:
-    """Bytes a point of the matrices of a transform of ``rows`` points and its inverse, for tiles of 64 columns."""
-    return rows * (2 if arithmetic == _cuda.HALF else 4) / 16
+def _matrix(rows: float, columns: int, arithmetic: int) -> float:
+    """Bytes a point of the matrix of a transform of ``rows`` points, one way, for tiles of ``columns`` columns."""
+    return 2 * rows * (2 if arithmetic == _cuda.HALF else 4) / columns
 
 
 class Plan(NamedTuple):
@@ -54,12 +54,15 @@ class Cut(NamedTuple):
 
         A point is 8 bytes of spectrum, written once and read for every pair of a block with one of the filter, which
         is read as well; all but the first reads are the cache's. The filter's are written for its share ``filters`` of
-        the sequences. A transform there and one back are 8 (16 s + 32) flop a point, of 1024 s points.
+        the sequences. A transform there and one back are 8 (rows + 32) flop a point; a block is so many rows of 64
+        columns, of 128 in half precision beyond 4096 points.
         """
         first, end = self.first, self.first + self.filter_blocks
         pairs = sum(max(0, self.blocks - abs(m)) for m in range(first, end)) / self.blocks
-        rows = self.points / 64
-        each = _time(16, 16 * pairs - 8 + _matrices(rows, arithmetic), 8 * (rows + 32), arithmetic)
+        columns = 128 if arithmetic == _cuda.HALF and self.points > 4096 else 64
+        rows = self.points / columns
+        matrices = 2 * _matrix(rows, columns, arithmetic)
+        each = _time(16, 16 * pairs - 8 + matrices, 8 * (rows + 32), arithmetic)
         return self.points * (self.blocks * each + filters * 8 * self.filter_blocks)
 
 
@@ -78,13 +81,15 @@ class Outer(NamedTuple):
         """As of a cut.
 
         A point is 8 bytes, in half precision 4, written and read twice; a filter's is 8, written, read, written and
-        read again. The outer transform and its inverse are 8 rows flop a point, those of rows of 1024 s complex numbers
-        16 (16 s + 16).
+        read again; samples that share it find it in the cache. The outer transform and its inverse are 8 rows flop a
+        point, those of rows of 1024 s complex numbers 16 (16 s + 16). Tiles are of 64 columns, but of 32 on the way
+        back from more than 256 rows of wide numbers.
         """
-        rows, inner = self.rows, self.columns / 64
-        memory = (16 if arithmetic == _cuda.HALF else 32) + 32 * filters
-        matrices = _matrices(rows, arithmetic) + _matrices(inner, arithmetic)
-        return self.points * _time(memory, matrices, 8 * rows + 16 * (inner + 16), arithmetic)
+        rows, inner, half = self.rows, self.columns / 64, arithmetic == _cuda.HALF
+        memory = (16 if half else 32) + 32 * filters
+        back = 64 if half or rows <= 256 else 32
+        matrices = _matrix(rows, 64, arithmetic) + _matrix(rows, back, arithmetic) + 2 * _matrix(inner, 64, arithmetic)
+        return self.points * _time(memory, 8 * (1 - filters) + matrices, 8 * rows + 16 * (inner + 16), arithmetic)
 
 
 def choose(length: int, before: int, after: int, filters: float, arithmetic: int, device: torch.device) -> Cut | Outer:
@@ -107,7 +112,7 @@ def choose(length: int, before: int, after: int, filters: float, arithmetic: int
 def _cut(length: int, before: int, after: int, most: int, arithmetic: int, device: torch.device) -> Cut:
     reach = max(after, before + 1, SHORTEST)
     parts = 1 if length <= most else blocks(length, min(most, reach))
-    points = plan(blocks(length, parts), arithmetic, device).points
+    points = _size(_of_block(blocks(length, parts), arithmetic), device).points
     count = blocks(length, points)
     first = -min(blocks(before, points), count - 1)
     return Cut(points, count, first, min(blocks(after, points), count - 1) - first + 1)
@@ -141,12 +146,8 @@ _plans: dict[tuple[Any, ...], Plan] = {}  # in the order in which they were made
 
 
 def plan(length: int, arithmetic: int, device: torch.device) -> Plan:
-    """The transform that holds a length in a block; the last tables are kept, as :data:`CACHE_BYTES` hold.
-
-    Not those of a graph that is being captured, whose memory is the graph's.
-    """
-    call = functools.partial(_native.cuda().call, "fft_plan")
-    return _made(lambda *rest: call(rest[0], length, arithmetic, *rest[1:]), (arithmetic, device), device)
+    """The transform that holds a length in a block; the last tables are kept, as :data:`CACHE_BYTES` hold."""
+    return _made(_of_block(length, arithmetic), (arithmetic, device), device)
 
 
 def outer_plan(outer: Outer, arithmetic: int, device: torch.device) -> Plan:
@@ -155,14 +156,24 @@ def outer_plan(outer: Outer, arithmetic: int, device: torch.device) -> Plan:
     return _made(lambda *rest: call(rest[0], *outer, arithmetic, *rest[1:]), (outer, arithmetic, device), device)
 
 
-def _made(call: Callable[..., None], key: tuple[Any, ...], device: torch.device) -> Plan:
+def _of_block(length: int, arithmetic: int) -> Callable[..., None]:
+    """The call that tells the size of the tables or fills them."""
+    call = functools.partial(_native.cuda().call, "fft_plan")
+    return lambda tables, *rest: call(tables, length, arithmetic, *rest)
+
+
+def _size(call: Callable[..., None], device: torch.device) -> calls.Size:
     size = calls.Size()
     call(None, ctypes.byref(size), *_cuda.queue(device))
-    key = size.points, *key
-    found = _plans.get(key)
-    if found is None:
-        with torch.inference_mode(False):
-            found = Plan(size.points, torch.empty(size.table_bytes, dtype=torch.uint8, device=device))
-        call(found.tables.data_ptr(), ctypes.byref(size), *_cuda.queue(device))
-        _cuda.keep(_plans, key, found, CACHE_BYTES)
-    return found
+    return size
+
+
+def _made(call: Callable[..., None], key: tuple[Any, ...], device: torch.device) -> Plan:
+    size = _size(call, device)
+
+    def make() -> Plan:
+        tables = torch.empty(size.table_bytes, dtype=torch.uint8, device=device)
+        call(tables.data_ptr(), ctypes.byref(size), *_cuda.queue(device))
+        return Plan(size.points, tables)
+
+    return _cuda.kept(_plans, (size.points, *key), make, device, CACHE_BYTES)

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import threading
+import weakref
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -27,7 +29,6 @@ from longconv.ops.sparse_fft_conv.blocks import residues, spectrum_size
 CACHE_BYTES = 2**26
 MOST_TABLE_BYTES = 2**25
 """What the tables of one mask may take: those of n without divisors near its square root take about n^2 numbers."""
-_ROWS = 1024  # of a correlation, to keep a GPU busy
 
 _I32, _I64, _POINTER = ctypes.c_int32, ctypes.c_int64, ctypes.c_void_p
 
@@ -76,6 +77,8 @@ class _Plan(NamedTuple):
 
 
 _plans: dict[tuple[bytes, int, int, torch.device], _Plan] = {}  # in the order in which they were made
+_asked = threading.local()
+"""``last``: the mask that ``supports`` was asked for last, and what it read of it, for the call that comes next."""
 
 
 def available() -> str | None:
@@ -89,25 +92,26 @@ def supports(u: Tensor, k: Tensor, block_mask: Tensor) -> str | None:
         return reason
     if u.dtype == torch.float64:
         return "u is float64"
-    chosen = choose(*_key(u, block_mask))
+    kept = _read(block_mask)
+    _asked.last = weakref.ref(block_mask), kept
+    chosen = choose(*_key(u, kept))
     return chosen if isinstance(chosen, str) else None
 
 
 def forward(u: Tensor, k: Tensor, block_mask: Tensor) -> Tensor:
     """The result y of the operator ``sparse_fft_conv``, contiguous, on the current stream."""
-    y = torch.zeros_like(u, memory_format=torch.contiguous_format)
-    if plan := _plan(u, block_mask):
+    plan = _plan(u, block_mask)
+    y = _like(u, plan)
+    if plan:
         _Passes(plan, u, k).filter(u, y)
     return y
 
 
 def backward(dy: Tensor, u: Tensor | None, k: Tensor, block_mask: Tensor, wanted: Sequence[bool]) -> list[Tensor]:
     """The wanted gradients of u and k; u may be None for du alone."""
-    du, dk = (
-        torch.zeros_like(t, memory_format=torch.contiguous_format) if want else None
-        for t, want in zip((dy, k), wanted, strict=True)
-    )
-    if plan := _plan(dy, block_mask):
+    plan = _plan(dy, block_mask)
+    du, dk = (_like(t, plan) if want else None for t, want in zip((dy, k), wanted, strict=True))
+    if plan:
         passes = _Passes(plan, dy, k)
         if du is not None:
             passes.filter(dy, du, conjugate=True)
@@ -115,6 +119,12 @@ def backward(dy: Tensor, u: Tensor | None, k: Tensor, block_mask: Tensor, wanted
             assert u is not None
             _cuda.finish(dk, passes.correlate(u, dy))
     return [grad for grad in (du, dk) if grad is not None]
+
+
+def _like(x: Tensor, plan: _Plan | None) -> Tensor:
+    """Room for a result in a tensor's layout, or zeros where the mask keeps nothing."""
+    make = torch.empty_like if plan else torch.zeros_like
+    return make(x, memory_format=torch.contiguous_format)
 
 
 class _Passes:
@@ -153,7 +163,7 @@ class _Passes:
 
     def correlate(self, x: Tensor, g: Tensor) -> Tensor:
         """The gradients of the filters' taps, (1 or B, H, taps) in float32, from the sequence x and the gradient g."""
-        parts = self.batch if self.per_sample else min(self.batch, blocks(_ROWS, self.channels))
+        parts = self.batch if self.per_sample else _cuda.correlation_parts(self.batch, self.channels)
         products = self._empty(self.channels, parts, self.plan.spectrum, 2)
         scratch = torch.empty_like(products)
         pointers = dict(zip(("spectrum", "scratch"), _cuda.pointers(products, scratch), strict=True))
@@ -178,10 +188,14 @@ def splits(kept: Tensor, n: int) -> list[Split]:
     return sorted(found, key=lambda split: split.products)
 
 
-def _key(like: Tensor, block_mask: Tensor) -> tuple[bytes, int, int, int]:
-    kept = residues(block_mask).cpu()
+def _read(block_mask: Tensor) -> bytes:
+    """Whether each residue is kept; waits for the GPU."""
+    return residues(block_mask).cpu().numpy().tobytes()
+
+
+def _key(like: Tensor, kept: bytes) -> tuple[bytes, int, int, int]:
     n = spectrum_size(like.shape[-1], len(kept))
-    return kept.numpy().tobytes(), n, _cuda.arithmetic(like.dtype), like.device.index or 0
+    return kept, n, _cuda.arithmetic(like.dtype), like.device.index or 0
 
 
 def _unpacked(kept: bytes) -> Tensor:
@@ -225,24 +239,23 @@ def _common(split: Split, arithmetic: int) -> dict[str, object]:
 
 def _plan(like: Tensor, block_mask: Tensor) -> _Plan | None:
     """What the transforms for a mask need, None if it keeps nothing; the last are kept, as :data:`CACHE_BYTES` hold."""
-    mask, n, arithmetic, device = _key(like, block_mask)
-    key = mask, n, arithmetic, like.device
-    plan = _plans.get(key)
-    if plan is None:
-        chosen = choose(mask, n, arithmetic, device)
-        if chosen is None:
-            return None
-        assert isinstance(chosen, tuple), chosen
-        split, spectrum, table_bytes = chosen
-        with torch.inference_mode(False):
-            kept = torch.cat([split.rows, split.columns]).to(like.device)
-            alive = _alive(_unpacked(mask), n, split).to(like.device)
-            tables = torch.empty(table_bytes, dtype=torch.uint8, device=like.device)
-            plan = _Plan(split, spectrum, alive, tables)
+    of, read = _asked.__dict__.pop("last", (None, b""))
+    mask, n, arithmetic, device = _key(like, read if of and of() is block_mask else _read(block_mask))
+    chosen = choose(mask, n, arithmetic, device)
+    if chosen is None:
+        return None
+    assert isinstance(chosen, tuple), chosen
+    split, spectrum, table_bytes = chosen
+
+    def make() -> _Plan:
+        kept = torch.cat([split.rows, split.columns]).to(like.device)
+        alive = _alive(_unpacked(mask), n, split).to(like.device)
+        tables = torch.empty(table_bytes, dtype=torch.uint8, device=like.device)
         pointers = dict(zip(("tables", "kept"), _cuda.pointers(tables, kept), strict=True))
         _cuda.run("sparse_tables", Call(**_common(split, arithmetic), **pointers), like.device)
-        _cuda.keep(_plans, key, plan, CACHE_BYTES)
-    return plan
+        return _Plan(split, spectrum, alive, tables)
+
+    return _cuda.kept(_plans, (mask, n, arithmetic, like.device), make, like.device, CACHE_BYTES)
 
 
 def _alive(kept: Tensor, n: int, split: Split) -> Tensor:
