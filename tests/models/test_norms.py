@@ -76,6 +76,36 @@ def test_fewer_than_two_valid_positions_leave_the_statistics_alone(x: Tensor, le
         norm(x[:1, :1])
 
 
+def test_a_lone_nan_leaves_the_statistics_alone(x: Tensor) -> None:
+    norm = BatchNorm(4).double()
+    norm(torch.full_like(x, torch.nan), valid_positions(torch.tensor([0, 1, 0]), 7))
+    assert torch.equal(norm.norm.state_dict()["running_mean"], torch.zeros(4, dtype=torch.float64))
+    assert torch.equal(norm.norm.state_dict()["running_var"], torch.ones(4, dtype=torch.float64))
+
+
+def test_without_momentum_the_statistics_are_means_over_batches(x: Tensor) -> None:
+    """A batch of padding alone is none."""
+    masked, plain = BatchNorm(4).double(), nn.BatchNorm1d(4, momentum=None).double()
+    masked.norm.momentum = None
+    for lengths in ([7, 2, 4], [0, 0, 0], [1, 1, 7], [7, 7, 7]):
+        valid = valid_positions(torch.tensor(lengths), 7)
+        masked(x := x.exp().sin(), valid)
+        if sum(lengths):
+            plain(x[valid[..., 0]])
+    for name in ("running_mean", "running_var"):
+        assert_close(getattr(masked.norm, name), getattr(plain, name))
+    assert masked.norm.num_batches_tracked == plain.num_batches_tracked == 3
+
+
+def test_half_precision_counts_more_positions_than_it_has_numbers() -> None:
+    x = torch.randn(1, 70_000, 2)
+    valid = torch.ones(1, 70_000, 1, dtype=torch.bool)
+    half, single = BatchNorm(2).half(), BatchNorm(2)
+    y, want = half(x.half(), valid), single(x.half().float(), valid)
+    assert y.dtype == torch.float16 and torch.equal(y, want.half())
+    assert torch.equal(half.norm.state_dict()["running_var"], single.norm.state_dict()["running_var"].half())
+
+
 def test_masked_batch_norm_in_evaluation_uses_the_running_statistics(x: Tensor) -> None:
     norm = BatchNorm(4).double().eval()
     valid = valid_positions(torch.tensor([7, 2, 4]), 7)
