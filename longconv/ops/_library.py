@@ -103,7 +103,7 @@ class Operator:
             return self.function.apply(*check(*given))
         found = None if _watched() else self.ways.find(check, given)
         if found is None:
-            return self.operator(*check(*given))
+            return self.operator(*_not_escaped(self.name, check(*given)))
         run, args, recording = found
         try:
             return self.record(*args, run) if recording else run(*args)
@@ -113,6 +113,15 @@ class Operator:
 
 
 def _as_given(*args: Any) -> tuple[Any, ...]:
+    return args
+
+
+def _not_escaped(name: str, args: Sequence[Any]) -> Sequence[Any]:
+    """The arguments of a call outside of all transforms; a RuntimeError for a tensor that outlived its vmap."""
+    if any(isinstance(a, Tensor) and torch._C._functorch.is_batchedtensor(a) for a in args):
+        raise RuntimeError(
+            f"{name}: a tensor has left a function under vmap, which has ended, other than as its result"
+        )
     return args
 
 
@@ -204,7 +213,8 @@ def _transformable(
 ) -> Any:
     """The operator as an ``autograd.Function``, which tracks the tensors of a tuple but not those of a list.
 
-    So the results of an operator with ``several`` of them, a list, become a tuple here, and their cotangents a list.
+    So the results of an operator with ``several`` of them, a list, become a tuple here, and their cotangents a list;
+    those of an operator with two results in its schema are a tuple already, and their cotangents two arguments.
 
     Forward mode is the gradient of the gradients: c -> J^T c is linear, and its own gradient takes a tangent t to J t.
     """
@@ -224,7 +234,8 @@ def _transformable(
 
     def setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         save(ctx, inputs, output)
-        outputs = output if several else (output,)
+        ctx.many = isinstance(output, (tuple, list))  # a tuple of fixed size too
+        outputs = output if ctx.many else (output,)
         ctx.count, ctx.plain_inputs = len(outputs), [None if isinstance(a, Tensor) else a for a in inputs]
         ctx.save_for_forward(*outputs, *(a if isinstance(a, Tensor) else None for a in inputs))
 
@@ -234,7 +245,7 @@ def _transformable(
         inputs = [a if t is None else t for a, t in zip(ctx.plain_inputs, tensors, strict=True)]
         moving = {i: t for i, t in enumerate(tangents) if t is not None and (t.is_floating_point() or t.is_complex())}
         rule = _Context([i in moving for i in range(len(inputs))])
-        save(rule, tuple(inputs), outputs if several else outputs[0])
+        save(rule, tuple(inputs), outputs if ctx.many else outputs[0])
 
         def pull(*cotangents: Tensor) -> tuple[Tensor, ...]:
             grads = backward(rule, *cotangents)
@@ -242,7 +253,7 @@ def _transformable(
 
         push = torch.func.vjp(pull, *(torch.zeros_like(o) for o in outputs))[1]
         moved = push(tuple(moving.values()))
-        return moved if several else moved[0]
+        return moved if ctx.many else moved[0]
 
     members = {"forward": forward, "setup_context": setup, "backward": backward, "vmap": mapped, "jvp": jvp}
     return type(name, (torch.autograd.Function,), {key: staticmethod(value) for key, value in members.items()})

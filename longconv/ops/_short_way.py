@@ -28,7 +28,9 @@ def run(function: str, call: ctypes.Structure, used: object, workers: int = 1) -
 
 
 ROOM = 1 << 20
-_rooms: list[tuple[int, Tensor]] = []  # of as many calls as ever ran at a time; taken and given back in one step each
+"""Bytes of the memory that a call on a short way works in. A process keeps as many such rooms as such calls ever ran at
+a time, and never returns them."""
+_rooms: list[tuple[int, Tensor]] = []  # those that no call is in; taken and given back in one step each
 
 
 def _room() -> tuple[int, Tensor]:

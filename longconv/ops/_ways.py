@@ -56,8 +56,8 @@ class Ways:
     def find(self, check: Callable[..., Sequence[Any]], given: tuple[Any, ...]) -> Found | None:
         """What to run, its arguments, and whether autograd records the call.
 
-        None where torch has more to do than autograd: for a subclass, another device, a lazy conjugate, zeros that have
-        no memory.
+        None where torch has more to do than autograd: for a subclass, a device that is neither a CPU nor CUDA, a lazy
+        conjugate, zeros that have no memory. On CUDA every call is checked and goes to the kernel.
         """
         if self.bind is None:
             return self._meet(check, given, None)

@@ -20,7 +20,9 @@ from longconv.ops import (
     linear_scan,
     short_conv,
     sparse_fft_conv,
+    state_space_step,
     state_space_taps,
+    transpose,
     vandermonde,
     vandermonde_log,
 )
@@ -118,12 +120,19 @@ def test_opcheck(name: str) -> None:
     torch.library.opcheck(operator.default, arguments)
 
 
+def as_real(tensor: Tensor) -> Tensor:
+    return torch.view_as_real(tensor) if tensor.is_complex() else tensor
+
+
 def functions() -> dict[str, tuple[Callable[..., Tensor], list[Tensor]]]:
     """A differentiable function an op, of tensors alone."""
     lengths = torch.tensor([L, 7])
 
     def convolve(u: Tensor, k: Tensor, r: Tensor, skip: Tensor, pre: Tensor, post: Tensor) -> Tensor:
         return fft_conv(u, k, k_reverse=r, skip=skip, pre_gate=pre, post_gate=post, lengths=lengths)
+
+    def step(*given: Tensor) -> Tensor:
+        return torch.cat([part.flatten() for part in map(as_real, state_space_step(*given))])
 
     return {
         "butterfly_conv": (lambda *given: butterfly_conv(*given, tail=True), butterfly()),
@@ -140,7 +149,9 @@ def functions() -> dict[str, tuple[Callable[..., Tensor], list[Tensor]]]:
             [real(B, H, L), real(H, 3), real(H), real(B, H, 2)],
         ),
         "sparse_fft_conv": (lambda u, k: sparse_fft_conv(u, k, BLOCKS), [real(B, H, L), real(H, K)]),
+        "state_space_step": (step, [nodes(B, H, N), real(B, H), *dplr()]),
         "state_space_taps": (lambda a, b, c, left, right: state_space_taps(a, b, c, left, right, L), dplr()),
+        "transpose": (transpose, [real(B, H, L)]),
         "vandermonde": (lambda v, x: vandermonde(v, x, L).real, [nodes(2, H, N), nodes(H, N)]),
         "vandermonde_log": (lambda v, x: vandermonde_log(v, x, L, real=True), [nodes(2, H, N), nodes(H, N)]),
     }

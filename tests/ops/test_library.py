@@ -14,7 +14,7 @@ from torch._subclasses import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from longconv.ops import _library, _registry, _ways, fft_conv, linear_scan, short_conv, transpose
+from longconv.ops import _library, _registry, _short_way, _ways, fft_conv, linear_scan, short_conv, transpose
 
 CONVOLUTION = torch.ops.longconv.fft_conv.default
 
@@ -245,13 +245,26 @@ def test_a_tensor_that_outlives_its_transform_is_what_it_wraps(requires_grad: bo
         assert torch.equal(transpose(left[0]), torch.ones(3, 2))
 
 
+def test_a_tensor_that_outlives_its_vmap_is_refused() -> None:
+    left: list[Tensor] = []
+
+    def leak(x: Tensor) -> Tensor:
+        left.append(x)
+        return x.sum()
+
+    torch.func.vmap(leak)(torch.ones(2, 3, 4))
+    with pytest.raises(RuntimeError, match=r"transpose: a tensor has left a function under vmap"):
+        transpose(left[0])
+
+
 def test_calls_at_the_same_time_have_memory_of_their_own() -> None:
     """Small calls take pieces of memory from a common heap and give them back."""
-    u, k = inputs()
-    want = fft_conv(u, k)
+    given = [(torch.randn(2, 3, 1024), torch.randn(3, 1024)) for _ in range(4)]
+    want = [fft_conv(u, k) for u, k in given]
+    assert want[0].numel() <= _ways.SMALL and _short_way._rooms
 
-    def same(_: int) -> bool:
-        return all(torch.equal(fft_conv(u, k), want) for _ in range(200))
+    def same(place: int) -> bool:
+        return all(torch.equal(fft_conv(*given[place]), want[place]) for _ in range(200))
 
     with ThreadPoolExecutor(4) as threads:
         assert all(threads.map(same, range(4)))

@@ -38,11 +38,13 @@ def bind(x: Tensor) -> Callable[..., Tensor] | None:
     y, view = prepare(x)
     if view.data_ptr() != x.data_ptr():
         return None
-    model, native, rest = without_memory(y), _native.cpu().function("transpose"), numbers(view)
+    library, empty_like = _native.cpu(), torch.empty_like
+    native, model, rest = library.symbol("transpose"), without_memory(y), numbers(view)
 
     def run(x: Tensor, *_: Any) -> Tensor:
-        y = torch.empty_like(model)
-        native(y.data_ptr(), x.data_ptr(), *rest)
+        y = empty_like(model)
+        if status := native(y.data_ptr(), x.data_ptr(), *rest):
+            library.fail("transpose", status)
         return y
 
     return run
