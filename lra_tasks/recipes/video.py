@@ -55,5 +55,8 @@ PAPER_MOVING_MNIST = Preset(
     ),
     mixers={"conv_s5": {"mixer_options": _PUBLISHED_S5}},
     only_named=True,
-    sources={"conv_s5": "the paper's appendix (arXiv:2310.19694)"},
+    sources={
+        "conv_s5": "github.com/NVlabs/ConvSSM, configs/Moving-MNIST/300_train_len/mnist_convS5_novq.yaml "
+        "(arXiv:2310.19694)"
+    },
 )
