@@ -66,7 +66,8 @@ class Block(nn.Module):
     """One layer of a backbone: a residual mixer, then a residual feed-forward network where one is given.
 
     Args:
-        mixer: (B, L, D) -> (B, L, D) along the sequence, with the contract of ``longconv.mixers``.
+        mixer: (B, L, D) -> (B, L, D) along the sequence, with the contract of ``longconv.mixers``: its outputs at
+            padded positions are zero, for nothing in a pre-norm block sets them so.
         mixer_residual: the branch around the mixer.
         feed_forward: (..., D) -> (..., D) at every position, or None.
         feed_forward_residual: the branch around it; given exactly where ``feed_forward`` is.
