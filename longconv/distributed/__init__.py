@@ -6,6 +6,8 @@ short_conv        causal convolution with a few taps a channel: the samples befo
 linear_scan       states of h[t] = a[t] h[t-1] + b[t]: ranks tell each other the states at their ends
 ================  ======================================================================================
 
+Mixers, backbones and models run on such sequences within :func:`sequence_parallel`.
+
 All ranks make the same calls in the same order, each with its shard, and each later runs the backward pass. A program
 that says so is launched with as many processes as there are ranks, on one node or on each of several:
 
@@ -22,8 +24,10 @@ says who has what; the group goes on to be of use. A rank that raises by itself,
 :class:`RankError` on the others, at once or after the timeout: end the program, and torchrun ends all of it.
 """
 
+from longconv.distributed.context import SequenceShard, sequence_parallel
 from longconv.distributed.cost import MACHINES, Call, Cost, Machine, choose, cost
 from longconv.distributed.fft_conv import fft_conv
+from longconv.distributed.gradients import average_gradients
 from longconv.distributed.linear_scan import linear_scan
 from longconv.distributed.ranks import RankError, Ranks
 from longconv.distributed.short_conv import short_conv
@@ -35,9 +39,12 @@ __all__ = [
     "Machine",
     "RankError",
     "Ranks",
+    "SequenceShard",
+    "average_gradients",
     "choose",
     "cost",
     "fft_conv",
     "linear_scan",
+    "sequence_parallel",
     "short_conv",
 ]

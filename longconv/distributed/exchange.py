@@ -89,7 +89,7 @@ def exchange(
     def finish() -> tuple[Tensor, ...]:
         arrived: Tensor = _Finish.apply(token, way)
         parts = zip(arrived.split(list(way.arriving)), shapes, strict=True)
-        return tuple(part.view(*shape) for part, shape in parts)
+        return tuple(part.view(tuple(shape)) for part, shape in parts)
 
     return finish
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from longconv import ops
+from longconv import _sequence, ops
 from longconv._checks import check_choice, check_int, check_lengths
 from longconv.distributed.agreement import Shards, Tensors, agree_on_all
 from longconv.distributed.convolutions import WAYS, Convolution, cast
@@ -21,6 +21,7 @@ FILTERS = ("whole", "sharded")
 """What every rank has of a filter."""
 
 
+@_sequence.using(None)
 def fft_conv(
     u: Tensor,
     k: Tensor,

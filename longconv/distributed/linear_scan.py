@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from longconv import ops
+from longconv import _sequence, ops
 from longconv.distributed.agreement import Tensors, agree
 from longconv.distributed.exchange import gather
 from longconv.distributed.ranks import Group, Ranks
@@ -13,6 +13,7 @@ from longconv.ops.linear_scan import check_arguments
 from longconv.ops.linear_scan.reference import result_dtype
 
 
+@_sequence.using(None)
 def linear_scan(
     a: Tensor,
     b: Tensor,

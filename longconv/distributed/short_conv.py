@@ -5,13 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from longconv import ops
+from longconv import _sequence, ops
 from longconv.distributed.agreement import Tensors, agree
 from longconv.distributed.exchange import redistribute
 from longconv.distributed.ranks import Group, Ranks
 from longconv.ops.short_conv import check_arguments
 
 
+@_sequence.using(None)
 def short_conv(
     u: Tensor,
     w: Tensor,

@@ -15,7 +15,7 @@ from typing import TypedDict
 import torch
 from torch import Tensor
 
-from longconv import _autocast
+from longconv import _autocast, _sequence
 from longconv._checks import (
     FLOATS,
     check_bool,
@@ -187,21 +187,19 @@ class AdaptiveFilter(WideModule):
         """
         check_tensor("u", u, "(B, D, L)", ndim=3, dtypes=FLOATS)
         check_shape("u", u, (None, self.d_model, None), "(B, D, L)")
-        if u.shape[2] < 1:
+        if _sequence.total(u.shape[2]) < 1:
             raise ValueError(f"u is {describe(u)}, expected at least one sample, L >= 1")
         if lengths is not None:
             check_tensor("lengths", lengths, "(B,)", ndim=1, dtypes=(torch.int64, torch.int32))
             check_shape("lengths", lengths, (u.shape[0],), "(B,)")
             check_device("lengths", lengths, "u", u)
-            check_lengths(lengths, u.shape[2])
+            check_lengths(lengths, _sequence.total(u.shape[2]))
         with _autocast.off(u.device):
             u = u.to(torch.promote_types(u.dtype, torch.float32))
             if self.transform is None:
-                h = self._causal(u, lambda stage, x, factor: stage(x, factor=factor), fft_conv)
+                h = self._causal(u, lambda stage, x, factor: stage(x, factor=factor), _product)
             else:
-                a = u if self.first is None else self.first(u, lengths)
-                q = a if self.queries is None else self.queries(u, lengths)
-                h = self._spectrum(a, q, self.transform, lengths)
+                h = _sequence.wholly(self._circular, _sequence.whole(u, -1), self.transform, lengths)
         self.require_finite(h)
         return h
 
@@ -254,8 +252,14 @@ class AdaptiveFilter(WideModule):
             a = product(self._act(apply(self.queries, u, 1.0)), a)
         return a if self.second is None else apply(self.second, a, outer)
 
-    def _spectrum(self, a: Tensor, q: Tensor, transform: Transform, lengths: Tensor | None) -> Tensor:
+    def _circular(self, u: Tensor, transform: Transform, lengths: Tensor | None) -> Tensor:
         """The circular form."""
+        a = u if self.first is None else self.first(u, lengths)
+        q = a if self.queries is None else self.queries(u, lengths)
+        return self._spectrum(a, q, transform, lengths)
+
+    def _spectrum(self, a: Tensor, q: Tensor, transform: Transform, lengths: Tensor | None) -> Tensor:
+        """Its spectra, of the first convolutions' results."""
         if self.query_activation == "softmax":
             q = torch.softmax(q if lengths is None else mask_beyond(q, lengths.clamp(min=1), -math.inf), -1)
         if lengths is not None:
@@ -324,3 +328,8 @@ class AdaptiveFilter(WideModule):
                 "query_activation is 'softmax' with causal=True, expected another one: it is taken over all of time"
             )
         return name
+
+
+def _product(q: Tensor, a: Tensor) -> Tensor:
+    """The causal convolution of two sequences (B, D, L)."""
+    return fft_conv(q, _sequence.whole(a, -1))

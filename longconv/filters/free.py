@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from longconv import _sequence
 from longconv._checks import check_choice, check_int, check_real, check_tensor
 from longconv.filters.base import Filter, at_most, parameter_dtype
 
@@ -184,6 +185,6 @@ class FreeFilter(Filter):
         k: Tensor = self.weight[..., : at_most(length + reach, L)]
         if self.smoothing is not None:
             k = SMOOTHINGS[self.smoothing](k, self.smooth_window)
-        k = self.dropout(squash(k[..., : at_most(length, L)], self.threshold))
+        k = _sequence.drop_alike(self.dropout, squash(k[..., : at_most(length, L)], self.threshold))
         self.require_finite(k)
         return F.pad(k, (0, length))[..., :length]

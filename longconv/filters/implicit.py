@@ -14,6 +14,7 @@ from typing import TypedDict
 import torch
 from torch import Tensor, nn
 
+from longconv import _sequence
 from longconv._checks import check_bool, check_int, check_real
 from longconv.filters.base import Filter, parameter_dtype
 
@@ -157,6 +158,6 @@ class ImplicitFilter(Filter):
         if self.normalized:
             norm = torch.linalg.vector_norm(k, 1, dim=0)
             k = k / norm.masked_fill(norm == 0, 1)
-        dropped: Tensor = self.dropout(k)
+        dropped = _sequence.drop_alike(self.dropout, k)
         self.require_finite(dropped)
         return dropped

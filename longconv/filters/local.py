@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from longconv import _sequence
 from longconv.filters.base import parameter_dtype
 from longconv.ops.short_conv import short_conv
 from longconv.ops.transpose import transpose
@@ -134,6 +135,7 @@ class LocalConvolutions(nn.Module):
         """What a causal convolution has to read, so that its last L outputs are those of the window where it stands."""
         if self.padding == "causal":
             return x
+        _sequence.require_whole(f"padding is '{self.padding}', which has whole sequences")
         if self.padding == "zeros":
             x = x if lengths is None else mask_beyond(x, lengths)
             return F.pad(x, (0, radius))
@@ -172,5 +174,4 @@ def short_stream(x: Tensor, w: Tensor, bias: Tensor | None, past: Tensor) -> tup
 
 def mask_beyond(x: Tensor, lengths: Tensor, value: float = 0.0) -> Tensor:
     """The sequences x (B, D, L) with one value from the lengths (B,) on."""
-    places = torch.arange(x.shape[-1], device=x.device)
-    return x.masked_fill((places >= lengths[:, None])[:, None], value)
+    return x.masked_fill(~_sequence.within(lengths, x.shape[-1])[:, None], value)

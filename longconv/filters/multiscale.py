@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from longconv import _sequence
 from longconv._checks import (
     check_choice,
     check_device,
@@ -209,7 +210,7 @@ class MultiscaleFilter(Filter):
         check_int("length", length, least=0)
         taps = at_most(length, self.l_max)
         k = multiscale_filter(list(self.weights), taps, self.decay, self.mode, self.norm, init_scale=self.init_scale)
-        k = self.dropout(k)
+        k = _sequence.drop_alike(self.dropout, k)
         self.require_finite(k)
         return F.pad(k, (0, length))[..., :length]
 

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, NoReturn
 import torch
 from torch import Tensor, nn
 
-from longconv import _autocast
+from longconv import _autocast, _sequence
 from longconv._checks import (
     FLOATS,
     check_bool,
@@ -26,6 +26,7 @@ from longconv._checks import (
     check_tensor,
     describe,
 )
+from longconv._sequence import zero_beyond
 from longconv.filters import DistilledFilter, Filter
 from longconv.filters.base import SampledFilter, WideModule
 from longconv.mixers.norms import NORMS
@@ -67,9 +68,12 @@ class Mixer(nn.Module, ABC):
 
     Attributes:
         handed_on: parts whose options the class takes by the same names, with their defaults.
+        shards: whether it acts on a shard of a sequence as on a part of the whole: all that ``forward`` does along time
+            is done by operators of this library, which know of :func:`longconv.distributed.sequence_parallel`.
     """
 
     handed_on: ClassVar[tuple[type[nn.Module], ...]] = ()
+    shards: ClassVar[bool] = False
 
     def __init__(self, d_model: int) -> None:
         super().__init__()
@@ -90,6 +94,10 @@ class Mixer(nn.Module, ABC):
     def filter(self, length: int) -> Tensor:
         """The first ``length`` taps of a time-invariant mixer, (C, H, length); bidirectional (2C, H, length)."""
         raise NotImplementedError(f"{type(self).__name__} has no filter of its own: its taps depend on the input")
+
+    def shard_refusal(self) -> str | None:
+        """None if the mixer acts on a shard of a sequence as on a part of the whole, else the reason why not."""
+        return None if self.shards else "it has no form for shards; all mixers of longconv.mixers have"
 
     # --- streaming ----------------------------------------------------------------------------------------------------
 
@@ -122,6 +130,7 @@ class Mixer(nn.Module, ABC):
             NotImplementedError: the mixer can't stream, with the reason.
         """
         self._require_streaming()
+        _sequence.require_whole("a step is one sample, of which there are no shards")
         check_tensor("u_t", u_t, "(B, D)", ndim=2, dtypes=FLOATS)
         check_shape("u_t", u_t, (None, self.d_model), "(B, D)")
         self._check_dtype("u_t", u_t)
@@ -137,7 +146,7 @@ class Mixer(nn.Module, ABC):
         self._check_input(u, None)
         if state is None:
             state = self.init_state(u.shape[0], device=u.device)
-        return self._prefill(u, state)
+        return _sequence.prefill(self, u, state)
 
     def _init_state(self, batch_size: int, device: torch.device | str | None, dtype: torch.dtype | None) -> State:
         raise NotImplementedError
@@ -166,6 +175,7 @@ class Mixer(nn.Module, ABC):
                 part.require_finite()
 
     def _check_input(self, u: Tensor, lengths: Tensor | None) -> None:
+        _sequence.check_mixer(self)
         check_tensor("u", u, f"(B, L, D) with D = {self.d_model}", ndim=3, dtypes=FLOATS)
         if u.shape[2] != self.d_model:
             self._refuse_size(u)
@@ -213,6 +223,8 @@ class FilterMixer(Mixer):
         D: (C, H), the skip.
         taps: the filter module.
     """
+
+    shards = True
 
     def __init__(
         self,
@@ -329,7 +341,7 @@ class ConvolutionMixer(FilterMixer):
         samples a unit of time by ``rate=2``. A filter of free taps has no dt, and refuses any rate but 1.
         """
         self._check_input(u, lengths)
-        return self._convolve(u, self.filter(self._taps_for(u.shape[1]), rate=rate), lengths)
+        return self._convolve(u, self.filter(self._taps_for(_sequence.total(u.shape[1])), rate=rate), lengths)
 
     def _taps_for(self, length: int) -> int:
         """How many taps a sequence of a length takes."""
@@ -384,11 +396,3 @@ def with_skip(k: Tensor, skip: Tensor, start: int = 0) -> Tensor:
     if start:
         return k
     return torch.cat([k[:, :1] + skip[:, None].to(k.dtype), k[:, 1:]], -1)
-
-
-def zero_beyond(y: Tensor, lengths: Tensor | None) -> Tensor:
-    """The outputs y (B, L, ...) with zeros at t >= lengths."""
-    if lengths is None:
-        return y
-    valid = torch.arange(y.shape[1], device=y.device) < lengths[:, None]
-    return torch.where(valid[(..., *[None] * (y.ndim - 2))], y, 0)  # masked_fill is slower on the CPU

@@ -5,14 +5,14 @@ Shapes: B batch, T frames, U features, H height, W width, P modes, k kernel size
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from longconv import _autocast
+from longconv import _autocast, _sequence
 from longconv._checks import (
     COMPLEX,
     FLOATS,
@@ -27,10 +27,11 @@ from longconv._checks import (
     check_values,
     describe,
 )
+from longconv._sequence import StatePassing, zero_beyond
 from longconv.filters.conv_s5 import ConvS5System, check_kernel
-from longconv.mixers.base import ACTIVATIONS, zero_beyond
+from longconv.mixers.base import ACTIVATIONS
 from longconv.mixers.frames import Feedthrough, FrameGLU, ResNetBlock, group_count
-from longconv.mixers.s5 import check_growth, diagonal_states, initial_states
+from longconv.mixers.s5 import check_growth, initial_states, scan_states
 from longconv.mixers.video import VideoMixer
 
 OUTPUTS = ("standard", "resnet", "half_glu")
@@ -81,7 +82,7 @@ def conv_ssm(
     _check_system(u, A_bar, B_bar, C, initial)
     real = torch.promote_types(u.dtype, torch.float32)
     real = real if initial is None else torch.promote_types(real, initial.real.dtype)
-    check_growth(A_bar, u.shape[1], real, "A_bar")
+    check_growth(A_bar, _sequence.total(u.shape[1]), real, "A_bar")
     with _autocast.off(u.device):
         y, final = _run(u.to(real), A_bar, _input_weight(B_bar).to(real), _output_weight(C).to(real), initial)
     return y.to(u.dtype), final
@@ -93,9 +94,8 @@ def _run(u: Tensor, A_bar: Tensor, inward: Tensor, outward: Tensor, initial: Ten
     x = _to_states(u.flatten(0, 1), inward).unflatten(0, (batch, length))  # (B, T, H, W, P)
     x = x.flatten(2)
     start = initial_states(x, None if initial is None else initial.movedim(1, -1).flatten(1))
-    states = diagonal_states(A_bar.repeat(height * width), x, start)
+    states, final = scan_states(A_bar.repeat(height * width), x, start)
     y = _from_states(states.reshape(batch * length, height, width, len(A_bar)), outward)
-    final = states[:, -1] if length else start
     return y.unflatten(0, (batch, length)), final.reshape(batch, height, width, len(A_bar)).movedim(-1, 1)
 
 
@@ -175,7 +175,7 @@ class ConvS5State(NamedTuple):
     """(U, 2P, k, k) real, those of [2 Re C, -2 Im C] likewise."""
 
 
-class ConvS5(VideoMixer):
+class ConvS5(StatePassing, VideoMixer):
     """One diagonal state space a pixel, whose inputs and outputs are convolutions; then a network on every frame.
 
     x[t] = Lambda_bar x[t-1] + B_bar * u[t], y[t] = 2 Re(C * x[t]), with * over the frame: a recurrence of a state as
@@ -213,6 +213,8 @@ class ConvS5(VideoMixer):
     >>> y.shape, y_t.shape
     (torch.Size([2, 10, 4, 8, 8]), torch.Size([2, 4, 8, 8]))
     """
+
+    shards = True
 
     def __init__(
         self,
@@ -266,7 +268,7 @@ class ConvS5(VideoMixer):
     def forward(self, u: Tensor, lengths: Tensor | None = None, *, rate: float = 1.0) -> Tensor:
         """Mix whole videos (B, T, C, H, W); ``rate`` multiplies every dt, for videos of fewer frames a second."""
         self._check_input(u, lengths)
-        check_lengths(lengths, u.shape[1])
+        check_lengths(lengths, _sequence.total(u.shape[1]))
         with _autocast.off(u.device):
             system = self.system.discretised(rate)
         self._check_output(u)
@@ -339,6 +341,15 @@ class ConvS5(VideoMixer):
         with _autocast.off(u.device):
             y, x = _run(u.to(state.B_bar.dtype), state.Lambda_bar, state.B_bar, state.C, x)
         return self._mix_features(y.to(u.dtype), u), state._replace(x=x)
+
+    def _after(self, u: Tensor, state: ConvS5State) -> Tensor:
+        x = self._check_state(u, state)
+        with _autocast.off(u.device):
+            return _run(u.to(state.B_bar.dtype), state.Lambda_bar, state.B_bar, state.C, x)[1]
+
+    def _decay(self, state: ConvS5State, length: int) -> Callable[[Tensor], Tensor]:
+        power = (state.Lambda_bar**length)[:, None, None]
+        return lambda x: power * x
 
     def _check_state(self, u: Tensor, state: ConvS5State) -> Tensor | None:
         """The state x that meets frames u (..., C, H, W), None where it is 0, as no frame has come."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from longconv._checks import COMPLEX, check_state
+from longconv._sequence import StatePassing
 from longconv.filters.diagonal import ModalFilter
 from longconv.mixers.base import ConvolutionMixer
 from longconv.ops import transpose
@@ -13,7 +16,7 @@ from longconv.streaming import modal
 from longconv.streaming.modal import DiagonalState
 
 
-class DiagonalMixer(ConvolutionMixer):
+class DiagonalMixer(StatePassing, ConvolutionMixer):
     """A convolution mixer with a :class:`ModalFilter`: streams with N/2 complex numbers a feature."""
 
     taps: ModalFilter
@@ -35,6 +38,14 @@ class DiagonalMixer(ConvolutionMixer):
             return self._mix_features(u.repeat(1, 1, self.channels)), state
         y, state = modal.prefill(transpose(u), state, self.D)
         return self._mix_features(transpose(y)), state
+
+    def _after(self, u: Tensor, state: DiagonalState) -> Tensor:
+        self._check_state(u, state)
+        return modal.after(transpose(u), state)
+
+    def _decay(self, state: DiagonalState, length: int) -> Callable[[Tensor], Tensor]:
+        power = torch.exp(length * modal.log_of(state.A_bar))
+        return lambda x: power * x
 
     def _check_state(self, u: Tensor, state: DiagonalState) -> None:
         modes = self.taps.modes

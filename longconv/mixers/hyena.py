@@ -11,10 +11,11 @@ from typing import Any, NamedTuple, Unpack
 import torch
 from torch import Tensor, nn
 
-from longconv import _autocast
+from longconv import _autocast, _sequence
 from longconv._checks import check_bool, check_choice, check_int, check_real, describe
+from longconv._sequence import zero_beyond
 from longconv.filters import DistilledFilter, ImplicitFilter, ImplicitOptions
-from longconv.mixers.base import ACTIVATIONS, filter_count, with_skip, zero_beyond
+from longconv.mixers.base import ACTIVATIONS, filter_count, with_skip
 from longconv.mixers.projection import ProjectionMixer, from_channels, short_parameters
 from longconv.ops import fft_conv
 from longconv.streaming import ModalConv, ModalState, OnlineConv, OnlineState, StreamConv
@@ -126,7 +127,7 @@ class Hyena(ProjectionMixer):
         """Mix a whole sequence; see :meth:`Mixer.forward`."""
         self._check_input(u, lengths)
         u = zero_beyond(u, lengths)
-        filters = self.filter(max(u.shape[1], 1)).unbind()
+        filters = self.filter(max(_sequence.total(u.shape[1]), 1)).unbind()
         last = self.order - 2
         with self._keeping_inputs() as short:
             x_0, *gates, v = (short(i, self._projection(i, u)) for i in range(self.order + 1))

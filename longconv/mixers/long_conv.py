@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from longconv import _sequence
 from longconv._checks import check_choice, check_lengths
+from longconv._sequence import zero_beyond
 from longconv.filters import FreeFilter
-from longconv.mixers.base import ConvolutionMixer, filter_count, zero_beyond
+from longconv.mixers.base import ConvolutionMixer, filter_count
 from longconv.mixers.butterfly import ButterflyConvolution
 
 TRANSFORMS = ("fft", "butterfly")
@@ -102,12 +104,17 @@ class LongConv(ConvolutionMixer):
         """Convolution, or what it has been trained to, and what follows; the latter without a transposed copy."""
         if self.butterfly is None:
             return super()._convolve(u, k, lengths)
-        check_lengths(lengths, u.shape[1])
+        check_lengths(lengths, _sequence.total(u.shape[1]))
         u = zero_beyond(u, lengths)
         u = u if self.channels == 1 else u.repeat(1, 1, self.channels)
         k = k.flatten(0, 1)
         k, k_reverse = k.chunk(2) if self.bidirectional else (k, None)
-        y = self.butterfly(u.mT, k, k_reverse).mT + (self.D.flatten() * u).to(u.dtype)
+        butterfly = self.butterfly
+
+        def product(x: Tensor, channels: slice) -> Tensor:
+            return butterfly(x, k[channels], None if k_reverse is None else k_reverse[channels])
+
+        y = _sequence.channelwise(u.mT, product).mT + (self.D.flatten() * u).to(u.dtype)
         return zero_beyond(self._mix_features(y), lengths)
 
     def streaming_refusal(self) -> str | None:

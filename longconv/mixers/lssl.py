@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
 from longconv._checks import check_state
+from longconv._sequence import StatePassing
 from longconv.filters import DenseFilter
 from longconv.filters.dense import require_stable
 from longconv.mixers.base import ConvolutionMixer, filter_count
 from longconv.mixers.dense import DenseState, advance
 
 
-class LSSL(ConvolutionMixer):
+class LSSL(StatePassing, ConvolutionMixer):
     """Linear state space layer with a dense A: k[l] = C A_bar^l B_bar, then GELU and Linear.
 
     A_bar = (I - alpha dt A)^-1 (I + (1 - alpha) dt A) and B_bar = (I - alpha dt A)^-1 dt B, with one A and B for the
@@ -118,6 +119,14 @@ class LSSL(ConvolutionMixer):
         y, x = advance(u.double(), state)
         y = y + self.D * u[:, :, None]
         return self._mix_features(y.to(u.dtype).flatten(2)), state._replace(x=x.to(state.x.dtype))
+
+    def _after(self, u: Tensor, state: DenseState) -> Tensor:
+        self._check_state(u, state)
+        return advance(u.double(), state)[1]
+
+    def _decay(self, state: DenseState, length: int) -> Callable[[Tensor], Tensor]:
+        power = torch.linalg.matrix_power(state.A_bar, length).mT
+        return lambda x: (x.double().transpose(0, 1) @ power).transpose(0, 1)
 
     def _check_state(self, u: Tensor, state: DenseState) -> None:
         check_state(

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Unpack
 import torch
 from torch import Tensor, nn
 
-from longconv import _autocast
+from longconv import _autocast, _sequence
 from longconv._checks import (
     check_bool,
     check_device,
@@ -19,10 +19,11 @@ from longconv._checks import (
     check_tensor,
     describe,
 )
+from longconv._sequence import zero_beyond
 from longconv.filters import AdaptiveFilter, AdaptiveOptions, ImplicitFilter, ImplicitOptions
 from longconv.filters.local import Past, mask_beyond
 from longconv.filters.transforms import Transform
-from longconv.mixers.base import with_skip, zero_beyond
+from longconv.mixers.base import with_skip
 from longconv.mixers.projection import ProjectionMixer, from_channels, short_parameters
 from longconv.ops import fft_conv, transpose
 from longconv.streaming import OnlineConv, OnlineState
@@ -138,8 +139,9 @@ class Orchid(ProjectionMixer):
     def forward(self, u: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Mix a whole sequence; see :meth:`Mixer.forward`."""
         self._check_input(u, lengths)
-        check_lengths(lengths, u.shape[1])
-        if u.numel() == 0:
+        total = _sequence.total(u.shape[1])
+        check_lengths(lengths, total)
+        if not u.shape[0] * total:
             return self.output(u)
         u = zero_beyond(u, lengths)
         p = self._projection(2, u)
@@ -165,13 +167,13 @@ class Orchid(ProjectionMixer):
         gates: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
         """The convolution of x (B, D, L) with a static filter and h where there is one, with the skip and the gates."""
-        length, transform = x.shape[-1], self.conditioning.transform
+        length, transform = _sequence.total(x.shape[-1]), self.conditioning.transform
         pre_gate, post_gate = gates or (None, None)
         with _autocast.off(x.device):
             k = static(length)
         if transform is None:
             taps = k * self.l_max**-0.5
-            taps = taps if h is None else taps + h
+            taps = taps if h is None else taps + _sequence.whole(h, -1)
             mode = "causal"
         elif transform.is_real:
             return _cosine_product(x, k, skip, h, gates, transform, lengths)
@@ -313,10 +315,15 @@ def _cosine_product(
 ) -> Tensor:
     """The same as a product of cosine transforms, in single precision at least: x (B, D, L), k (D, L)."""
     s = x.to(k.dtype) if gates is None else x.to(k.dtype) * gates[0]
-    k = k[None]
-    if lengths is not None:
-        s, k = mask_beyond(s, lengths), mask_beyond(k.expand_as(s), lengths)
-    spectrum = transform.forward(k, lengths)
-    spectrum = spectrum if h is None else spectrum + h
-    y = transform.inverse(transform.forward(s, lengths) * spectrum, x.shape[-1], lengths) + skip[:, None] * s
+
+    def product(s: Tensor, channels: slice) -> Tensor:
+        taps = k[None, channels]
+        if lengths is not None:
+            taps = mask_beyond(taps.expand_as(s), lengths)
+        spectrum = transform.forward(taps, lengths)
+        spectrum = spectrum if h is None else spectrum + h[:, channels]
+        return transform.inverse(transform.forward(s, lengths) * spectrum, s.shape[-1], lengths)
+
+    s = s if lengths is None else mask_beyond(s, lengths)
+    y = _sequence.channelwise(s, product) + skip[:, None] * s
     return (y if gates is None else y * gates[1]).to(x.dtype)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from longconv import _sequence
 from longconv._checks import check_device, check_int, check_shape, check_tensor, describe
 from longconv.filters.local import short_stream
 from longconv.mixers.base import Mixer
@@ -37,6 +38,7 @@ class ProjectionMixer(Mixer):
         short_bias: (n D,).
     """
 
+    shards = True
     input: nn.Linear
     short_weight: nn.Parameter
     short_bias: nn.Parameter
@@ -127,8 +129,11 @@ class ProjectionMixer(Mixer):
 
 
 def _takes_hooks() -> bool:
-    """Whether there are gradients, and what they keep is no business of a compiler, of torch.func or a checkpoint."""
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+    """Whether there are gradients, and what they keep is no business of a compiler, of torch.func or a checkpoint.
+
+    Of a shard of a sequence nothing is computed again, which would take all ranks at the same place.
+    """
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active() or _sequence.shard() is not None:
         return False
     return torch.is_grad_enabled() and torch._C._autograd._top_saved_tensors_default_hooks(False) is None
 

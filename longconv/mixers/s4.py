@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -12,12 +12,13 @@ from torch.nn import functional as F
 
 from longconv import _autocast
 from longconv._checks import COMPLEX, check_state
+from longconv._sequence import StatePassing
 from longconv.filters import DPLRFilter
 from longconv.filters.dplr import DPLR
 from longconv.mixers.base import ConvolutionMixer, filter_count
 from longconv.ops import fft_conv, state_space_step, transpose
 from longconv.ops._library import square_blocks
-from longconv.ops.state_space_taps.reference import real
+from longconv.ops.state_space_taps.reference import modes, real
 from longconv.ops.state_space_taps.torch_blocks import blocks_of, features_at_once
 
 
@@ -36,7 +37,7 @@ class S4State(NamedTuple):
     """(C, H, N/2) complex128."""
 
 
-class S4(ConvolutionMixer):
+class S4(StatePassing, ConvolutionMixer):
     """Structured state space mixer: k[l] = C A_bar^l B_bar with A diagonal plus low rank, then GELU, Linear and GLU.
 
     Any length at any time; streams exactly with a state of N/2 complex numbers a feature, and a step in O(N R).
@@ -146,6 +147,20 @@ class S4(ConvolutionMixer):
         y = fft_conv(self._features(u), k.flatten(0, 1), skip=self.D.flatten())
         y = (y + past.flatten(1, 2)).to(u.dtype)
         return self._mix_features(transpose(y)), state._replace(x=x)
+
+    def _after(self, u: Tensor, state: S4State) -> Tensor:
+        self._check_state(u, state)
+        with _autocast.off(u.device):
+            return advance(u.to(state.x.real.dtype), state)[2]
+
+    def _decay(self, state: S4State, length: int) -> Callable[[Tensor], Tensor]:
+        A, B, left, right = state.system
+        basis = torch.eye(2 * A.shape[1], dtype=torch.float64, device=A.device)
+        still = basis.new_zeros(len(basis), A.shape[0])
+        vectors = modes(basis)[:, None].expand(-1, *A.shape).contiguous()
+        rows, _ = state_space_step(vectors, still, A, B, state.C, left, right)  # (2P, H, P), the transposed matrix
+        power = torch.linalg.matrix_power(real(rows).transpose(0, 1), length)
+        return lambda x: modes((real(x).double().transpose(0, 1) @ power).transpose(0, 1).contiguous())
 
     def _check_state(self, u: Tensor, state: S4State) -> None:
         shape = (u.shape[0], *self.taps.frequency.shape)

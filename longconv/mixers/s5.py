@@ -5,13 +5,14 @@ Shapes: B batch, L length, H features, P modes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from longconv import _autocast
+from longconv import _autocast, _sequence
 from longconv._checks import (
     COMPLEX,
     FLOATS,
@@ -23,8 +24,9 @@ from longconv._checks import (
     check_tensor,
     check_values,
 )
+from longconv._sequence import StatePassing, zero_beyond
 from longconv.filters import S5Filter
-from longconv.mixers.base import OUTPUTS, FilterMixer, zero_beyond
+from longconv.mixers.base import OUTPUTS, FilterMixer
 from longconv.ops import linear_scan
 from longconv.ops._library import conjugate
 
@@ -87,7 +89,7 @@ def ssm(
     _check_system(u, Lambda_bar, B_bar, C, D, initial, bidirectional)
     real = torch.promote_types(u.dtype, torch.float32)
     real = real if initial is None else torch.promote_types(real, initial.real.dtype)
-    check_growth(Lambda_bar, u.shape[1], real)
+    check_growth(Lambda_bar, _sequence.total(u.shape[1]), real)
     with _autocast.off(u.device):
         wide = u.to(real)
         inputs = _complex(wide @ _interleaved(B_bar.mT, -1).to(real))
@@ -150,12 +152,26 @@ def _scan(Lambda_bar: Tensor, inputs: Tensor, initial: Tensor | None, bidirectio
     """The states (B, L, P) or (B, L, 2P), and those at the last sample (B, P) or (B, 2P)."""
     if bidirectional:
         first, second = (None, None) if initial is None else initial.chunk(2, dim=-1)
-        x, last = _scan(Lambda_bar, inputs, first, False)
-        back, _ = _scan(Lambda_bar, inputs.flip(1), second, False)
-        end = back[:, 0] if back.shape[1] else initial_states(inputs, second)
-        return torch.cat([x, back.flip(1)], -1), torch.cat([last, end], -1)
-    x = diagonal_states(Lambda_bar, inputs, initial)
-    return x, x[:, -1] if x.shape[1] else initial_states(inputs, initial)
+        x, last = scan_states(Lambda_bar, inputs, initial_states(inputs, first))
+        start = initial_states(inputs, second)
+        back, _ = scan_states(Lambda_bar, inputs.flip(1), start, reverse=True)
+        back, total = back.flip(1), _sequence.total(back.shape[1])
+        end = _sequence.take(back, total - 1) if total else start
+        return torch.cat([x, back], -1), torch.cat([last, end], -1)
+    return scan_states(Lambda_bar, inputs, initial_states(inputs, initial))
+
+
+def scan_states(Lambda_bar: Tensor, inputs: Tensor, start: Tensor, *, reverse: bool = False) -> tuple[Tensor, Tensor]:
+    """The states (B, L, P), and the last one (B, P); with ``reverse`` both are in the order of decreasing time."""
+
+    def decay(length: int) -> Callable[[Tensor], Tensor]:
+        power = Lambda_bar.to(torch.complex128) ** length
+        return lambda x: power * x
+
+    def states(start: Tensor) -> Tensor:
+        return diagonal_states(Lambda_bar, inputs, start)
+
+    return _sequence.scan(states, decay, start, inputs.shape[1], reverse=reverse)
 
 
 def initial_states(inputs: Tensor, initial: Tensor | None) -> Tensor:
@@ -219,7 +235,7 @@ class HalfGLU(nn.Module):
         return z * torch.sigmoid(self.gate(self.inner(z)))
 
 
-class S5(FilterMixer):
+class S5(StatePassing, FilterMixer):
     """One diagonal state space with D inputs and D outputs, by a parallel scan; then GELU and a gate.
 
     x[t] = Lambda_bar x[t-1] + B_bar u[t], y[t] = 2 Re(C x[t]) + D u[t]: features are mixed by the system itself, with a
@@ -304,7 +320,7 @@ class S5(FilterMixer):
     def forward(self, u: Tensor, lengths: Tensor | None = None, *, rate: float = 1.0) -> Tensor:
         """Mix a whole sequence; see :meth:`~longconv.mixers.base.ConvolutionMixer.forward`."""
         self._check_input(u, lengths)
-        check_lengths(lengths, u.shape[1])
+        check_lengths(lengths, _sequence.total(u.shape[1]))
         with _autocast.off(u.device):
             system = self.taps.discretised(rate)
         u = zero_beyond(u, lengths)
@@ -331,6 +347,15 @@ class S5(FilterMixer):
         x, Lambda_bar, B_bar, C = state
         y, x = ssm(u, Lambda_bar, B_bar, C, self.D[0], x, self.taps.conj_sym)
         return self._mix_features(y), state._replace(x=x.to(state.x.dtype))
+
+    def _after(self, u: Tensor, state: S5State) -> Tensor:
+        self._check_state(u, state)
+        x, Lambda_bar, B_bar, C = state
+        return ssm(u, Lambda_bar, B_bar, C, None, x, self.taps.conj_sym)[1]
+
+    def _decay(self, state: S5State, length: int) -> Callable[[Tensor], Tensor]:
+        power = state.Lambda_bar**length
+        return lambda x: power * x
 
     def _check_state(self, u: Tensor, state: S5State) -> None:
         P = self.taps.log_dt.shape[0]

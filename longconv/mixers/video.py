@@ -10,6 +10,7 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
+from longconv import _sequence
 from longconv._checks import FLOATS, check_device, check_shape, check_tensor, describe
 from longconv.mixers.base import Mixer, State
 
@@ -30,6 +31,7 @@ class VideoMixer(Mixer):
             NotImplementedError: the mixer can't stream, with the reason.
         """
         self._require_streaming()
+        _sequence.require_whole("a step is one frame, of which there are no shards")
         check_tensor("u_t", u_t, "(B, C, H, W)", ndim=4, dtypes=FLOATS)
         check_shape("u_t", u_t, (None, self.d_model, None, None), "(B, C, H, W)")
         self._check_dtype("u_t", u_t)
@@ -42,6 +44,7 @@ class VideoMixer(Mixer):
         )
 
     def _check_input(self, u: Tensor, lengths: Tensor | None) -> None:
+        _sequence.check_mixer(self)
         if isinstance(u, Tensor) and u.ndim == 3:
             raise ValueError(
                 f"u is {describe(u)}, but {type(self).__name__} mixes video: expected shape {FRAMES} with C = "

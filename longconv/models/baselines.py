@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from longconv._checks import check_device, check_int, check_lengths, describe
+from longconv._sequence import zero_beyond
 from longconv.filters.conv_s5 import check_kernel
 from longconv.mixers import VideoMixer
-from longconv.mixers.base import zero_beyond
 
 
 class _Recurrent(VideoMixer):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from longconv import _autocast
+from longconv import _autocast, _sequence
 from longconv._checks import FLOATS, check_int, check_real, check_tensor, describe
 from longconv.mixers.frames import FrameNorm, group_count
 from longconv.models.frames import FrameEncoder
@@ -129,6 +129,7 @@ class CodePredictor(VideoModel):
         Raises:
             ValueError: a wrong shape, fewer than two frames, or values out of range.
         """
+        _sequence.require_whole("a frame is compared with the next one, which another rank may have")
         check_real("smoothing", smoothing, least=0.0, most=1.0)
         codes = self._codes("video", video)
         if codes.shape[1] < 2:
@@ -189,6 +190,7 @@ class CodePredictor(VideoModel):
         Raises:
             ValueError: an empty context, or a wrong shape.
         """
+        _sequence.require_whole("frames are drawn one by one")
         check_real("temperature", temperature, least=0.0)
         codes = self._codes("context", context)
         if codes.shape[1] == 0:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from longconv import _sequence
 from longconv._checks import check_choice, check_int, check_real
 
 SCHEDULES = ("linear", "constant")
@@ -24,7 +25,9 @@ class TiedDropout(nn.Dropout1d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Drop features; the identity in evaluation."""
-        return F.dropout1d(x.mT, self.p).mT if self.training and self.p > 0 else x
+        if not self.training or self.p == 0:
+            return x
+        return x * _sequence.alike(F.dropout1d(x.new_ones(x.shape[0], x.shape[2], 1), self.p)).mT
 
 
 class DropPath(nn.Module):
@@ -55,7 +58,7 @@ class DropPath(nn.Module):
         if self.p == 1.0:
             return torch.zeros_like(x)
         keep = 1.0 - self.p
-        mask = torch.rand((x.shape[0], *[1] * (x.ndim - 1)), device=x.device) < keep
+        mask = _sequence.alike(torch.rand((x.shape[0], *[1] * (x.ndim - 1)), device=x.device) < keep)
         return x * (mask.to(x.dtype) / keep)
 
     def extra_repr(self) -> str:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from longconv import _sequence
 from longconv._checks import check_int, check_real, check_tensor
 from longconv.models.padding import INTEGERS
 
@@ -69,6 +70,7 @@ def generate(
     >>> generate(LanguageModel(11, d_model=8, n_layers=1), torch.tensor([[1, 2]]), 5, temperature=0.0).shape
     torch.Size([1, 7])
     """
+    _sequence.require_whole("tokens are drawn one by one")
     _check(prompt, n_steps, temperature, top_k, top_p, eos_token)
     logits, state = model.prefill(prompt)
     logits = logits[:, -1]

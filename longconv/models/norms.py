@@ -10,6 +10,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from longconv import _sequence
 from longconv._checks import check_choice, check_int, check_real
 from longconv.models.padding import zero_padding
 
@@ -78,14 +79,36 @@ class BatchNorm(nn.Module):
             valid: (B, L, 1), True at the positions that count; None: all of them.
 
         Raises:
-            NotImplementedError: ``valid`` while training with the inner norm converted to ``SyncBatchNorm``, whose
-                statistics can't leave positions out.
+            NotImplementedError: ``valid``, or a shard of a sequence, while training with the inner norm converted to
+                ``SyncBatchNorm``, whose statistics can't leave positions out.
         """
-        if valid is None or not self.norm.training:
+        sharded = _sequence.shard() is not None
+        if not self.norm.training or (valid is None and not sharded):
             return self.norm(x.flatten(0, -2)).view_as(x)
         if isinstance(self.norm, nn.SyncBatchNorm):
+            if sharded:
+                raise NotImplementedError(
+                    "SyncBatchNorm can't act on shards of a sequence: leave the norm as it was, whose statistics are "
+                    "those of the whole there"
+                )
             raise NotImplementedError("SyncBatchNorm can't leave padded positions out: use norm='layer' or 'rms'")
-        return self._train_masked(x, valid)
+        if not sharded:
+            return self._train_masked(x, cast(Tensor, valid))
+        return self._train_shard(x, x.new_ones(*x.shape[:-1], 1, dtype=torch.bool) if valid is None else valid)
+
+    def _train_shard(self, x: Tensor, valid: Tensor) -> Tensor:
+        """The formula as it stands, with sums over the whole of sequences of which this process has a shard."""
+        norm, dtype = self.norm, torch.promote_types(self.norm.weight.dtype, torch.float32)
+        wide = zero_padding(x.to(dtype), valid).flatten(0, -2)
+        valid = valid.flatten(0, -2)
+        total = _sequence.add(valid.sum())
+        count = total.to(wide.dtype).clamp(min=1.0)
+        mean = _sequence.add(wide.sum(0)) / count
+        centred = zero_padding(wide - mean, valid)
+        variance = _sequence.add(centred.square().sum(0)) / count
+        self._track(total, mean, variance * (count / (count - 1.0).clamp(min=1.0)))
+        y = centred * (variance + norm.eps).rsqrt() * norm.weight.to(dtype) + norm.bias.to(dtype)
+        return y.view_as(x).to(x.dtype)
 
     def _train_masked(self, x: Tensor, valid: Tensor) -> Tensor:
         """One call of torch's own, which counts all N positions, of values that have the n valid ones' statistics.
@@ -106,13 +129,16 @@ class BatchNorm(nn.Module):
         gamma, beta = norm.weight.to(dtype), norm.bias.to(dtype)
         found = torch.zeros_like(gamma), torch.ones_like(gamma)  # statistics of the N values
         y = torch.batch_norm(centred.flatten(0, 1), gamma / factor, beta, *found, True, 1.0, norm.eps, False)
-        with torch.no_grad():
-            counts = total >= 2
-            tracked = cast(Tensor, norm.num_batches_tracked).add_(counts)
-            momentum = 1 / tracked.to(dtype).clamp(min=1) if norm.momentum is None else norm.momentum
-            weight = momentum * counts.to(dtype)
-            unbiased = found[1] * ((rows - 1) / rows * count / (count - 1.0).clamp(min=1.0))
-            for running, value in ((norm.running_mean, mean), (norm.running_var, unbiased)):
-                kept = cast(Tensor, running)  # whatever the value of a batch that doesn't count, NaN too
-                kept.copy_(torch.where(counts, kept.to(dtype).lerp(value, weight), kept))
+        self._track(total, mean, found[1] * ((rows - 1) / rows * count / (count - 1.0).clamp(min=1.0)))
         return y.view_as(wide).to(x.dtype)
+
+    @torch.no_grad()
+    def _track(self, total: Tensor, mean: Tensor, unbiased: Tensor) -> None:
+        """Take the mean and the variance of so many positions into the running ones, if they are two at the least."""
+        norm, dtype, counts = self.norm, mean.dtype, total >= 2
+        tracked = cast(Tensor, norm.num_batches_tracked).add_(counts)
+        momentum = 1 / tracked.to(dtype).clamp(min=1) if norm.momentum is None else norm.momentum
+        weight = momentum * counts.to(dtype)
+        for running, value in ((norm.running_mean, mean), (norm.running_var, unbiased)):
+            kept = cast(Tensor, running)  # whatever the value of a batch that doesn't count, NaN too
+            kept.copy_(torch.where(counts, kept.to(dtype).lerp(value, weight), kept))

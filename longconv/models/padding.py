@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from longconv import _sequence
 from longconv._checks import check_device, check_shape, check_tensor
 
 INTEGERS = (torch.int64, torch.int32)
@@ -32,12 +33,11 @@ def check_lengths(lengths: Tensor, x: Tensor, *, least: int = 0) -> Tensor:
     check_shape("lengths", lengths, (x.shape[0],), "(B,)")
     check_device("lengths", lengths, "the input", x)
     if readable(lengths):
-        wrong = ((lengths < least) | (lengths > x.shape[1])).nonzero()
+        total = _sequence.total(x.shape[1])
+        wrong = ((lengths < least) | (lengths > total)).nonzero()
         if len(wrong) > 0:
             index = int(wrong[0])
-            raise ValueError(
-                f"lengths[{index}] is {int(lengths[index])}, expected {least} <= length <= L = {x.shape[1]}"
-            )
+            raise ValueError(f"lengths[{index}] is {int(lengths[index])}, expected {least} <= length <= L = {total}")
     return lengths
 
 
@@ -53,7 +53,7 @@ def valid_positions(lengths: Tensor, length: int) -> Tensor:
     tensor([[1, 0, 0],
             [1, 1, 1]], dtype=torch.int32)
     """
-    return (torch.arange(length, device=lengths.device) < lengths[:, None])[..., None]
+    return _sequence.within(lengths, length)[..., None]
 
 
 def zero_padding(x: Tensor, valid: Tensor | None) -> Tensor:

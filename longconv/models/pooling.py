@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from longconv import _sequence
 from longconv._checks import FLOATS, check_choice, check_tensor
 from longconv.models.padding import check_lengths, valid_positions
 
@@ -36,21 +37,20 @@ def pool(x: Tensor, pooling: str = "mean", lengths: Tensor | None = None) -> Ten
     """
     check_choice("pooling", pooling, POOLINGS)
     check_tensor("x", x, "(B, L, D)", ndim=3, dtypes=FLOATS)
-    if x.shape[1] == 0:
+    total = _sequence.total(x.shape[1])
+    if total == 0:
         raise ValueError(f"pooling over an empty sequence: x is {tuple(x.shape)}, expected L >= 1")
     if lengths is not None:
         check_lengths(lengths, x, least=1)
     if pooling == "first":
-        return x[:, 0]
+        return _sequence.take(x, 0)
     if pooling == "last":
-        if lengths is None:
-            return x[:, -1]
-        return x.take_along_dim((lengths.long() - 1)[:, None, None], dim=1)[:, 0]
+        return _sequence.take(x, (total if lengths is None else lengths) - 1)
     if pooling == "max":
-        return (x if lengths is None else x.masked_fill(~valid_positions(lengths, x.shape[1]), -torch.inf)).amax(dim=1)
-    if pooling == "sum":
-        return x.sum(dim=1)
-    if lengths is None:
-        return x.mean(dim=1)
-    wide = torch.promote_types(x.dtype, torch.float32)
-    return (x.sum(dim=1, dtype=wide) / lengths[:, None]).to(x.dtype)
+        return _sequence.greatest(
+            x if lengths is None else x.masked_fill(~valid_positions(lengths, x.shape[1]), -torch.inf)
+        )
+    summed = _sequence.add(x.sum(dim=1, dtype=torch.promote_types(x.dtype, torch.float32)))
+    if pooling == "mean":
+        summed = summed / (total if lengths is None else lengths[:, None])
+    return summed.to(x.dtype)

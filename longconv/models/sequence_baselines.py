@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from longconv._checks import check_bool, check_choice, check_int, check_lengths, check_options, check_real
+from longconv._sequence import zero_beyond
 from longconv.mixers import Mixer, create_mixer, list_mixers
-from longconv.mixers.base import zero_beyond
 
 
 class _Baseline(Mixer):

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from longconv import _sequence
 from longconv._checks import check_int, check_tensor, check_values, has_values
 from longconv.models.frames import FrameDecoder, FrameEncoder, check_frames, check_shrinkage, frame_error
 from longconv.models.hub import HubModel
@@ -88,6 +89,8 @@ class FrameTokenizer(HubModel):
             frames: (F, C, H, W) or (B, T, C, H, W) in [0, 1], finite.
             kind: "mse", "l1", "mse_l1" or "bce"; see :meth:`longconv.models.VideoPredictor.loss`.
         """
+        if isinstance(frames, Tensor) and frames.ndim == 5:
+            _sequence.require_whole("the error is a mean over the frames here")
         quantised = self.quantizer(self._features(frames))
         return frame_error(self._logits(quantised.features), frames, kind) + quantised.loss
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from longconv import _sequence
 from longconv._checks import check_choice, check_int, check_values
 from longconv.models.frames import (
     LOSSES,
@@ -149,6 +150,7 @@ class VideoPredictor(VideoModel):
         References:
             Parallel Scheduled Sampling (Duckworth, Neelakantan, Goodrich, Kaiser, Bengio), arXiv:1906.04331.
         """
+        _sequence.require_whole("a frame is compared with the next one, which another rank may have")
         check_choice("kind", kind, LOSSES)
         self._check(frames)
         check_values("frames", frames)
@@ -218,6 +220,7 @@ class VideoPredictor(VideoModel):
         Raises:
             ValueError: an empty context, or a wrong shape.
         """
+        _sequence.require_whole("frames are predicted one by one")
         self._check(context, "context")
         if context.shape[1] == 0:
             raise ValueError(f"context has shape {tuple(context.shape)}, expected at least one frame")

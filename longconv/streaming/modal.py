@@ -55,7 +55,7 @@ def prefill(u: Tensor, state: DiagonalState, skip: Tensor) -> tuple[Tensor, Diag
     """A chunk (B, H, T), T >= 1, with a skip (C, H) -> outputs (B, C H, T) in its dtype, and the state after it."""
     x, A_bar, B_bar, C = state
     length, channels = u.shape[2], len(C)
-    log_A_bar = torch.log(torch.where(A_bar == 0, torch.finfo(torch.float64).tiny, A_bar))
+    log_A_bar = log_of(A_bar)
     block = min(length, BLOCK)
     with _autocast.off(u.device):
         k = vandermonde_log((2 * C * B_bar).to(x.dtype), log_A_bar, length, real=True)
@@ -65,6 +65,19 @@ def prefill(u: Tensor, state: DiagonalState, skip: Tensor) -> tuple[Tensor, Diag
     k = k.to(u.dtype if u.dtype == torch.float64 else torch.float32)
     y = fft_conv(u if channels == 1 else u.repeat(1, channels, 1), k.flatten(0, 1), skip=skip.flatten())
     return (y + past.flatten(1, 2)).to(u.dtype), state._replace(x=after.to(x.dtype))
+
+
+def after(u: Tensor, state: DiagonalState) -> Tensor:
+    """The modes after a chunk (B, H, T), T >= 1: (B, H, P) complex128."""
+    log_A_bar = log_of(state.A_bar)
+    with _autocast.off(u.device):
+        powers = powers_of(log_A_bar, min(u.shape[2], BLOCK))
+        return advance(state.x, log_A_bar, state.B_bar[:, None] * powers.flip(1), u)
+
+
+def log_of(A_bar: Tensor) -> Tensor:
+    """The logarithms of modes; of a mode 0, whose powers are 0 too, that of the least number."""
+    return torch.log(torch.where(A_bar == 0, torch.finfo(torch.float64).tiny, A_bar))
 
 
 def zero_input_response(x: Tensor, log_A_bar: Tensor, outputs: Tensor, length: int) -> Tensor:
@@ -165,6 +178,7 @@ class ModalConv(StreamConv[ModalState]):
 
     def step(self, x_t: Tensor, state: ModalState) -> tuple[Tensor, ModalState]:
         """One sample x_t (B, H) and the state before it -> y_t (B, H) in its dtype, and the state after it."""
+        self._require_whole()
         check_tensor("x_t", x_t, "(B, H)", ndim=2, dtypes=FLOATS)
         self._check_state(x_t, state)
         y, modes = step(x_t, state.modes, state.D)
@@ -172,6 +186,7 @@ class ModalConv(StreamConv[ModalState]):
 
     def prefill(self, x: Tensor, state: ModalState | None = None) -> tuple[Tensor, ModalState]:
         """A chunk x (B, H, T) and the state before it (None: the first) -> y (B, H, T), and the state after it."""
+        self._require_whole()
         check_tensor("x", x, "(B, H, T)", ndim=3, dtypes=FLOATS)
         if state is None:
             state = self.init_state(x.shape[0], x.shape[1], device=x.device, dtype=x.dtype)

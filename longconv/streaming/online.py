@@ -128,6 +128,7 @@ class OnlineConv(StreamConv[OnlineState]):
             TypeError: x_t, k_t or state of a wrong kind or dtype.
             ValueError: a wrong shape or device, or a state of another batch size or filter.
         """
+        self._require_whole()
         z = self._checked("x_t", x_t, "k_t", k_t, "(B, H)", state)
         with _autocast.off(x_t.device):
             if not state.pending.shape[0]:
@@ -152,6 +153,7 @@ class OnlineConv(StreamConv[OnlineState]):
             TypeError: x, k or state of a wrong kind or dtype.
             ValueError: a wrong shape or device, or a state of another batch size or filter.
         """
+        self._require_whole()
         if state is None:
             check_tensor("x", x, "(B, H, T)", ndim=3, dtypes=FLOATS)
             state = self.init_state(x.shape[0], x.shape[1], device=x.device, dtype=x.dtype)

@@ -13,6 +13,7 @@ from typing import Generic, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
+from longconv import _sequence
 from longconv._checks import check_int, check_stream
 
 StateT = TypeVar("StateT")
@@ -127,6 +128,9 @@ class StreamConv(ABC, Generic[StateT]):
     @abstractmethod
     def prefill(self, x: Tensor, state: StateT | None = None) -> tuple[Tensor, StateT]:
         """A chunk (B, H, T) and the state before it (None: the first) -> the outputs, and the state after it."""
+
+    def _require_whole(self) -> None:
+        _sequence.require_whole(f"{type(self).__name__} is a stream within one process, of which there are no shards")
 
 
 @dataclass(frozen=True)

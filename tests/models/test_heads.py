@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.export import Dim
 from torch.nn import functional as F
 
 from longconv.models import LanguageModel, SequenceClassifier, SequenceRegressor, optimizer_groups, pool
@@ -55,6 +56,17 @@ def test_pooling_is_over_the_valid_positions(pooling: str) -> None:
     want = torch.stack([POOLED[pooling](x[sample, :length]) for sample, length in enumerate(LENGTHS.tolist())])
     assert_close(pool(x, pooling, LENGTHS), want)
     assert_close(pool(x[:, :1], pooling, None), x[:, 0])
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_pooling_is_exported_for_every_length(pooling: str) -> None:
+    class Pool(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return pool(x, pooling)
+
+    program = torch.export.export(Pool(), (torch.randn(2, 5, 3),), dynamic_shapes=({1: Dim("L", min=2)},))
+    x = torch.randn(2, 11, 3)
+    assert_close(program.module()(x), pool(x, pooling))
 
 
 def test_pooling_refuses_what_is_no_tensor() -> None:

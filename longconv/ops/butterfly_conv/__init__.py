@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from longconv import _sequence
 from longconv._checks import check_bool, check_choice, check_device, check_shape, check_tensor
 from longconv.ops.butterfly_conv.operator import BACKENDS, MATRICES, OPERATOR
 
@@ -53,6 +54,7 @@ def butterfly_conv(
     >>> butterfly_conv(torch.full((1, 1, 1), 3.0), torch.full((1, 1), 5.0), one, one, one, one, two, one)
     tensor([[[30.]]])
     """
+    _sequence.require_whole("a butterfly has whole columns")
     check_tensor("x", x, "(B, N, H)", ndim=3, dtypes=(torch.float32, torch.float64))
     check_tensor("k", k, "(N, H)", ndim=2, dtypes=(x.dtype,))
     check_shape("k", k, x.shape[1:], "(N, H)")

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from longconv import _autocast
+from longconv import _autocast, _sequence
 from longconv._checks import FLOATS, check_choice, check_device, check_shape, check_tensor, describe, filter_dtypes
 from longconv.ops.fft_conv.operator import BACKENDS, call_forward
 
@@ -73,6 +73,10 @@ def fft_conv(
         ...
     ValueError: k is a (2, 5) float32 tensor, expected shape (H, K) = (1, any)
     """
+    if (shard := _sequence.shard()) is not None:
+        gates = {"pre_gate": pre_gate, "post_gate": post_gate}
+        options = {"k_reverse": k_reverse, "skip": skip, **gates, "mode": mode, "lengths": lengths, "backend": backend}
+        return shard.fft_conv(u, k, **options)
     y: Tensor = call_forward.checked(
         check_arguments, u, k, k_reverse, skip, pre_gate, post_gate, lengths, mode, backend
     )

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from longconv import _sequence
 from longconv._checks import (
     COMPLEX,
     FLOATS,
@@ -76,6 +77,8 @@ def linear_scan(
         ...
     ValueError: a is a (2, 3, 4) float32 tensor and b is a (2, 5, 4) float32 tensor: they must broadcast
     """
+    if (shard := _sequence.shard()) is not None:
+        return shard.linear_scan(a, b, initial, dim=dim, reverse=reverse, backend=backend)
     h: Tensor = call.checked(check_arguments, a, b, initial, dim, reverse, backend)
     return h
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from longconv import _sequence
 from longconv._checks import FLOATS, check_choice, check_device, check_shape, check_tensor, describe, filter_dtypes
 from longconv.ops.short_conv.activations import ACTIVATIONS
 from longconv.ops.short_conv.operator import BACKENDS, call
@@ -61,6 +62,8 @@ def short_conv(
         ...
     ValueError: w is a (2,) float32 tensor, expected shape (H, K)
     """
+    if (shard := _sequence.shard()) is not None:
+        return shard.short_conv(u, w, bias, activation=activation, initial=initial, backend=backend)
     y: Tensor = call.checked(check_arguments, u, w, bias, initial, activation, backend)
     return y
 

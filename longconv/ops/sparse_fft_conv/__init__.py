@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from longconv import _sequence
 from longconv._checks import FLOATS, check_choice, check_device, check_tensor, describe
 from longconv.ops.fft_conv import check_filter
 from longconv.ops.sparse_fft_conv.operator import BACKENDS, call_forward
@@ -79,5 +80,7 @@ def sparse_fft_conv(u: Tensor, k: Tensor, block_mask: Tensor, *, backend: str = 
         raise ValueError(f"block_mask is {describe(block_mask)}, expected at least one block along every axis")
     check_device("block_mask", block_mask, "u", u)
     check_choice("backend", backend, BACKENDS.names())
+    if (shard := _sequence.shard()) is not None:
+        return shard.channelwise(u, lambda u, own: call_forward(u, k[..., own, :], block_mask, backend))
     y: Tensor = call_forward(u, k, block_mask, backend)
     return y
