@@ -107,7 +107,8 @@ class EpochCheckpoints(Checkpoint):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Count samples and the time they took."""
-        self._samples += len(batch["inputs"]) * trainer.world_size
+        n_batches = trainer.world_size // self.config.recipe.trainer.sequence_parallel
+        self._samples += len(batch["inputs"]) * n_batches
         self._trained = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

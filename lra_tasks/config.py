@@ -26,6 +26,7 @@ RESUME_MAY_CHANGE = (
     "trainer.accelerator",
     "trainer.devices",
     "trainer.strategy",
+    "trainer.sequence_parallel",
     "trainer.max_epochs",
     "trainer.early_stopping",
     "trainer.log_every_n_steps",

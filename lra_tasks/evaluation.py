@@ -106,7 +106,7 @@ def score(config: RunConfig, task: Task, module: TrainingModule, split: Split = 
         UsageError: this machine lacks the accelerator, or it the precision.
         DataError: a data file is missing or corrupt.
     """
-    settings = replace(config.recipe.trainer, devices=1, strategy="auto")
+    settings = replace(config.recipe.trainer, devices=1, strategy="auto", sequence_parallel=1)
     with quiet_lightning():
         trainer = create_trainer(settings, logger=False, enable_checkpointing=False)
         run = trainer.test if split == "test" else trainer.validate

@@ -11,14 +11,15 @@ import torch
 from lightning import LightningModule
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.nn import functional as F
 from torchmetrics.classification import MulticlassAccuracy
 
+from longconv.distributed import Ranks
 from longconv.models import Block, optimizer_groups
 from lra_tasks.data import Batch
 from lra_tasks.data.base import IGNORED
 from lra_tasks.errors import RunError
 from lra_tasks.recipes import OptimizerSettings
+from lra_tasks.shards import cross_entropy, shared
 
 Stage = Literal["train", "val", "test"]
 
@@ -115,9 +116,11 @@ class SequenceModule(TrainingModule):
 
     Attributes:
         rate: one in so many samples is read, with the step sizes of the model multiplied by it.
+        ranks: those that share the sequences of a batch; None: they are whole.
     """
 
     rate: int = 1
+    ranks: Ranks | None = None
 
     def __init__(self, model: nn.Module, optimizer: OptimizerSettings, *, n_classes: int, seed: int) -> None:
         super().__init__(model, optimizer, seed=seed)
@@ -129,6 +132,8 @@ class SequenceModule(TrainingModule):
         """Logits (B, n_classes) or (B, L, n_classes) of a batch."""
         if self.rate == 1:
             return self.model(batch["inputs"], lengths=batch.get("lengths"))
+        if self.ranks is not None:
+            raise ValueError(f"rate is {self.rate} and ranks share the sequences, expected 1: shards are read whole")
         lengths = batch.get("lengths")
         lengths = None if lengths is None else (lengths + self.rate - 1) // self.rate
         return self.model(batch["inputs"][:, :: self.rate], lengths=lengths, rate=self.rate)
@@ -147,9 +152,10 @@ class SequenceModule(TrainingModule):
         self._step(batch, "test")
 
     def _step(self, batch: Batch, stage: Stage) -> dict[str, Tensor]:
-        labels = batch["labels"].flatten()
-        logits = self(batch).flatten(0, -2)
-        loss = F.cross_entropy(logits.float(), labels, ignore_index=IGNORED)
+        with shared(batch, self.ranks) as (batch, shard):
+            labels = batch["labels"].flatten()
+            logits = self(batch).flatten(0, -2)
+            loss = cross_entropy(logits, labels, shard)
         self.refuse_infinite(loss, stage)
         accuracy: MulticlassAccuracy = getattr(self, f"{stage}_accuracy")
         batch_accuracy = accuracy(logits, labels)

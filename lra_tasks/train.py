@@ -27,6 +27,7 @@ from lra_tasks.pretraining import PREDICTED, PretrainingModule, start_from
 from lra_tasks.progress import RunProgress
 from lra_tasks.results import RunFolder, versions, write_metrics
 from lra_tasks.rollouts import save_contact_sheet, save_gif
+from lra_tasks.sharing import SequenceParallel
 from lra_tasks.trainer import RunLogger, create_trainer, process_group, quiet_lightning
 from lra_tasks.video_module import VideoModule, score_table
 
@@ -57,11 +58,12 @@ def train(config: RunConfig, folder: RunFolder, *, resume: bool, console: Consol
     if config.recipe.trainer.compile:
         module.compile_model()
     checkpoints = EpochCheckpoints(folder, config)
+    sharing = SequenceParallel.callbacks(config.recipe.trainer, task, module)
     with quiet_lightning():
         trainer = create_trainer(
             config.recipe.trainer,
             logger=RunLogger(folder.logs),
-            callbacks=[RunProgress(console, checkpoints), checkpoints],
+            callbacks=[RunProgress(console, checkpoints), checkpoints, *sharing],
             plugins=[AtomicCheckpointIO()],
         )
         if trainer.is_global_zero:

@@ -59,7 +59,7 @@ def create_trainer(settings: TrainerSettings, **others: Any) -> Trainer:
         UsageError: a setting does not fit, or not this machine.
     """
     given = asdict(settings)
-    for name in ("early_stopping", "compile"):
+    for name in ("early_stopping", "compile", "sequence_parallel"):
         given.pop(name)
     if settings.strategy == "fsdp2":
         given["strategy"] = _fully_sharded(settings.devices)

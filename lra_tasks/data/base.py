@@ -91,6 +91,9 @@ class Task(LightningDataModule, ABC):
         batch_size: samples a batch.
         num_workers: processes that load batches; 0 loads them in the training process.
         seed: of the training order; not of the data.
+
+    Attributes:
+        sharing: number of processes that get the same batches, to share their sequences.
     """
 
     info: ClassVar[TaskInfo]
@@ -105,6 +108,7 @@ class Task(LightningDataModule, ABC):
         self.batch_size = check_int("batch_size", batch_size)
         self.num_workers = check_int("num_workers", num_workers, least=0)
         self.seed = check_int("seed", seed, least=0)
+        self.sharing = 1
         self._splits: Mapping[str, Dataset[Sample]] = {}
 
     @abstractmethod
@@ -183,19 +187,27 @@ class Task(LightningDataModule, ABC):
 
     def train_dataloader(self) -> DataLoader[Sample]:
         """Shuffled by (seed, epoch); every sample once an epoch."""
-        dataset = self.dataset("train")
-        processes = {}
-        if self.trainer is not None:
-            processes = {"n_processes": self.trainer.world_size, "process": self.trainer.global_rank}
-        return DataLoader(dataset, sampler=EpochSampler(_size(dataset), self.seed, **processes), **self._options())
+        dataset, (n_processes, process) = self.dataset("train"), self._turn()
+        sampler = EpochSampler(_size(dataset), self.seed, n_processes=n_processes, process=process)
+        return DataLoader(dataset, sampler=sampler, **self._options())
 
     def val_dataloader(self) -> DataLoader[Sample]:
         """In fixed order."""
-        return DataLoader(self.dataset("val"), shuffle=False, **self._options())
+        dataset, (n_processes, process) = self.dataset("val"), self._turn()
+        sampler: DistributedSampler[Sample] | None = None
+        if self.sharing > 1:  # else Lightning makes it
+            sampler = DistributedSampler(dataset, n_processes, process, shuffle=False)
+        return DataLoader(dataset, sampler=sampler, shuffle=False, **self._options())
 
     def test_dataloader(self) -> DataLoader[Sample]:
         """In fixed order."""
         return DataLoader(self.dataset("test"), shuffle=False, **self._options())
+
+    def _turn(self) -> tuple[int, int]:
+        """Into how many parts the samples are dealt out, and which of them is this process's."""
+        if self.trainer is None:
+            return 1, 0
+        return self.trainer.world_size // self.sharing, self.trainer.global_rank // self.sharing
 
     def _collate(self) -> Callable[[Sequence[Sample]], Batch]:
         if self.info.pair:

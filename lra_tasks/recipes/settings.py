@@ -121,6 +121,8 @@ class TrainerSettings:
         accelerator: cpu, gpu or auto.
         devices: number of devices, or auto.
         strategy: how devices share the work, such as auto, ddp (each holds the model) or fsdp2 (each a part of it).
+        sequence_parallel: number of devices that share the sequences of a batch, each a part of their length; a divisor
+            of devices, of which the others have other batches.
         gradient_clip_val: largest norm of the gradient; null does not clip.
         accumulate_grad_batches: number of batches a step of the optimiser.
         limit_train_batches: batches of an epoch (an integer) or their share (a float).
@@ -137,6 +139,7 @@ class TrainerSettings:
     accelerator: str = "auto"
     devices: int | str = 1
     strategy: str = "auto"
+    sequence_parallel: int = 1
     gradient_clip_val: float | None = None
     accumulate_grad_batches: int = 1
     limit_train_batches: int | float = 1.0
@@ -148,8 +151,13 @@ class TrainerSettings:
     compile: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("max_epochs", "accumulate_grad_batches", "log_every_n_steps"):
+        for name in ("max_epochs", "accumulate_grad_batches", "log_every_n_steps", "sequence_parallel"):
             check_int(f"trainer.{name}", getattr(self, name))
+        if self.sequence_parallel > 1 and (not isinstance(self.devices, int) or self.devices % self.sequence_parallel):
+            raise ValueError(
+                f"trainer.sequence_parallel is {self.sequence_parallel} with trainer.devices {self.devices!r}, "
+                "expected a divisor of the number of devices"
+            )
         if self.early_stopping is not None:
             check_int("trainer.early_stopping", self.early_stopping)
         if self.gradient_clip_val is not None:
