@@ -46,7 +46,7 @@ def cases() -> list[Case]:
     found = []
     for length in LENGTHS:
         size = f"{BATCH}x{CHANNELS}x{length}"
-        found += both(f"butterfly/{size}", functools.partial(problem, length, False))
+        found += both(f"butterfly_conv/{size}", functools.partial(problem, length, False))
         trained = functools.partial(problem, length, True, True)
-        found.append(Case(f"butterfly_trained/{size}/both", trained))
+        found.append(Case(f"butterfly_conv_trained/{size}/both", trained))
     return found
