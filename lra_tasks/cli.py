@@ -90,7 +90,7 @@ def _prepare(options: Namespace, console: Console) -> int:
     except (ValueError, TypeError) as error:
         raise UsageError(str(error)) from error
     task.prepare_data()
-    console.print(f"{options.task} is ready in {task.folder}", highlight=False)
+    console.print(f"{options.task} is ready in {task.folder}", highlight=False, soft_wrap=True)
     return 0
 
 

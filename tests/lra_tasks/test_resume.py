@@ -52,7 +52,7 @@ def test_a_killed_run_resumes_to_the_same_end(
     while not (folder / "history.csv").exists() and time.monotonic() < deadline:
         time.sleep(0.01)
     os.kill(process.pid, kill)
-    printed, _ = process.communicate(timeout=60)
+    printed, _ = process.communicate(timeout=120)
     assert not (folder / "metrics.json").exists(), printed
     assert process.returncode == (-kill if kill == signal.SIGKILL else 130), printed
     assert "Traceback" not in printed
