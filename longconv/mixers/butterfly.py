@@ -15,6 +15,7 @@ from longconv import _autocast
 from longconv._checks import FLOATS, check_int, check_real, check_shape, check_tensor
 from longconv.filters.base import WideModule, parameter_dtype
 from longconv.ops.butterfly_conv import butterfly_conv
+from longconv.ops.butterfly_conv.operator import MATRICES
 from longconv.ops.transpose import transpose
 
 
@@ -60,14 +61,7 @@ class ButterflyConvolution(WideModule):
     tensor([[[1., 2., 3., 3., 3., 3.]]], grad_fn=<RoundBackward1>)
     """
 
-    filter_parameters = (
-        "analysis_1",
-        "analysis_twiddles",
-        "analysis_2",
-        "synthesis_1",
-        "synthesis_twiddles",
-        "synthesis_2",
-    )
+    filter_parameters = MATRICES
 
     def __init__(self, size: int, *, filter_lr: float | None = None) -> None:
         super().__init__()

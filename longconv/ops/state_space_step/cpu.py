@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from longconv import _native
+from longconv.ops._layout import plain
 from longconv.ops._short_way import without_memory
 
 MOST_RANK = 16
@@ -33,8 +34,8 @@ def supports(
 
 def forward(*system: Tensor | None) -> tuple[Tensor, Tensor]:
     """The state after the sample and the output, in one pass over the state."""
-    plain = [t if t is None else t.resolve_conj().resolve_neg().contiguous() for t in system]
-    return _step(*plain)(*plain)
+    dense = [t if t is None else plain(t).contiguous() for t in system]
+    return _step(*dense)(*dense)
 
 
 def bind(*system: Tensor | None) -> Callable[..., tuple[Tensor, Tensor]] | None:
