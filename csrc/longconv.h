@@ -10,7 +10,7 @@
 
 // Raised when something in this file changes or goes; _native.py refuses a library of another number. A function that
 // is new and that an older library lacks is only missing there.
-#define LONGCONV_ABI 2
+#define LONGCONV_ABI 3
 
 #ifdef __cplusplus
 extern "C" {

@@ -19,7 +19,7 @@ from typing import NoReturn
 
 import torch
 
-ABI = 2
+ABI = 3
 """``LONGCONV_ABI`` of csrc/longconv.h."""
 
 ISA_VARIABLE = "LONGCONV_CPU_ISA"
