@@ -71,7 +71,10 @@ def run_revision(revision: str, cases: Sequence[str], seconds: float, output: Pa
 
     Raises:
         subprocess.CalledProcessError: git does not know the revision, or it does not build, or its benchmark fails.
+        ValueError: git or cmake is not on the path.
     """
+    if missing := [name for name in ("git", "cmake") if not shutil.which(name)]:
+        raise ValueError(f"to build a revision takes git and cmake: there is no {' and no '.join(missing)} on the path")
     git = ["git", "-C", str(Path(__file__).parents[1])]
     sources = subprocess.run([*git, "rev-parse", f"{revision}:csrc"], check=True, stdout=subprocess.PIPE, text=True)
     build = output.parent / sources.stdout.strip()

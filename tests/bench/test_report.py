@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench.case import OURS, WHOLE, Work
-from bench.compare import changes, comparison
+from bench.compare import changes, comparison, run_revision
 from bench.machine import Ceilings
 from bench.measure import Timing, summarize
 from bench.plots import over_length, save_plots
@@ -116,3 +116,9 @@ def test_plots(tmp_path: Path) -> None:
     assert len(over_length([dataclasses.replace(r, memory={}) for r in rows], "").axes) == 3
     assert sorted(path.name for path in written) == ["roofline.png", "roofline.svg", "sum-2.png", "sum-2.svg"]
     assert all(path.stat().st_size > 5000 for path in written)
+
+
+def test_a_revision_needs_what_builds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ValueError, match="there is no git and no cmake on the path"):
+        run_revision("HEAD", ["fft_conv/8x256x256/forward"], 0.0, tmp_path / "0.json")
