@@ -105,11 +105,12 @@ def _cpu() -> str:
 
 
 def _commit() -> str:
-    """The commit of the checkout, with a + where files have changed since."""
+    """The commit of the checkout, with a + where files other than results have changed since."""
     git = ["git", "-C", str(Path(__file__).parent)]
     try:
         commit = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
-        changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True)
+        code = [":(top)", ":(top,exclude)bench/results"]
+        changed = subprocess.run([*git, "status", "--porcelain", *code], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return commit.stdout.strip() + ("+" if changed.stdout.strip() else "")

@@ -27,6 +27,14 @@ from bench.machine import WARM, Ceilings, ceilings, describe
 from bench.measure import WrongResultError, errors, least_bytes, peak_memory, sent_bytes, summarize, thread_count, times
 from bench.report import Row, check_same, load, merged, save
 
+_COLUMNS = (
+    TextColumn("{task.description}"),
+    BarColumn(),
+    MofNCompleteColumn(),
+    TimeElapsedColumn(),
+    TimeRemainingColumn(),
+)
+
 
 def run(
     cases: Sequence[Case],
@@ -56,24 +64,13 @@ def run(
         ValueError: the file to add to is of another machine.
     """
     machine, rows, wrong = describe(), [], []
-    before: list[Row] = []
-    if add and output and output.exists():
-        kept, before = load(output)
-        check_same(kept, machine)
-        before = [replace(r, date=r.date or kept["date"], commit=r.commit or kept["commit"]) for r in before]
+    before = _kept(output, machine) if add and output and output.exists() else []
     known = {(row.case, row.threads) for row in before} if missing else set()
     todo = [(case, [n for n in _counts(case, threads, device) if (case.name, n) not in known]) for case in cases]
     todo = [(case, counts) for case, counts in todo if counts]
     console = Console(soft_wrap=True, highlight=False)
     console.print(", ".join(f"{key}: {value}" for key, value in machine.items()))
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as progress:
+    with Progress(*_COLUMNS, console=console, transient=True) as progress:
         task = progress.add_task("rows", total=sum(len(counts) for _, counts in todo))
         for case, counts in todo:
             progress.update(task, description=case.name)
@@ -131,6 +128,13 @@ def _ceilings_once(device: torch.device, threads: int) -> Ceilings:
 
 def _counts(case: Case, threads: Sequence[int] | None, device: str) -> Sequence[int]:
     return [1] if device == "cuda" else threads or case.threads
+
+
+def _kept(path: Path, machine: dict[str, str]) -> list[Row]:
+    """The rows of a file to add to, each with its own date and commit."""
+    kept, rows = load(path)
+    check_same(kept, machine)
+    return [replace(row, date=row.date or kept["date"], commit=row.commit or kept["commit"]) for row in rows]
 
 
 def _rows(case: Case, threads: Sequence[int], seconds: float, memory: bool, device: torch.device) -> Iterator[Row]:
