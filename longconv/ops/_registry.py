@@ -31,6 +31,8 @@ class Backend:
         backward: the gradients, with arguments that the op's module states; None where ``forward`` alone exists.
         available: None, or the reason why this machine can't run the backend at all.
         supports: None, or the reason why the backend can't serve a call; takes ``forward``'s arguments.
+        slower: None, or the reason why a backend after it is faster for a call, so that ``"auto"`` passes it over;
+            takes ``forward``'s arguments.
         auto: whether ``backend="auto"`` may take it.
         bind: None, or a function of ``forward``'s arguments that returns ``forward`` for tensors that are all laid out
             like these, with everything decided but their addresses; or None where they have to be copied first.
@@ -41,6 +43,7 @@ class Backend:
     backward: Callable[..., Any] | None = None
     available: Callable[[], str | None] = _always
     supports: Callable[..., str | None] = _always
+    slower: Callable[..., str | None] = _always
     auto: bool = True
     bind: Callable[..., Callable[..., Any] | None] | None = None
 
@@ -77,7 +80,7 @@ class Backends:
         return self._names
 
     def choose(self, name: str, *call: Any) -> Backend:
-        """The backend for a call: the named one, or for ``"auto"`` the first that supports it.
+        """The backend for a call: the named one, or for ``"auto"`` the first that serves it and isn't slower.
 
         Raises:
             ValueError: no such backend, or it can't serve the call (with the reason).
@@ -92,7 +95,7 @@ class Backends:
         for backend in self.backends:
             if not backend.auto:
                 continue
-            reason = backend.refusal(*call)
+            reason = backend.refusal(*call) or backend.slower(*call)
             if reason is None:
                 self._log(backend.name, refused)
                 return backend

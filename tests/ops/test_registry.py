@@ -29,6 +29,14 @@ def test_auto_takes_the_first_that_supports_the_call(backends: Backends) -> None
     assert backends.choose("auto", 3).name == "plain"
 
 
+def test_auto_passes_over_what_is_slower(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_registry, "ALL", {})
+    large = Backend("large", lambda x: 2 * x, slower=lambda x: None if x > 9 else f"{x} is small")
+    both = Backends("double", [large, Backend("plain", lambda x: 2 * x)])
+    assert [both.choose("auto", x).name for x in (10, 9)] == ["large", "plain"]
+    assert both.choose("large", 9).name == "large"
+
+
 def test_auto_logs_once_what_it_took_and_why(backends: Backends, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logger="longconv"):
         for _ in range(3):

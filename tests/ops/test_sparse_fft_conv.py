@@ -217,3 +217,13 @@ def test_bad_input(change: dict[str, Any], error: type[Exception], words: str) -
     call: dict[str, Any] = {"u": torch.ones(B, H, 8), "k": torch.ones(H, 4), "block_mask": some(4), **change}
     with pytest.raises(error, match=words):
         sparse_fft_conv(**call)
+
+
+@pytest.mark.native
+def test_many_sequences_of_few_filters_go_by_fft_conv() -> None:
+    quarter = torch.arange(8) < 2
+    chosen = {
+        (batch, k.ndim): BACKENDS.choose("auto", torch.randn(batch, H, 40), k, quarter).name
+        for batch, k in [(3, torch.randn(H, 9)), (4, torch.randn(H, 9)), (4, torch.randn(4, H, 9))]
+    }
+    assert chosen == {(3, 2): "torch", (4, 2): "fft_conv", (4, 3): "torch"}

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from longconv.ops._library import define
 from longconv.ops._registry import Backend, Backends
-from longconv.ops.fft_conv import plain
+from longconv.ops.fft_conv import cpu, plain
 from longconv.ops.fft_conv.operator import map_channels
-from longconv.ops.sparse_fft_conv import cuda
+from longconv.ops.sparse_fft_conv import cuda, fft_conv_taps
+from longconv.ops.sparse_fft_conv.fft_conv_taps import MaskedTaps
 from longconv.ops.sparse_fft_conv.reference import MaskedMatrix
 from longconv.ops.sparse_fft_conv.torch_blocks import MaskedSpectrum
 
@@ -34,9 +35,8 @@ def _backward_in(
     return plain.backward(functools.partial(make, block_mask), dy, u, k, *_NO_OTHERS, all_wanted)
 
 
-def _plain(name: str, make: Make, *, auto: bool = True) -> Backend:
-    forward, backward = functools.partial(_forward_in, make), functools.partial(_backward_in, make)
-    return Backend(name, forward, backward, auto=auto)
+def _plain(name: str, make: Make, **options: Any) -> Backend:
+    return Backend(name, functools.partial(_forward_in, make), functools.partial(_backward_in, make), **options)
 
 
 # The kernels for GPUs have run on hosts alone: until a GPU has confirmed and timed them, they serve who asks for them.
@@ -44,6 +44,7 @@ BACKENDS = Backends(
     "sparse_fft_conv",
     [
         Backend("cuda", cuda.forward, cuda.backward, cuda.available, cuda.supports, auto=False),
+        _plain("fft_conv", MaskedTaps, available=cpu.available, supports=cpu.supports, slower=fft_conv_taps.slower),
         _plain("torch", MaskedSpectrum),
         _plain("reference", MaskedMatrix, auto=False),
     ],

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from longconv.ops._library import define, gradients_of, mapped_first
+from longconv.ops._library import define, mapped_first
 from longconv.ops._registry import Backend, Backends
 from longconv.ops.state_space_step import cpu, reference
 
@@ -33,16 +33,21 @@ def _fake(x: Tensor, u: Tensor, A: Tensor, B: Tensor, C: Tensor, *_: Any) -> tup
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    ctx.backend = inputs[-1]
     ctx.save_for_backward(*inputs[:-1])
 
 
 def _gradients(ctx: Any, *cotangents: Tensor | None) -> tuple[Any, ...]:
-    """By autograd through the definition; plain torch, so that they have gradients themselves."""
+    """In plain torch, so that they have gradients themselves."""
+    system = ctx.saved_tensors
 
-    def composite(*tensors: Any) -> list[Tensor]:
-        return list(reference.forward(*tensors))
+    def after() -> Tensor:
+        state: Tensor = call(*system, ctx.backend)[0]
+        return state
 
-    return (*gradients_of(composite, ctx.saved_tensors, cotangents, ctx.needs_input_grad[:-1]), None)
+    arguments: tuple[Any, ...] = (*system, *cotangents, after, ctx.needs_input_grad[:7])
+    grads = reference.backward(*arguments)
+    return (*grads, None)
 
 
 def _vmap(operator: Callable[..., Any], info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Any, Any]:
