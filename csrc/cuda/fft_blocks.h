@@ -43,19 +43,23 @@ struct Blocks {
     L layout;
     Call call;
 
-    LONGCONV_BOTH int shared_bytes() const { return layout.result_bytes(); }
+    LONGCONV_BOTH int shared_bytes() const { return layout.result_bytes() + layout.group * 4; }
     LONGCONV_BOTH int64_t rows() const { return call.batch * call.channels * call.blocks; }
 
     LONGCONV_DEVICE void operator()(Block& block) const {
         const Tables<L> tables(call.tables, layout);
         for (int64_t first = block.index() * layout.group; first < rows(); first += block.count() * layout.group) {
             block.phase([&](int warp) {
+                for (int i = warp; i < layout.group; i += block.warps())
+                    if (first + i < rows()) set_bound(i, first + i);
+            });
+            block.phase([&](int warp) {
                 const Leaf<L> leaf(tables, layout);
                 for (int job = warp; job < layout.group * layout.stripes; job += block.warps()) {
                     const int i = job / layout.stripes;
                     if (first + i >= rows()) continue;
                     const int64_t row = first + i;
-                    invert(layout, tables, leaf, i, job % layout.stripes, kLarge / bound(row),
+                    invert(layout, tables, leaf, i, job % layout.stripes, kLarge / bounds().get(i),
                            [&](int place) { return sum(row, place); });
                 }
             });
@@ -66,7 +70,7 @@ struct Blocks {
                     const int64_t row = first + i, of_all = row / call.blocks;
                     Tile c[L::R][2];
                     finish(c, layout, tables, stripe, layout.result_alone(i, false), layout.result_alone(i, true));
-                    write_gated<L>(call, c, bound(row) / kLarge / layout.points(), stripe, of_all % call.batch,
+                    write_gated<L>(call, c, bounds().get(i) / kLarge / layout.points(), stripe, of_all % call.batch,
                                    of_all / call.batch,
                                    [&](int place) { return row % call.blocks * layout.points() + place; });
                 }
@@ -89,14 +93,17 @@ struct Blocks {
         return call.channels * (call.per_sample ? call.batch : 1) * call.filter_blocks;
     }
 
-    // No part of the sum is above this, a power of two.
-    LONGCONV_DEVICE float bound(int64_t row) const {
+    // Of each row of the group a power of two that no part of the sum is above.
+    LONGCONV_DEVICE Shared<float> bounds() const { return {layout.result_bytes(), layout.group}; }
+    LONGCONV_DEVICE void set_bound(int i, int64_t row) const {
         float all = 0;
         each_product(row, [&](int64_t x, int64_t filter) {
             all += Global<const float>(call.norms, rows()).get(x) *
                    Global<const float>(call.filter_norms, filters()).get(filter);
         });
-        return power_below(4 * all);
+        each_lane([&](int lane) {
+            if (lane == 0) bounds().set(i, power_below(4 * all));
+        });
     }
 
     LONGCONV_DEVICE Vector<Complex, 2> sum(int64_t row, int place) const {

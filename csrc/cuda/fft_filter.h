@@ -87,7 +87,7 @@ struct Filter {
         const int i = job / layout.stripes, stripe = job % layout.stripes;
         const Global<const Complex> spectrum(
             static_cast<const Complex*>(call.spectrum) + filter_row(first + i) * layout.points(), layout.points());
-        const float scale = 1 / (16 * norm(first + i)), sign = call.conjugate ? -scale : scale;
+        const float scale = 0.0625f / norm(first + i), sign = call.conjugate ? -scale : scale;
         Stripe<L> x;
         x.forward(layout, tables, stripe, layout.sequence(i));
         LONGCONV_UNROLL
@@ -114,7 +114,7 @@ struct Filter {
         const int i = job / layout.stripes, stripe = job % layout.stripes;
         if (16LL * stripe * L::kColumns >= call.length) return;
         const int64_t row = first + i;
-        const float scale = 4 * scale_of(layout, i) * norm(row) / sqrtf(static_cast<float>(layout.points()));
+        const float scale = scale_of(layout, i) * (4 / sqrtf(static_cast<float>(layout.points()))) * norm(row);
         Tile c[L::R][2];
         finish(c, layout, tables, stripe, layout.result(i, false), layout.result(i, true));
         write_gated<L>(call, c, scale, stripe, sample(row), channel(row), [](int place) { return place; });

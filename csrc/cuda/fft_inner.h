@@ -8,6 +8,13 @@
 
 namespace longconv {
 
+// The bytes of shared memory of fft_rows: the planes of rows before and after, the peaks of their tiles, and those of
+// their spectra.
+template <typename L>
+LONGCONV_BOTH int inner_bytes(const L& layout) {
+    return 2 * layout.result_bytes() + layout.peak_bytes(16 + 1);
+}
+
 template <typename L>
 struct InnerRows {
     static constexpr int kMostWarps = kMostWarpsOfBlock;
@@ -15,7 +22,7 @@ struct InnerRows {
     L layout;
     Call call;
 
-    LONGCONV_BOTH int shared_bytes() const { return 2 * layout.result_bytes(); }
+    LONGCONV_BOTH int shared_bytes() const { return inner_bytes(layout); }
     LONGCONV_BOTH OuterShape shape() const { return {call.rows, call.columns}; }
     LONGCONV_BOTH int64_t rows() const { return call.batch * call.channels * call.rows; }
 
@@ -27,13 +34,16 @@ struct InnerRows {
                         if (first + job / layout.stripes < rows()) f(job, first + job / layout.stripes);
                 });
             };
+            if constexpr (L::Math::kNarrow)
+                load_peaks(block, layout, peaks(), all(),
+                           [&](int i, int j) { return first + i < rows() ? peak(first + i, j) : 0; });
             if (call.forward)
                 load_planes(
                     block, layout,
-                    [&](int i, int t, float (&re)[8], float (&im)[8]) {
-                        if (first + i < rows()) read(first + i, t, re, im);
+                    [&](int i, int t, float by, float (&re)[8], float (&im)[8]) {
+                        if (first + i < rows()) read(i, first + i, t, by, re, im);
                     },
-                    [&](int i) { return first + i < rows() ? 1 / scale(first + i) : 1; });
+                    [&](int i) { return 1 / scale(i); });
             each_job([&](int job, int64_t unit) { transform(job, unit); });
             if (call.inverse) each_job([&](int job, int64_t unit) { write(job, unit); });
         }
@@ -53,19 +63,23 @@ struct InnerRows {
     }
     LONGCONV_DEVICE int64_t all_peaks() const { return call.batch * call.channels * shape().peaks(); }
 
-    LONGCONV_DEVICE float peak(int64_t unit, int64_t tile) const {
-        return Global<const float>(call.peaks, all_peaks())
-            .get(shape().peak_of_tile(sequence(unit), row(unit) / 16, tile));
+    // The peaks of the tiles of a row and, after them, of the parts of its spectrum.
+    LONGCONV_DEVICE int tiles() const { return layout.rows(); }
+    LONGCONV_DEVICE int all() const { return tiles() + layout.stripes; }
+    LONGCONV_DEVICE Shared<float> peaks() const { return {2 * layout.result_bytes(), layout.group * all()}; }
+    LONGCONV_DEVICE float peak(int64_t unit, int j) const {
+        if (j < tiles())
+            return Global<const float>(call.peaks, all_peaks())
+                .get(shape().peak_of_tile(sequence(unit), row(unit) / 16, j));
+        if (!call.spectrum) return 0;
+        return Global<const float>(call.spectrum_peaks, all_peaks())
+            .get(shape().peak_of_row(filter(unit), row(unit), j - tiles()));
     }
-    LONGCONV_DEVICE float scale(int64_t unit) const {
+    LONGCONV_DEVICE float scale(int i) const { return power_of(i * all(), tiles()); }
+    LONGCONV_DEVICE float norm(int i) const { return power_of(i * all() + tiles(), layout.stripes); }
+    LONGCONV_DEVICE float power_of(int first, int count) const {
         if constexpr (!L::Math::kNarrow) return 1;
-        return power_below(greatest_of(static_cast<int>(shape().tiles()), [&](int tile) { return peak(unit, tile); }));
-    }
-    LONGCONV_DEVICE float norm(int64_t unit) const {
-        if constexpr (!L::Math::kNarrow) return 1;
-        const Global<const float> peaks(call.spectrum_peaks, all_peaks());
-        return power_below(greatest_of(
-            layout.stripes, [&](int part) { return peaks.get(shape().peak_of_row(filter(unit), row(unit), part)); }));
+        return power_below(greatest_of(count, [&](int j) { return peaks().get(first + j); }));
     }
     LONGCONV_DEVICE void set_peak(int64_t unit, int stripe, float peak) const {
         each_lane([&](int lane) {
@@ -75,8 +89,8 @@ struct InnerRows {
         });
     }
 
-    LONGCONV_DEVICE void read(int64_t unit, int t, float (&re)[8], float (&im)[8]) const {
-        const float by = call.half ? power_below(peak(unit, t / OuterShape::kTile)) : 1;
+    LONGCONV_DEVICE void read(int i, int64_t unit, int t, float by, float (&re)[8], float (&im)[8]) const {
+        if (call.half) by *= power_below(peaks().get(i * all() + t / OuterShape::kTile));
         LONGCONV_UNROLL
         for (int j = 0; j < 8; j += 2) {
             const auto pair = numbers(unit).get(t + j);
@@ -90,8 +104,8 @@ struct InnerRows {
         const int i = job / layout.stripes, stripe = job % layout.stripes;
         const Tables<L> tables(call.tables, layout);
         const Leaf<L> leaf(tables, layout);
-        const float by =
-            call.inverse ? 1 / (16 * norm(unit)) : scale(unit) * sqrtf(static_cast<float>(layout.points())) / 4;
+        const float root = sqrtf(static_cast<float>(layout.points())) / 4,
+                    by = call.inverse ? 0.0625f / norm(i) : scale(i);
         const Global<const Complex> spectrum(
             static_cast<const Complex*>(call.spectrum) + shape().place(filter(unit), row(unit)), call.columns);
         Stripe<L> x;
@@ -116,7 +130,7 @@ struct InnerRows {
                     Complex v = w;
                     if (call.forward) v = {re[half](lane, j + k), im[half](lane, j + k)};
                     if (call.spectrum) v = v * w;
-                    if (!call.inverse) v = {by * v.re, by * v.im};
+                    if (!call.inverse) v = {root * v.re * by, root * v.im * by};
                     re[half](lane, j + k) = v.re, im[half](lane, j + k) = v.im;
                     pair.v[k] = v;
                     most(lane, 0) = larger(most(lane, 0), v);
@@ -137,7 +151,7 @@ struct InnerRows {
     LONGCONV_DEVICE void write(int job, int64_t unit) const {
         const int i = job / layout.stripes, stripe = job % layout.stripes;
         const float n = static_cast<float>(layout.points());
-        float by = 16 * norm(unit) * (call.forward ? scale(unit) / (4 * sqrtf(n)) : 1 / n);
+        float by = norm(i) * (call.forward ? 4 / sqrtf(n) : 16 / n) * scale(i);
         Stripe<L> z;
         finish<true>(z.re, z.im, layout, Tables<L>(call.tables, layout), stripe, layout.result_after(i, false),
                      layout.result_after(i, true));

@@ -97,22 +97,33 @@ struct FillTwiddleTables {
     }
 };
 
-// Phase: the planes of the group's complex numbers, of which source(i, t, re, im) tells eight from t on, come times
-// factor(i) into shared memory.
+// Phase: what tells the scales of the group's numbers, peak(i, j) for j < count, comes into shared memory.
+template <typename L, typename Peak>
+LONGCONV_DEVICE void load_peaks(Block& block, const L& layout, const Shared<float>& to, int count, const Peak& peak) {
+    block.phase([&](int warp) {
+        each_lane([&](int lane) {
+            for (int k = 32 * warp + lane; k < layout.group * count; k += 32 * block.warps())
+                to.set(k, peak(k / count, k % count));
+        });
+    });
+}
+
+// Phase: the planes of the group's complex numbers, of which source(i, t, by, re, im) tells eight from t on times
+// by = factor(i), come into shared memory.
 template <typename L, typename Source, typename Factor>
 LONGCONV_DEVICE void load_planes(Block& block, const L& layout, const Source& source, const Factor& factor) {
     const int pieces = layout.points() / 256;
     block.phase([&](int warp) {
-        for (int piece = warp; piece < layout.group * pieces; piece += block.warps()) {
-            const int i = piece / pieces;
+        for (int i = 0; i < layout.group; ++i) {
             const float by = factor(i);
-            each_lane([&](int lane) {
-                const int t = piece % pieces * 256 + lane * 8;
-                float re[8] = {}, im[8] = {};
-                source(i, t, re, im);
-                set_eight<L>(layout.result_alone(i, false), t, re, by);
-                set_eight<L>(layout.result_alone(i, true), t, im, by);
-            });
+            for (int piece = warp; piece < pieces; piece += block.warps())
+                each_lane([&](int lane) {
+                    const int t = piece * 256 + lane * 8;
+                    float re[8] = {}, im[8] = {};
+                    source(i, t, by, re, im);
+                    set_eight<L>(layout.result_alone(i, false), t, re, 1);
+                    set_eight<L>(layout.result_alone(i, true), t, im, 1);
+                });
         }
     });
 }
@@ -204,6 +215,12 @@ struct Columns {
     }
 };
 
+// The bytes of shared memory of fft_columns_back: the planes of a tile, and the peaks of its rows.
+template <typename L>
+LONGCONV_BOTH int back_bytes(const L& layout) {
+    return layout.result_bytes() + layout.peak_bytes(16);
+}
+
 template <typename L>
 struct ColumnsBack {
     static constexpr int kMostWarps = kMostWarpsOfBlock;
@@ -211,19 +228,22 @@ struct ColumnsBack {
     L layout;
     Call call;
 
-    LONGCONV_BOTH int shared_bytes() const { return layout.result_bytes(); }
+    LONGCONV_BOTH int shared_bytes() const { return back_bytes(layout); }
     LONGCONV_BOTH OuterShape shape() const { return {call.rows, call.columns}; }
     LONGCONV_BOTH int64_t tiles() const { return call.columns / L::kColumns; }
     LONGCONV_BOTH int64_t rows() const { return call.batch * call.channels * tiles(); }
 
     LONGCONV_DEVICE void operator()(Block& block) const {
         for (int64_t first = block.index() * layout.group; first < rows(); first += block.count() * layout.group) {
+            if constexpr (L::Math::kNarrow)
+                load_peaks(block, layout, peaks(), layout.rows(),
+                           [&](int i, int row) { return first + i < rows() ? peak(first + i, row) : 0; });
             load_planes(
                 block, layout,
-                [&](int i, int t, float (&re)[8], float (&im)[8]) {
-                    if (first + i < rows()) read(first + i, t, re, im);
+                [&](int i, int t, float by, float (&re)[8], float (&im)[8]) {
+                    if (first + i < rows()) read(i, first + i, t, by, re, im);
                 },
-                [&](int i) { return first + i < rows() ? 1 / scale(first + i) : 1; });
+                [&](int i) { return 1 / scale(i); });
             block.phase([&](int warp) {
                 for (int job = warp; job < layout.group * layout.stripes; job += block.warps())
                     if (first + job / layout.stripes < rows()) write(job, first + job / layout.stripes);
@@ -234,20 +254,23 @@ struct ColumnsBack {
   private:
     LONGCONV_DEVICE int64_t first_column(int64_t unit) const { return unit % tiles() * L::kColumns; }
 
-    LONGCONV_DEVICE float scale(int64_t unit) const {
+    // The peaks of rows, row after row of the group's tiles.
+    LONGCONV_DEVICE Shared<float> peaks() const { return {layout.result_bytes(), layout.group * layout.rows()}; }
+    LONGCONV_DEVICE float scale(int i) const {
         if constexpr (!L::Math::kNarrow) return 1;
-        return power_below(greatest_of(static_cast<int>(call.rows), [&](int row) { return peak(unit, row); }));
+        return power_below(greatest_of(layout.rows(), [&](int row) { return peaks().get(i * layout.rows() + row); }));
     }
     LONGCONV_DEVICE float peak(int64_t unit, int64_t row) const {
         return Global<const float>(call.peaks, call.batch * call.channels * shape().peaks())
             .get(shape().peak_of_row(unit / tiles(), row, first_column(unit) / OuterShape::kPeak));
     }
 
-    LONGCONV_DEVICE void read(int64_t unit, int t, float (&re)[8], float (&im)[8]) const {
-        const int64_t row = t / L::kColumns, column = first_column(unit) + t % L::kColumns;
+    LONGCONV_DEVICE void read(int i, int64_t unit, int t, float by, float (&re)[8], float (&im)[8]) const {
+        const int row = t / L::kColumns;
+        const int64_t column = first_column(unit) + t % L::kColumns;
         const Global<const Complex> twiddles(shape().twiddles_of(call.tables), shape().twiddles());
         const RowOfWork from(call.work, call.half, shape(), unit / tiles(), row);
-        const float by = call.half ? power_below(peak(unit, row)) : 1;
+        if (call.half) by *= power_below(peaks().get(i * layout.rows() + row));
         const Complex of_tile = twiddles.get(shape().of_tile(row, column / OuterShape::kTile));
         LONGCONV_UNROLL
         for (int j = 0; j < 8; j += 2) {
@@ -272,7 +295,7 @@ struct ColumnsBack {
         Tile c[L::R][2];
         finish(c, layout, Tables<L>(shape().operands_of(call.tables), layout), stripe, layout.result_alone(i, false),
                layout.result_alone(i, true));
-        write_gated<L>(call, c, scale(unit) / static_cast<float>(call.rows), stripe, sequence % call.batch,
+        write_gated<L>(call, c, scale(i) / static_cast<float>(call.rows), stripe, sequence % call.batch,
                        sequence / call.batch, time);
     }
 };

@@ -1,5 +1,6 @@
 // Tables of the transform, and spectra of filters.
 
+#include "fft_inner.h"
 #include "fft_launch.h"
 #include "fft_spectrum.h"
 
@@ -65,8 +66,8 @@ int32_t longconv_cuda_fft_outer_limits(LongconvCudaOuterLimits* limits, int32_t 
         const OuterShape shape{16 * stripes, OuterShape::kPeak * stripes};
         const int32_t status = with_outer(shape, arithmetic, [&](const auto& outer, const auto& inner) {
             return with_back(outer, most, [&](const auto& back) -> int32_t {
-                if (outer.load_bytes() <= most && back.result_bytes() <= most) limits->rows = shape.rows;
-                if (2 * inner.result_bytes() <= most) limits->columns = shape.columns;
+                if (outer.load_bytes() <= most && back_bytes(back) <= most) limits->rows = shape.rows;
+                if (inner_bytes(inner) <= most) limits->columns = shape.columns;
                 return LONGCONV_OK;
             });
         });

@@ -138,7 +138,8 @@ struct Spectrum {
     LONGCONV_DEVICE void transform(int job, int64_t row, bool before, const Tables<L>& tables,
                                    const Leaf<L>& leaf) const {
         const int stripe = job % layout.stripes;
-        const float unscale = scale_of(layout, job / layout.stripes) * sqrtf(static_cast<float>(layout.points())) / 4;
+        const float scale = scale_of(layout, job / layout.stripes),
+                    root = sqrtf(static_cast<float>(layout.points())) / 4;
         const bool with_skip = call.skip && !before && block_of(row) == 0;
         const float skip = with_skip ? Global<const float>(call.skip, call.channels).get(channel(row)) : 0;
         const Global<Complex> out(static_cast<Complex*>(call.spectrum) + row * layout.points(), layout.points());
@@ -155,7 +156,7 @@ struct Spectrum {
                 if (before) pair = out.template vector<2>(place);
                 LONGCONV_UNROLL
                 for (int j = 0; j < 2; ++j) {
-                    Complex v = {re[half](lane, i + j) * unscale + skip, im[half](lane, i + j) * unscale};
+                    Complex v = {re[half](lane, i + j) * root * scale + skip, im[half](lane, i + j) * root * scale};
                     if (before) v = pair.v[j] + Complex{v.im, -v.re};
                     pair.v[j] = v;
                     most(lane, 0) = larger(most(lane, 0), v);

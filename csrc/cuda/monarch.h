@@ -29,7 +29,8 @@ struct Layout {
     int stripes, group;
 
     LONGCONV_BOTH int points() const { return 256 * R * stripes; }
-    LONGCONV_BOTH int plane() const { return 16 * stripes * kStride; }  // numbers of a sequence in shared memory
+    LONGCONV_BOTH int rows() const { return 16 * stripes; }
+    LONGCONV_BOTH int plane() const { return rows() * kStride; }  // numbers of a sequence in shared memory
 
     // Tables: the operands a of the first and of the last product, the operand b of 16 points; then the roots.
     LONGCONV_BOTH int64_t operand(bool last, int stripe, int k, bool imaginary) const {
@@ -53,6 +54,7 @@ struct Layout {
     LONGCONV_BOTH int maxima_bytes() const { return Math::kNarrow ? group * points() / 256 * 4 : 0; }
     LONGCONV_BOTH int filter_bytes() const { return 3 * sequence_bytes() + maxima_bytes(); }
     LONGCONV_BOTH int result_bytes() const { return 2 * sequence_bytes(); }
+    LONGCONV_BOTH int peak_bytes(int a_stripe) const { return Math::kNarrow ? group * stripes * a_stripe * 4 : 0; }
     LONGCONV_BOTH int load_bytes() const { return (Math::kNarrow ? 3 : 1) * sequence_bytes() + maxima_bytes(); }
 
     LONGCONV_DEVICE Shared<Number> sequence(int i) const {

@@ -218,11 +218,12 @@ LONGCONV_DEVICE Complex root(int64_t numerator, int64_t denominator, double scal
     return {static_cast<float>(scale * cosine), static_cast<float>(-scale * sine)};
 }
 
-// The power of two at or below a magnitude, within 2^-100 .. 2^100; 1 for zero. Its inverse is exact.
+// The power of two at or below a magnitude, from 2^-119 on; 1 for zero. Its inverse is exact, and 128 times that
+// finite.
 LONGCONV_DEVICE float power_below(float magnitude) {
     int exponent = static_cast<int>(bits_of(magnitude) >> 23 & 255);
     if (magnitude == 0) return 1;
-    exponent = exponent < 27 ? 27 : exponent > 227 ? 227 : exponent;
+    exponent = exponent < 8 ? 8 : exponent > 254 ? 254 : exponent;
     return float_of(static_cast<uint32_t>(exponent) << 23);
 }
 

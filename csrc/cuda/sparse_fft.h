@@ -23,6 +23,8 @@ struct SparseCall {
     LONGCONV_DEVICE Sequence sequence(const LongconvRows& rows, int64_t channel, int64_t sample) const {
         return {rows, call.element, call.length, sample, channel};
     }
+    // The factor that transforms of rows lack.
+    LONGCONV_DEVICE float root_n1() const { return sqrtf(static_cast<float>(layout.n1)); }
     // f(stripe, chunk) for all 16 x 16 numbers of a spectrum.
     template <typename F>
     LONGCONV_DEVICE void each_sixteen(const Block& block, int warp, const F& f) const {
@@ -105,7 +107,7 @@ struct SparseSpectrum : SparseCall<L> {
         const SparseTransform<L> transform(layout, call.tables);
         for (int64_t row = block.index(); row < rows(); row += block.count()) {
             const Sequence x = this->sequence(call.x, row / call.batch, row % call.batch);
-            const float scale = transform.forward(block, x, call.taps) * sqrtf(static_cast<float>(layout.n1));
+            const float scale = transform.forward(block, x, call.taps);
             block.phase([&](int warp) {
                 Registers<float, 1> most;
                 clear(most);
@@ -131,12 +133,14 @@ struct SparseSpectrum : SparseCall<L> {
         const Global<Complex> out = this->numbers(call.spectrum, row);
         const Global<const uint8_t> alive(call.alive, layout.spectrum());
         const int64_t first = this->place(stripe, chunk);
+        const float root = this->root_n1();
         each_pair_of_sixteen([&](int place, int half, int lane, int i) {
             Vector<Complex, 2> pair;
             LONGCONV_UNROLL
             for (int k = 0; k < 2; ++k) {
                 const bool is_kept = alive.get(first + place + k) != 0;
-                pair.v[k] = {is_kept ? re[half](lane, i + k) * scale : 0, is_kept ? im[half](lane, i + k) * scale : 0};
+                pair.v[k] = {is_kept ? re[half](lane, i + k) * root * scale : 0,
+                             is_kept ? im[half](lane, i + k) * root * scale : 0};
                 most(lane, 0) = larger(most(lane, 0), pair.v[k]);
             }
             out.template set_vector<2>(first + place, pair);
@@ -161,10 +165,10 @@ struct SparseFilter : SparseCall<L> {
             const float scale = transform.forward(block, this->sequence(call.x, channel, sample), call.length);
             transform.backward(block, [&](int stripe, int chunk, Tile(&re)[2], Tile(&im)[2]) {
                 transform.spectrum(re, im, stripe, chunk);
-                multiply(filter, stripe, chunk, re, im, 1 / (norm * sqrtf(static_cast<float>(layout.n2))));
+                multiply(filter, stripe, chunk, re, im, 1 / sqrtf(static_cast<float>(layout.n2)) / norm);
             });
             transform.finish(block, this->sequence(call.y, channel, sample), call.length,
-                             scale * norm / sqrtf(static_cast<float>(layout.n1)));
+                             scale / this->root_n1() * norm);
         }
     }
 
@@ -200,8 +204,7 @@ struct SparseCorrelation : SparseCall<L> {
             for (int64_t b = first; b < (part + 1) * call.batch / call.parts; ++b)
                 for (int of_y = 0; of_y < 2; ++of_y) {
                     const Sequence from = this->sequence(of_y ? call.y : call.x, channel, b);
-                    const float scale =
-                        transform.forward(block, from, call.length) * sqrtf(static_cast<float>(layout.n1));
+                    const float scale = transform.forward(block, from, call.length);
                     block.phase([&](int warp) {
                         this->each_sixteen(block, warp, [&](int stripe, int chunk) {
                             Tile re[2], im[2];
@@ -219,13 +222,14 @@ struct SparseCorrelation : SparseCall<L> {
                              bool of_y, bool add) const {
         const Global<Complex> scratch = this->numbers(call.scratch, row), products = this->numbers(call.spectrum, row);
         const int64_t first = this->place(stripe, chunk);
+        const float root = this->root_n1();
         each_pair_of_sixteen([&](int place, int half, int lane, int i) {
             Vector<Complex, 2> pair = {}, sum = {};
             if (of_y) pair = scratch.template vector<2>(first + place);
             if (of_y && add) sum = products.template vector<2>(first + place);
             LONGCONV_UNROLL
             for (int k = 0; k < 2; ++k) {
-                const Complex v = {scale * re[half](lane, i + k), scale * im[half](lane, i + k)};
+                const Complex v = {root * re[half](lane, i + k) * scale, root * im[half](lane, i + k) * scale};
                 pair.v[k] = of_y ? plus_product(sum.v[k], pair.v[k], v) : conjugate(v);
             }
             (of_y ? products : scratch).template set_vector<2>(first + place, pair);

@@ -27,8 +27,10 @@ struct Machine {
     std::vector<Byte> trace;
     std::mt19937 random{20251121};
     int phase = 0, warp = 0;
-    int64_t products = 0;      // the matrix instructions of all calls
-    int most_shared = 232448;  // bytes of a block, those of an H100 unless a test says otherwise
+    int64_t products = 0;  // the matrix instructions of all calls
+    const char* watched = nullptr;
+    int64_t watched_bytes = 0, reads = 0;  // a piece of global memory, and how often a number of it was read
+    int most_shared = 232448;              // bytes of a block, those of an H100 unless a test says otherwise
     char fault[160] = "";
 
     void fail(const char* what, long long place, long long limit) {
@@ -47,6 +49,7 @@ struct Machine {
         b.reader = b.read == phase && b.reader != warp ? -2 : warp;
         b.read = phase;
     }
+    void count(const char* place) { reads += place >= watched && place < watched + watched_bytes; }
 };
 
 inline Machine& machine() {
@@ -100,7 +103,11 @@ class Global : public Access<Global<T>, T, int64_t> {
   public:
     Global(T* data, int64_t count) : data_(data), count_(count) {}
     using Plain = std::remove_const_t<T>;
-    Plain load(int64_t i) const { return inside(i) ? data_[i] : Plain{}; }
+    Plain load(int64_t i) const {
+        if (!inside(i)) return Plain{};
+        machine().count(reinterpret_cast<const char*>(data_ + i));
+        return data_[i];
+    }
     void store(int64_t i, Plain value) const {
         if (inside(i)) data_[i] = value;
     }

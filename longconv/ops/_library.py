@@ -144,6 +144,7 @@ def define(
     gradients: Callable[..., Any],
     vmap: Callable[..., tuple[Any, Any]],
     bind: Callable[..., Callable[..., Any] | None] | None = None,
+    tags: Sequence[torch.Tag] = (),
 ) -> Operator:
     """Define the operator ``torch.ops.longconv.<name>``; return the function that calls it.
 
@@ -158,8 +159,9 @@ def define(
             may be further transforms around this one.
         bind: None, or a function of the arguments that returns the kernel for all small tensors of the same shapes,
             strides and dtypes with everything decided but their addresses, or None where there is no such short way.
+        tags: what torch's compilers are to know of it.
     """
-    LIBRARY.define(name + schema)
+    LIBRARY.define(name + schema, tags=tuple(tags))
     kernel, gradients = _naming(name, _without_autocast(kernel)), _naming(name, gradients)
     bind = None if bind is None else _without_autocast(bind)
     tensors = schema.partition("->")[0].count("Tensor")

@@ -6,14 +6,18 @@ It is compiled once a run, by the C++ compiler of this machine, from the sources
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import fcntl
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import pytest
+import torch
 
 from longconv import _native
 from longconv.ops import _cuda
@@ -22,7 +26,7 @@ from longconv.ops.sparse_fft_conv import cuda as sparse_cuda
 
 CSRC = Path(__file__).parents[2] / "csrc"
 _FFT = "fft_plan fft_filter fft_gradient fft_blocks fft_outer sparse_plan sparse_fft"
-_KERNELS = f"{_FFT} linear_scan short_conv vandermonde cauchy"
+_KERNELS = f"{_FFT} linear_scan short_conv transpose vandermonde cauchy"
 NAMES = ["host.cpp", *(f"{name}.cu" for name in _KERNELS.split())]
 SOURCES = [CSRC / "cuda" / name for name in NAMES]
 H100_SHARED = 232448
@@ -54,6 +58,27 @@ def host_library(tmp_path_factory: pytest.TempPathFactory) -> _native.Library:
     library = _native.load_file("cuda", Path(given) if given else build(shared))
     assert library.reason is None, library.reason
     return library
+
+
+@contextlib.contextmanager
+def counted_reads(
+    library: _native.Library, function: str, field: str, size: Callable[[Any], int]
+) -> Iterator[list[int]]:
+    """For every call of a function how often its kernels have read one of the floats, ``size(call)``, in a field."""
+    assert library.handle is not None
+    watch = library.handle.longconv_cuda_watch
+    watch.restype, watch.argtypes = ctypes.c_int64, [ctypes.c_void_p, ctypes.c_int64]
+    run, counts = _cuda.run, list[int]()
+
+    def counting(name: str, call: ctypes.Structure, device: torch.device) -> None:
+        if name == function:
+            watch(getattr(call, field), 4 * size(call))
+        run(name, call, device)
+        if name == function:
+            counts.append(watch(None, 0))
+
+    with mock.patch.object(_cuda, "run", counting):
+        yield counts
 
 
 @contextlib.contextmanager

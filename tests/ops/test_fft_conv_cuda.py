@@ -15,10 +15,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from longconv import _native
 from longconv.ops import _cuda, fft_conv
 from longconv.ops.fft_conv import cuda, cuda_passes, cuda_plan
+from longconv.ops.fft_conv import cuda_calls as calls
 from longconv.ops.fft_conv.operator import BACKENDS
-from tests.ops.cuda_host import cuda_on_host, host_library
+from tests.ops.cuda_host import counted_reads, cuda_on_host, host_library
 from tests.ops.test_fft_conv import make, run
 from tests.tolerances import RELATIVE_L2, assert_close
 
@@ -157,14 +159,52 @@ def test_any_scale(dtype: torch.dtype, scale: float) -> None:
     against_double(rounded(call, dtype), RELATIVE_L2[dtype], gradients=False)
 
 
+LARGE = 1e35
+"""Numbers of this size are 2^16 times what a scale of 2^100 leaves in half precision."""
+
+
+@on_host
+@pytest.mark.parametrize("scale", [(LARGE, 1 / LARGE), (LARGE, 1), (1 / LARGE, 1), (1 / LARGE, LARGE), (1, LARGE)])
+@pytest.mark.parametrize("blocks", [1, 3])
+def test_all_of_the_range_of_bfloat16(blocks: int, scale: tuple[float, float]) -> None:
+    """Near its ends sequences, filters and gradients are as right as in single precision."""
+    call = {"u": torch.randn(2, 3, 600) * scale[0], "k": torch.randn(3, 600) / 24 * scale[1]}
+    with small_blocks() if blocks > 1 else contextlib.nullcontext():
+        against_double(rounded(call, torch.bfloat16), RELATIVE_L2[torch.bfloat16], gradients=blocks == 1)
+
+
+@on_host
+def test_one_tap_near_the_end_of_the_range() -> None:
+    """Its spectrum is no larger than it is, nor are the results."""
+    u, k = torch.zeros(1, 2, 10000), torch.zeros(2, 10000)
+    u[0, 0, 7], k[0, 5], u[0, 1, 5], k[1, 7] = 3e38, 0.5, 0.5, 3e38
+    y = fft_conv(u.bfloat16(), k, backend="cuda").float()
+    assert_close(y / 3e38, 0.5 * torch.nn.functional.one_hot(torch.tensor([[12, 12]]), 10000), 1e-2)
+
+
 @on_host
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_bad_numbers_stay_in_their_row(dtype: torch.dtype) -> None:
-    u = torch.randn(4, 3, 70, dtype=torch.float32).to(dtype)
-    u[1, 2, 50] = float("nan")
-    u[2, 0, 3] = float("inf")
-    bad = fft_conv(u, torch.randn(3, 70), backend="cuda").isfinite().logical_not().flatten(2).any(2)
-    assert bad.nonzero().tolist() == [[1, 2], [2, 0]]
+@pytest.mark.parametrize("length", [70, 700])
+def test_bad_numbers_stay_in_their_row(dtype: torch.dtype, length: int) -> None:
+    """Those that are not finite, and finite ones whose sums are not; in one block and in three."""
+    u = torch.randn(4, 3, length).to(dtype)
+    u[1, 2, 50], u[2, 0, 3], u[3, 1] = torch.nan, torch.inf, torch.finfo(dtype).max
+    with small_blocks():
+        bad = fft_conv(u, torch.randn(3, length), backend="cuda").isfinite().logical_not().any(2)
+    assert bad.nonzero().tolist() == [[1, 2], [2, 0], [3, 1]]
+
+
+@on_host
+@pytest.mark.parametrize("field", ["norms", "filter_norms"])
+def test_norms_of_blocks_are_read_once(field: str, host_library: _native.Library) -> None:
+    """By every block of the result those of the pairs that it is the sum of."""
+
+    def size(call: calls.Blocks) -> int:
+        return int(call.channels * (call.batch * call.blocks if field == "norms" else call.filter_blocks))
+
+    with small_blocks(), counted_reads(host_library, "fft_blocks", field, size) as reads:
+        fft_conv(torch.ones(2, 1, 1024).half(), torch.ones(1, 1024), backend="cuda")
+    assert reads == [2 * (1 + 2 + 3 + 4)]
 
 
 @on_host

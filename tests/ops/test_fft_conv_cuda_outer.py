@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import mmap
+import ctypes
 from collections.abc import Iterator
 from typing import Any
 from unittest import mock
@@ -18,8 +18,8 @@ from longconv.ops.fft_conv import cuda_calls as calls
 from longconv.ops.fft_conv import cuda_passes, cuda_plan
 from longconv.ops.fft_conv.cuda_outer import OuterPasses, Work
 from longconv.ops.fft_conv.cuda_plan import Cut, Outer
-from tests.ops.cuda_host import cuda_on_host, host_library, shared_memory
-from tests.ops.test_fft_conv_cuda import DTYPES, TF32, against_double, rounded, tf32
+from tests.ops.cuda_host import counted_reads, cuda_on_host, host_library, shared_memory
+from tests.ops.test_fft_conv_cuda import DTYPES, LARGE, TF32, against_double, rounded, tf32
 from tests.tolerances import RELATIVE_L2, assert_close
 
 __all__ = ["cuda_on_host", "host_library", "tf32"]
@@ -92,12 +92,42 @@ def test_any_scale(dtype: torch.dtype, scale: float) -> None:
 
 
 @on_host
-def test_bad_numbers_stay_in_their_row() -> None:
-    u = torch.randn(2, 2, 2000)
-    u[1, 0, 50] = float("nan")
+@pytest.mark.parametrize("scale", [(LARGE, 1 / LARGE), (LARGE, 1), (1 / LARGE, 1), (1 / LARGE, LARGE), (1, LARGE)])
+def test_all_of_the_range_of_bfloat16(scale: tuple[float, float]) -> None:
+    call = {"u": torch.randn(1, 1, 9000) * scale[0], "k": torch.randn(1, 9000) / 95 * scale[1]}
     with outer():
-        bad = fft_conv(u, torch.randn(2, 2000), backend="cuda").isfinite().logical_not().flatten(2).any(2)
-    assert bad.nonzero().tolist() == [[1, 0]]
+        against_double(rounded(call, torch.bfloat16), RELATIVE_L2[torch.bfloat16], gradients=False)
+
+
+@on_host
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_bad_numbers_stay_in_their_row(dtype: torch.dtype) -> None:
+    u = torch.randn(2, 2, 2000).to(dtype)
+    u[1, 0, 50], u[0, 1] = torch.nan, torch.finfo(dtype).max
+    with outer():
+        bad = fft_conv(u, torch.randn(2, 2000), backend="cuda").isfinite().logical_not().any(2)
+    assert bad.nonzero().tolist() == [[0, 1], [1, 0]]
+
+
+@on_host
+@pytest.mark.parametrize(
+    ("function", "field", "reads"),
+    [
+        ("fft_rows", "peaks", [16 * 32, 2 * 16 * 32]),
+        ("fft_rows", "spectrum_peaks", [0, 2 * 16 * 2]),
+        ("fft_columns_back", "peaks", [2 * 16 * 32]),
+    ],
+)
+def test_peaks_are_read_once(function: str, field: str, reads: list[int], host_library: _native.Library) -> None:
+    """By the row of 32 tiles, or the tile of 16 rows, whose scale they tell: of a filter and of two sequences."""
+
+    def size(call: calls.InnerRows | calls.ColumnsBack) -> int:
+        sequences = 1 if field == "spectrum_peaks" else call.batch
+        return int(sequences * call.rows * call.columns // 1024)
+
+    with outer(16, 2048), counted_reads(host_library, function, field, size) as counted:
+        fft_conv(torch.ones(2, 1, 3000).half(), torch.ones(1, 9), backend="cuda")
+    assert counted == reads
 
 
 @on_host
@@ -119,14 +149,23 @@ def test_long_sequences_go_that_way(dtype: torch.dtype, samples: int) -> None:
 
 
 @on_host
-def test_offsets_beyond_32_bits() -> None:
-    """Two samples that are 2^31 numbers apart, in memory that is not touched in between."""
-    length, apart = 2000, 2**31 + 8
-    memory = torch.frombuffer(mmap.mmap(-1, 2 * (apart + length)), dtype=torch.float16)
-    u = memory.as_strided((2, 1, length), (apart, length, 1))
-    u.copy_(torch.randn(2, 1, length))
-    with outer():
-        against_double({"u": u, "k": torch.randn(1, length) / 45}, RELATIVE_L2[torch.float16], gradients=False)
+def test_work_and_memory_shrink_with_the_filter(host_library: _native.Library) -> None:
+    """Matrix instructions of a sequence and numbers of the spectra."""
+    assert host_library.handle is not None
+    count = host_library.handle.longconv_cuda_products
+    count.restype = ctypes.c_int64
+    u, work, spectra = torch.randn(1, 1, 65536).half(), [], []
+    for taps in (500, 65536):
+        k = torch.randn(1, taps)
+        with mock.patch.object(torch, "empty", wraps=torch.empty) as empty:
+            fft_conv(u, k, backend="cuda")
+        sizes = [call.args[0] for call in empty.call_args_list]
+        spectra.append(sum(torch.Size(size).numel() for size in sizes if isinstance(size, tuple)))
+        before = count()
+        fft_conv(u, k, backend="cuda")
+        work.append(count() - before)
+    assert work[0] < 0.7 * work[1], work
+    assert spectra[0] < 0.7 * spectra[1], spectra
 
 
 @on_host

@@ -89,6 +89,21 @@ def test_long_memories(dtype: torch.dtype, timeless: bool) -> None:
 
 
 @on_host
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_a_sample_of_lengths(dtype: torch.dtype) -> None:
+    """Values and gradients; others each run, the seed is in the message of a failure."""
+    seed = random.SystemRandom().randrange(10**6)
+    draw = random.Random(seed)
+    for length in (draw.randint(1, 3000), draw.randint(3000, 70000)):
+        is_complex = dtype.itemsize > 2 and draw.random() < 0.5
+        a, b = coefficients(length, 5, dtype=kind(is_complex)), torch.randn(length, 5, dtype=kind(is_complex))
+        try:
+            compare("linear_scan", {"a": a, "b": b}, {"dim": 0, "reverse": draw.random() < 0.5}, dtype, exact="torch")
+        except AssertionError as error:
+            raise AssertionError(f"seed {seed}, length {length}: {error}") from error
+
+
+@on_host
 @pytest.mark.parametrize("shape", [(70001, 1), (20011, 3), (1, 30011)])
 def test_a_wandering_sum_stays_exact(shape: tuple[int, int]) -> None:
     """a = 1 in single precision, where steps alone would lose an order more."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
+from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
 
@@ -13,11 +15,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from longconv import _native
-from longconv.ops import fft_conv, sparse_fft_conv
+from longconv.ops import _cuda, fft_conv, sparse_fft_conv
 from longconv.ops.sparse_fft_conv import cuda
 from longconv.ops.sparse_fft_conv.blocks import residues
 from longconv.ops.sparse_fft_conv.operator import BACKENDS
 from tests.ops.cuda_host import cuda_on_host, host_library
+from tests.ops.test_fft_conv_cuda import LARGE
 from tests.ops.test_sparse_fft_conv import some
 from tests.tolerances import RELATIVE_L2, assert_close
 
@@ -26,6 +29,7 @@ __all__ = ["cuda_on_host", "host_library"]
 on_host = pytest.mark.usefixtures("cuda_on_host")
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 B, H = 2, 3
+Capture = Callable[[], contextlib.AbstractContextManager[None]]
 
 
 def inputs(length: int, taps: int, dtype: torch.dtype, *, per_sample: bool = False) -> tuple[Tensor, Tensor]:
@@ -185,6 +189,13 @@ def test_any_scale(dtype: torch.dtype, scale: float) -> None:
 
 
 @on_host
+@pytest.mark.parametrize("scale", [(LARGE, 1 / LARGE), (LARGE, 1), (1 / LARGE, 1), (1 / LARGE, LARGE), (1, LARGE)])
+def test_all_of_the_range_of_bfloat16(scale: tuple[float, float]) -> None:
+    u, k = inputs(300, 300, torch.float32)
+    against_double((u * scale[0]).bfloat16(), k * scale[1], some(5))
+
+
+@on_host
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_bad_numbers_stay_in_their_row(dtype: torch.dtype) -> None:
     u = torch.randn(4, 3, 70).to(dtype)
@@ -218,6 +229,67 @@ def test_a_call_reads_the_mask_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert read.call_count == 2
     mask.logical_not_()
     assert not torch.equal(sparse_fft_conv(u, k, mask, backend="cuda"), y)
+
+
+@pytest.fixture
+def captured(monkeypatch: pytest.MonkeyPatch) -> Capture:
+    """A graph is being captured, as far as the backend can see: it may neither read masks nor make plans."""
+    monkeypatch.setattr(_cuda, "_of_graphs", {})
+
+    @contextlib.contextmanager
+    def capture() -> Iterator[None]:
+        refused = mock.Mock(side_effect=AssertionError("waits for the GPU"))
+        seen = mock.patch.object(_cuda, "capturing", return_value=True)
+        with seen, mock.patch.multiple(cuda, residues=refused, _alive=refused):
+            yield
+
+    return capture
+
+
+@on_host
+def test_a_graph_takes_what_a_call_before_it_has_read(captured: Capture) -> None:
+    """Forward and gradients; its tables stay when others take their place."""
+    (u, k), mask = inputs(50, 50, torch.float32), some(4)
+    leaves = [t.requires_grad_() for t in (u, k)]
+
+    def call() -> list[Tensor]:
+        y = sparse_fft_conv(u, k, mask, backend="cuda")
+        return [y, *torch.autograd.grad(y.square().sum(), leaves)]
+
+    want = call()
+    with captured():
+        assert all(torch.equal(got, one) for got, one in zip(call(), want, strict=True))
+    (plan,) = cuda._plans.values()
+    assert list(_cuda._of_graphs) == [plan.tables.data_ptr()]
+    none = torch.zeros(4, dtype=torch.bool)
+    sparse_fft_conv(u, k, none, backend="cuda")
+    with captured():
+        assert not sparse_fft_conv(u, k, none, backend="cuda").any()
+
+
+@on_host
+@pytest.mark.parametrize("change", ["another mask", "in place", "inference", "length", "dtype"])
+def test_a_graph_refuses_what_no_call_before_it_has_read(change: str, captured: Capture) -> None:
+    (u, k), mask = inputs(50, 50, torch.float32), some(4)
+    with torch.inference_mode(change == "inference"):
+        mask = mask.clone()
+        sparse_fft_conv(u, k, mask, backend="cuda")
+        if change == "another mask":
+            mask = mask.clone()
+        elif change == "in place":
+            mask[0] = ~mask[0]
+        elif change == "length":
+            u = u[..., :40]
+        elif change == "dtype":
+            u = u.half()
+        with captured(), pytest.raises(ValueError, match="before the capture call sparse_fft_conv"):
+            sparse_fft_conv(u, k, mask, backend="cuda")
+
+
+def test_compilers_are_told_that_the_mask_is_read() -> None:
+    """The graphs that they capture leave the operators out."""
+    for operator in (torch.ops.longconv.sparse_fft_conv, torch.ops.longconv.sparse_fft_conv_backward):
+        assert torch.Tag.cudagraph_unsafe in operator.default.tags
 
 
 @on_host
@@ -268,3 +340,16 @@ def test_tables_are_kept_while_there_is_room(monkeypatch: pytest.MonkeyPatch) ->
 def test_on_a_gpu(dtype: torch.dtype, length: int) -> None:
     u, k = inputs(length, length, dtype)
     against_double(u.cuda(), k.cuda(), some(4, 3).cuda())
+
+
+@pytest.mark.gpu
+def test_a_graph_on_a_gpu() -> None:
+    u, k, mask = (t.cuda() for t in (*inputs(1000, 1000, torch.float16), some(4, 3)))
+    with torch.cuda.stream(torch.cuda.Stream()):
+        sparse_fft_conv(u, k, mask, backend="cuda")
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        y = sparse_fft_conv(u, k, mask, backend="cuda")
+    u.normal_()
+    graph.replay()
+    assert torch.equal(y, sparse_fft_conv(u, k, mask, backend="cuda"))

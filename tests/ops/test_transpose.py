@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import random
 import threading
 from collections.abc import Callable
 from itertools import pairwise
@@ -16,6 +17,9 @@ from torch import Tensor
 from longconv import _native
 from longconv.ops import transpose
 from longconv.ops.transpose.operator import BACKENDS
+from tests.ops.cuda_host import cuda_on_host, host_library
+
+__all__ = ["cuda_on_host", "host_library"]
 
 DTYPES = (torch.int8, torch.bfloat16, torch.float32, torch.float64, torch.complex128)  # 1, 2, 4, 8 and 16 bytes
 ISAS = [name for name, supported in _native.isas(_native.cpu()).items() if supported]
@@ -158,6 +162,18 @@ def test_bad_arguments() -> None:
         transpose(torch.ones(3, 3), backend="gpu")
     with pytest.raises(ValueError, match="'cuda' can't serve this call"):
         transpose(torch.ones(3, 3), backend="cuda")
+
+
+@pytest.mark.usefixtures("cuda_on_host")
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_cuda_on_the_host(dtype: torch.dtype) -> None:
+    """Shapes around tiles, a long one that is new each run, and strides."""
+    length = random.SystemRandom().randint(1, 70000)
+    for shape in ((1, 1), (2, 31, 33), (3, 32, 64), (1, 100, 1), (0, 3, 4), (2, 0, 4), (length, 3), (3, length)):
+        assert_transposed(numbered(*shape, dtype=dtype), "cuda")
+    test_strides("cuda")
+    with pytest.raises(ValueError, match="the last axis of x has stride 2"):
+        transpose(numbered(30, 40)[:, ::2], backend="cuda")
 
 
 @pytest.mark.gpu

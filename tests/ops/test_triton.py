@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -213,6 +215,28 @@ def test_kernels_compile_with_no_gpu(op: str, dtype: torch.dtype, compiler: Comp
     call, kernels, _ = CALLS[op]
     call(dtype)
     assert set(compiler.compiled) == kernels
+
+
+@needs_triton
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_the_largest_tile_spills_little(dtype: torch.dtype, compiler: Compiler) -> None:
+    """Bytes of local memory a thread, beside 1020 of registers: two transforms at a time would take 3000."""
+    import triton
+
+    cuobjdump = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+    length = max(triton_plan.TILES[triton_plan.operands(dtype)])
+    u, gate = (torch.randn(1, 1, length, dtype=dtype, requires_grad=True) for _ in range(2))
+    k, skip = torch.randn(1, length, requires_grad=True), torch.randn(1, requires_grad=True)
+    fft_conv(u, k, k_reverse=k, skip=skip, pre_gate=gate, post_gate=gate, backend="triton").sum().backward()
+    assert set(compiler.compiled) == CALLS["fft_conv"][1]
+    for name, kernel in compiler.compiled.items():
+        with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+            file.write(kernel.asm["cubin"])
+            file.flush()
+            usage = subprocess.run([cuobjdump, "-res-usage", file.name], capture_output=True, text=True, check=True)
+        stack = re.search(rf"Function {name}:\s+REG:\d+ STACK:(\d+)", usage.stdout)
+        assert stack and int(stack[1]) <= 1600, f"{name}: {usage.stdout}"
 
 
 def _ones(*shape: int, is_complex: bool = False) -> Tensor:

@@ -153,11 +153,11 @@ class _Call:
         parts = _triton.parts(self.channels, self.batch) if self.samples == 1 else self.batch
         sums = torch.zeros((parts, self.channels, 2, self.plan.size), dtype=torch.float32, device=u.device)
         zero = torch.empty((parts, self.channels), dtype=torch.float64, device=u.device) if totals else None
+        scratch = torch.empty_like(sums, dtype=self.plan.matrices.dtype) if self.plan.crowded else None
         self.plan.launch(
             triton_kernels.correlate,
             parts * self.channels,
-            sums,
-            zero,
+            *(sums, zero, scratch),
             *_strided(u, u_gate, g, g_gate),
             self.lengths,
             *(self.plan.matrices, self.plan.twiddles, self.batch, self.channels, self.length, parts),

@@ -56,6 +56,7 @@ def _size(x: tl.tensor) -> tl.tensor:
 @triton.jit
 def _scaled_transform(
     x: tl.tensor,
+    z: tl.tensor,
     matrices: tl.tensor,
     twiddles: tl.tensor,
     R: tl.constexpr,
@@ -65,13 +66,16 @@ def _scaled_transform(
     C: tl.constexpr,
     PRECISION: tl.constexpr,
 ) -> tl.tensor:
-    """The transform of x over its size, and the size; in single precision of x itself, and 1."""
+    """The transform of x, or x + i z, over its size, and the size; in single precision of itself, and 1."""
     if tl.float16 == C:
         size = _size(x)
-        real, imag = transform(x * (1 / size), matrices, twiddles, R, N1, N2, N3, C, PRECISION)
+        if z is not None:
+            size = tl.maximum(size, _size(z))
+            z *= 1 / size
+        real, imag = transform(x * (1 / size), z, matrices, twiddles, R, N1, N2, N3, C, PRECISION)
         return real, imag, size
     else:
-        real, imag = transform(x, matrices, twiddles, R, N1, N2, N3, C, PRECISION)
+        real, imag = transform(x, z, matrices, twiddles, R, N1, N2, N3, C, PRECISION)
         return real, imag, 1.0
 
 
@@ -103,24 +107,24 @@ def spectrum(
 ) -> None:
     """T(k) + conj(T(reverse delayed by one)) + skip, (S, H, 2, n), over its scale (S, H): S is the samples, or 1.
 
-    Circular convolution of period P is two-sided, with the taps k[P - 1], k[P - 2], ... of the lags below zero.
+    Circular convolution of period P is two-sided, with the taps k[P - 1], k[P - 2], ... of the lags below zero. In the
+    ring X^n - i the tap of a lag -l is -i times one of the lag n - l: both sides are one complex sequence.
     """
     row = _rows(R)
     b, h, inside = row // H, row % H, row < S * H
     s = places(N1, N2 * N3)
     end = _end(periods, b, L, inside)
     taps = tl.load(_row(k, k_strides, b, h, s), mask=s < tl.minimum(K, end), other=0.0).to(tl.float32)
-    real, imag, size = _scaled_transform(taps, matrices, twiddles, R, N1, N2, N3, C, PRECISION)
-    real, imag = real * size, imag * size
+    before = None
     if CIRCULAR or reverse is not None:
+        lag = N1 * N2 * N3 - s
         if CIRCULAR:
-            at, there = _row(k, k_strides, b, h, end - s), (s > 0) & (s < end) & (end - s < K)
+            at, there = _row(k, k_strides, b, h, end - lag), (s > 0) & (lag < end) & (end - lag < K)
         else:
-            at, there = _row(reverse, reverse_strides, b, h, s - 1), (s > 0) & (s < end) & (s <= K_REVERSE)
-        taps = tl.load(at, mask=there, other=0.0).to(tl.float32)
-        real_b, imag_b, size = _scaled_transform(taps, matrices, twiddles, R, N1, N2, N3, C, PRECISION)
-        real, imag = real + real_b * size, imag - imag_b * size
-    real, imag = real * scale, imag * scale
+            at, there = _row(reverse, reverse_strides, b, h, lag - 1), (s > 0) & (lag < end) & (lag <= K_REVERSE)
+        before = -tl.load(at, mask=there, other=0.0).to(tl.float32)
+    real, imag, size = _scaled_transform(taps, before, matrices, twiddles, R, N1, N2, N3, C, PRECISION)
+    real, imag = real * scale * size, imag * scale * size
     if skip is not None:
         real += tl.load(skip + h).to(tl.float32)
     if scales is not None:
@@ -169,7 +173,7 @@ def convolve(
     s = places(N1, N2 * N3)
     end = _end(lengths, b, L, inside)
     x = _gated(u, u_strides, gate, gate_strides, b, h, s, end)
-    xr, xi, x_size = _scaled_transform(x, matrices, twiddles, R, N1, N2, N3, C, PRECISION)
+    xr, xi, x_size = _scaled_transform(x, None, matrices, twiddles, R, N1, N2, N3, C, PRECISION)
     filter_row = b * filter_sample + h
     at = filters + filter_row * (2 * N1 * N2 * N3) + s
     kr = tl.load(at, mask=inside, other=0.0).to(tl.float32)
@@ -196,6 +200,7 @@ def convolve(
 def correlate(
     sums: tl.tensor,
     totals: tl.tensor,
+    scratch: tl.tensor,
     u: tl.tensor,
     u_strides: tl.tuple,
     u_gate: tl.tensor,
@@ -220,24 +225,34 @@ def correlate(
 ) -> None:
     """Add conj(T(u_gate u)) T(g_gate g) of every SPLITS-th sample to ``sums`` (splits, H, 2, n), zeros before.
 
-    The sums of the products of both, those of lag zero, are (splits, H) in float64, where they are wanted.
+    The sums of the products of both, those of lag zero, are (splits, H) in float64, where they are wanted. Where a
+    scratch as large as ``sums`` is given, T(u_gate u) waits there, not in registers.
     """
     row = _rows(R)
     h, there = row % H, row < SPLITS * H
     s = places(N1, N2 * N3)
-    at = sums + row * (2 * N1 * N2 * N3) + s
+    place = row * (2 * N1 * N2 * N3) + s
+    at = sums + place
     total = tl.zeros((N1, R, 1), tl.float64)
     for begin in range(0, B, SPLITS):
         b = begin + row // H
         inside = there & (b < B)
         end = _end(lengths, b, L, inside)
         x = _gated(u, u_strides, u_gate, u_gate_strides, b, h, s, end)
-        xr, xi, x_size = _scaled_transform(x, matrices, twiddles, R, N1, N2, N3, C, PRECISION)
-        xr, xi = xr.to(C), xi.to(C)
-        y = _gated(g, g_strides, g_gate, g_gate_strides, b, h, s, end)
-        yr, yi, y_size = _scaled_transform(y, matrices, twiddles, R, N1, N2, N3, C, PRECISION)
         if totals is not None:
+            y = _gated(g, g_strides, g_gate, g_gate_strides, b, h, s, end)
             total += tl.sum(x.to(tl.float64) * y.to(tl.float64), 2, keep_dims=True)
+        xr, xi, x_size = _scaled_transform(x, None, matrices, twiddles, R, N1, N2, N3, C, PRECISION)
+        xr, xi = xr.to(C), xi.to(C)
+        if scratch is not None:
+            tl.store(scratch + place, xr, mask=inside)
+            tl.store(scratch + place + N1 * N2 * N3, xi, mask=inside)
+            tl.debug_barrier()
+        y = _gated(g, g_strides, g_gate, g_gate_strides, b, h, s, end)
+        yr, yi, y_size = _scaled_transform(y, None, matrices, twiddles, R, N1, N2, N3, C, PRECISION)
+        if scratch is not None:
+            xr = tl.load(scratch + place, mask=inside, other=0.0)
+            xi = tl.load(scratch + place + N1 * N2 * N3, mask=inside, other=0.0)
         size = x_size * y_size
         real = tl.load(at, mask=inside, other=0.0) + (xr * yr + xi * yi) * size
         imag = tl.load(at + N1 * N2 * N3, mask=inside, other=0.0) + (xr * yi - xi * yr) * size

@@ -29,10 +29,10 @@ TILES = {
         256: Tile(16, 16, 1, 8, 4, 16384),
         512: Tile(16, 32, 1, 4, 4, 16384),
         1024: Tile(32, 32, 1, 4, 8, 32768),
-        2048: Tile(32, 64, 1, 2, 8, 32768),
+        2048: Tile(32, 64, 1, 2, 8, 36864),
         4096: Tile(64, 64, 1, 1, 8, 49152),
         8192: Tile(32, 16, 16, 1, 8, 49152),
-        16384: Tile(64, 16, 16, 1, 8, 67584),
+        16384: Tile(64, 16, 16, 1, 8, 81920),
     },
     torch.float32: {
         256: Tile(16, 16, 1, 4, 4, 16384),
@@ -72,6 +72,11 @@ class Plan(NamedTuple):
     @property
     def size(self) -> int:
         return self.tile.N1 * self.tile.N2 * self.tile.N3
+
+    @property
+    def crowded(self) -> bool:
+        """Whether a transform leaves no registers for the operands of another, counted as for :data:`TILES`."""
+        return self.size * (4 if self.matrices.dtype == torch.float16 else 6) >= 32768
 
     def launch(self, kernel: Any, rows: int, *args: Any, **options: Any) -> None:
         """Run a kernel for so many rows, compiled for the tile."""

@@ -78,8 +78,17 @@ def _turned(
 
 
 @triton.jit
+def _columns(x: tl.tensor, N1: tl.constexpr, R: tl.constexpr, N2: tl.constexpr, N3: tl.constexpr) -> tl.tensor:
+    """A tile in the order of memory as the operand of the first product, (N1, R M)."""
+    if N3 > 1:
+        x = _exchanged(x, N1 * R, N2, N3)
+    return tl.reshape(x, (N1, R * N2 * N3))
+
+
+@triton.jit
 def transform(
     x: tl.tensor,
+    z: tl.tensor,
     matrices: tl.tensor,
     twiddles: tl.tensor,
     R: tl.constexpr,
@@ -89,16 +98,16 @@ def transform(
     C: tl.constexpr,
     PRECISION: tl.constexpr,
 ) -> tl.tensor:
-    """The unitary T of a real tile."""
+    """The unitary T of a tile x, real where z is None, else x + i z."""
     M: tl.constexpr = N2 * N3
     STEP: tl.constexpr = 2 * N1 * N1 + N2 * N2 + N3 * N3
     fr, fi = _matrix(matrices, N1, STEP)
-    x = x.to(C)
-    if N3 > 1:
-        x = _exchanged(x, N1 * R, N2, N3)
-    x = tl.reshape(x, (N1, R * M))
-    ar = tl.reshape(tl.dot(fr, x, input_precision=PRECISION), (N1 * R, N3, N2))
-    ai = tl.reshape(tl.dot(fi, x, input_precision=PRECISION), (N1 * R, N3, N2))
+    x = _columns(x.to(C), N1, R, N2, N3)
+    ar, ai = tl.dot(fr, x, input_precision=PRECISION), tl.dot(fi, x, input_precision=PRECISION)
+    if z is not None:
+        z = _columns(z.to(C), N1, R, N2, N3)
+        ar, ai = tl.dot(fi, -z, ar, input_precision=PRECISION), tl.dot(fr, z, ai, input_precision=PRECISION)
+    ar, ai = tl.reshape(ar, (N1 * R, N3, N2)), tl.reshape(ai, (N1 * R, N3, N2))
     f1, two = tl.arange(0, N1 * R)[:, None, None] // R, tl.arange(0, N2)[None, None, :]
     if N3 > 1:
         three = tl.arange(0, N3)[None, :, None]

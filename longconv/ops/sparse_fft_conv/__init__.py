@@ -50,7 +50,8 @@ def sparse_fft_conv(u: Tensor, k: Tensor, block_mask: Tensor, *, backend: str = 
             mask keeps less) and raises for what is longer. It also raises where no way to split n = n1 n2 has tables of
             at most 2^25 bytes, which are 16 (n1^2 + n2^2) bytes in float32, half of that in 16 bits, or less if the
             mask leaves out rows or columns. So numbers of blocks with large prime factors, as 1453 or 2039, may be
-            refused.
+            refused. In a CUDA graph that is captured by hand it takes a mask that a call before the capture has read,
+            and raises for others.
 
     Returns:
         y (B, H, L), contiguous, in u's dtype; arithmetic is in float64 for float64, else in float32, but ``"cuda"``

@@ -5,20 +5,20 @@ csrc/cuda/sparse_transform.h. Rows f1 and columns f2 in which the mask keeps no 
 spectra and shared memory; N1 is the divisor of n that leaves the least to multiply. Precision is as that of
 ``fft_conv``'s backend of this name. A block of the GPU holds a sequence: longer ones are refused.
 
-The mask is read on the CPU, so a call waits for it.
+The mask is read on the CPU, so a call waits for it. A CUDA graph can't: a call that is captured takes the mask as the
+last one before it has read it, if it is unchanged, and the plan that was made then.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
-import threading
-import weakref
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from longconv import _native
 from longconv.ops import _cuda
@@ -77,8 +77,12 @@ class _Plan(NamedTuple):
 
 
 _plans: dict[tuple[bytes, int, int, torch.device], _Plan] = {}  # in the order in which they were made
-_asked = threading.local()
-"""``last``: the mask that ``supports`` was asked for last, and what it read of it, for the call that comes next."""
+_masks = WeakTensorKeyDictionary()
+"""Of a mask the version that ``supports`` has read last, and what was kept, for the next call and for graphs."""
+_NOT_READ = (
+    "a CUDA graph is being captured, which can't read block_mask on the CPU: before the capture call sparse_fft_conv "
+    "with tensors of the same dtype and length and the same mask, unchanged since and no inference tensor"
+)
 
 
 def available() -> str | None:
@@ -92,10 +96,16 @@ def supports(u: Tensor, k: Tensor, block_mask: Tensor) -> str | None:
         return reason
     if u.dtype == torch.float64:
         return "u is float64"
-    kept = _read(block_mask)
-    _asked.last = weakref.ref(block_mask), kept
-    chosen = choose(*_key(u, kept))
-    return chosen if isinstance(chosen, str) else None
+    captured = _cuda.capturing(u.device)
+    if not captured:
+        _masks[block_mask] = _version(block_mask), _read(block_mask)
+    elif block_mask.is_inference() or not _known(block_mask):
+        return _NOT_READ
+    key = _key(u, _known(block_mask))
+    chosen = choose(*key)
+    if isinstance(chosen, str):
+        return chosen
+    return _NOT_READ if captured and chosen and (*key[:-1], u.device) not in _plans else None
 
 
 def forward(u: Tensor, k: Tensor, block_mask: Tensor) -> Tensor:
@@ -193,6 +203,17 @@ def _read(block_mask: Tensor) -> bytes:
     return residues(block_mask).cpu().numpy().tobytes()
 
 
+def _version(block_mask: Tensor) -> int | None:
+    """How often a mask was changed in place; None for inference tensors, of which torch does not tell."""
+    return None if block_mask.is_inference() else block_mask._version
+
+
+def _known(block_mask: Tensor) -> bytes:
+    """What was read of a mask that is unchanged since, else nothing."""
+    version, kept = _masks.get(block_mask, (None, b""))
+    return kept if version == _version(block_mask) else b""
+
+
 def _key(like: Tensor, kept: bytes) -> tuple[bytes, int, int, int]:
     n = spectrum_size(like.shape[-1], len(kept))
     return kept, n, _cuda.arithmetic(like.dtype), like.device.index or 0
@@ -239,8 +260,7 @@ def _common(split: Split, arithmetic: int) -> dict[str, object]:
 
 def _plan(like: Tensor, block_mask: Tensor) -> _Plan | None:
     """What the transforms for a mask need, None if it keeps nothing; the last are kept, as :data:`CACHE_BYTES` hold."""
-    of, read = _asked.__dict__.pop("last", (None, b""))
-    mask, n, arithmetic, device = _key(like, read if of and of() is block_mask else _read(block_mask))
+    mask, n, arithmetic, device = _key(like, _known(block_mask) or _read(block_mask))
     chosen = choose(mask, n, arithmetic, device)
     if chosen is None:
         return None

@@ -21,6 +21,9 @@ from longconv.ops.sparse_fft_conv.torch_blocks import MaskedSpectrum
 _NO_OTHERS = (None, None, None, None, None, "causal")
 """What ``fft_conv`` takes after k: its other filters, gates, lengths and mode."""
 
+_TAGS = (torch.Tag.cudagraph_unsafe,)
+"""Every backend reads the mask on the CPU: the graphs of ``torch.compile`` are to leave it out."""
+
 Make = Callable[[Tensor, plain.Filter], plain.Convolution]
 
 
@@ -126,6 +129,7 @@ call_forward = define(
     _save,
     _gradients,
     functools.partial(map_channels, 2),
+    tags=_TAGS,
 )
 call_backward = define(
     "sparse_fft_conv_backward",
@@ -135,4 +139,5 @@ call_backward = define(
     _save_second,
     _second_gradients,
     functools.partial(map_channels, 3),
+    tags=_TAGS,
 )
