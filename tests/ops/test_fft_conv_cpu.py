@@ -80,7 +80,9 @@ def test_few_taps(isa: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch)
             against_double({**call, "k_reverse": torch.randn(2, 2, 37, dtype=dtype) / 6})
 
 
-def test_the_way_is_chosen_by_taps_length_and_direction(isa: str) -> None:
+@pytest.mark.parametrize("backward", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_way_is_chosen_by_taps_length_and_direction(isa: str, dtype: torch.dtype, backward: bool) -> None:
     """Tables of the instruction set; both filters count, and taps beyond the length don't."""
 
     def is_direct(length: int, taps: int, reverse: int = 0) -> bool:
@@ -88,15 +90,13 @@ def test_the_way_is_chosen_by_taps_length_and_direction(isa: str) -> None:
         given = Arguments(k, k_reverse, None, None, None, None, "causal")
         return cpu._Problem((1, 1, length), dtype, given, backward=backward).tables is None
 
-    for dtype, rows in cpu._MOST_TAPS[isa].items():
-        for backward, row in zip((False, True), rows, strict=True):
-            for number, most in enumerate(row):
-                first = cpu._LENGTHS[number - 1] if number else most + 1
-                last = cpu._LENGTHS[number] - 1 if number < len(cpu._LENGTHS) else 10 * first
-                for length in (first, last):
-                    assert is_direct(length, most) and is_direct(length, most - 3, 3)
-                    assert not is_direct(length, most + 1) and not is_direct(length, most - 3, 4)
-            assert is_direct(3, 9999, 9999)
+    for number, most in enumerate(cpu._MOST_TAPS[isa][dtype][backward]):
+        first = cpu._LENGTHS[number - 1] if number else most + 1
+        last = cpu._LENGTHS[number] - 1 if number < len(cpu._LENGTHS) else 10 * first
+        for length in (first, last):
+            assert is_direct(length, most) and is_direct(length, most - 3, 3)
+            assert not is_direct(length, most + 1) and not is_direct(length, most - 3, 4)
+    assert is_direct(3, 9999, 9999)
 
 
 def test_each_direction_goes_its_own_way(isa: str) -> None:

@@ -39,9 +39,10 @@ _MOST_TAPS = {
 """Taps, of both filters together, up to which sums over them are quicker than transforms: forward, and for the
 gradients; each for sequences below the first of :data:`_LENGTHS`, between two of them, and from the last one on.
 
-Measured on one thread of a Zen 4 core (its own instruction set and narrower ones), medians of interleaved calls of both
-ways on 2^19 numbers, 8 samples, of every power of two from 32 to 64K, with 8 to 160 taps: an entry is the number of taps
-from which the ratio of the times, in the geometric mean over the lengths, is below 1.
+Measured on one thread of a Zen 4 core, medians of interleaved calls of both ways on 2^19 numbers, 8 samples, of every
+power of two from 32 to 64K, with 8 to 160 taps: an entry is about the number of taps up to which the geometric mean of
+the ratios of their times over the lengths is in favour of the sums. Of x86-64-v2 the forward rows are an older
+measurement of fewer lengths, and the others those of x86-64-v3.
 """
 
 
