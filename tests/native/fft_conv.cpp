@@ -1,5 +1,7 @@
 // The convolution and its gradients against their sums, in every mode.
 
+#include <string.h>
+
 #include <memory>
 
 #include "testing.h"
@@ -24,6 +26,15 @@ struct Case {
         return s + ", gradients " + std::to_string(wanted);
     }
 };
+
+// The call with as much memory as it takes.
+void call_with_memory(LongconvFftConv& call, const std::string& what) {
+    int64_t bytes = 0;
+    expect_ok(longconv_cpu_fft_conv(&call, &bytes), what);
+    Buffer<char> work(bytes);
+    call.work = work.data();
+    expect_ok(longconv_cpu_fft_conv(&call, nullptr), what);
+}
 
 // Rows of a tensor (samples, channels, count), at strides of its own; or none.
 template <typename T>
@@ -126,15 +137,6 @@ struct Test {
         return taps < 16 ? __builtin_sqrt(static_cast<double>(c.batch * c.channels * c.length * taps)) : 0;
     }
 
-    // The call with as much memory as it takes.
-    void call_with_memory(LongconvFftConv& call) {
-        int64_t bytes = 0;
-        expect_ok(longconv_cpu_fft_conv(&call, &bytes), c.text());
-        Buffer<char> work(bytes);
-        call.work = work.data();
-        expect_ok(longconv_cpu_fft_conv(&call, nullptr), c.text());
-    }
-
     void run(int32_t element, int32_t arithmetic) {
         const bool periodic = c.circular && !c.lengths;
         int64_t bytes = 0;
@@ -150,12 +152,12 @@ struct Test {
         call.per_sample = c.per_sample, call.circular = c.circular, call.threads = threads(), call.element = element;
         call.u = u.view(), call.k = k.view(), call.k_reverse = k_reverse.view(), call.skip = skip.view();
         call.pre_gate = pre_gate.view(), call.post_gate = post_gate.view(), call.y = y.view();
-        call_with_memory(call);
+        call_with_memory(call, c.text());
         call.y = {}, call.backward = 1, call.dy = dy.view();
         call.du = du.view(), call.dk = dk.view(), call.dk_reverse = dk_reverse.view(), call.dskip = dskip.view();
         call.dpre_gate = dpre_gate.view(), call.dpost_gate = dpost_gate.view();
         if (c.wanted == 1) call.u = {};
-        call_with_memory(call);
+        call_with_memory(call, c.text());
         for (int64_t b = 0; b < c.batch; ++b)
             for (int64_t h = 0; h < c.channels; ++h) define(b, h);
         compare(y, w_y, "y"), compare(du, w_du, "du");
@@ -188,6 +190,34 @@ void shares() {
         for (bool direct : {false, true}) {
             c.batch = batch, c.direct = direct;
             Test<float, float, float>(c).run(LONGCONV_FLOAT32, LONGCONV_FLOAT32);
+        }
+}
+
+// A filter is read once for all samples that share it: rows of the first sample may then lie where the taps did.
+void filters_serve_all_samples() {
+    constexpr int64_t batch = 4, channels = 3, length = 600;  // a worker for each filter, with all of its samples
+    Buffer<float> x(batch * channels * length), k(channels * length), apart(x.size()), over_taps(x.size());
+    const auto rows = [](Buffer<float>& of) { return LongconvRows{of.data(), channels * length, length}; };
+    int64_t bytes = 0;
+    expect_ok(longconv_cpu_fft_plan(nullptr, length, 0, LONGCONV_FLOAT32, &bytes), "a plan");
+    Buffer<char> plan(bytes);
+    expect_ok(longconv_cpu_fft_plan(plan.data(), length, 0, LONGCONV_FLOAT32, nullptr), "a plan");
+    x.randomize(), k.randomize();
+    for (bool direct : {false, true})
+        for (bool backward : {false, true}) {
+            LongconvFftConv call = {};
+            call.plan = direct ? nullptr : plan.data();
+            call.batch = batch, call.channels = channels, call.length = length, call.taps = direct ? 40 : length;
+            call.backward = backward, call.threads = threads();
+            call.element = call.filter_element = LONGCONV_FLOAT32;
+            (backward ? call.dy : call.u) = rows(x);
+            call.k = rows(k), (backward ? call.du : call.y) = rows(apart);
+            call_with_memory(call, "filters of their own");
+            memcpy(over_taps.data(), k.data(), k.size() * sizeof(float));
+            call.k = (backward ? call.du : call.y) = rows(over_taps);
+            call_with_memory(call, "results over the taps");
+            expect(memcmp(over_taps.data(), apart.data(), apart.size() * sizeof(float)) == 0,
+                   "a filter is read once for all samples");
         }
 }
 
@@ -226,6 +256,7 @@ void fft_conv() {
         Test<Float16, float, Float16>(random_case(length)).run(LONGCONV_FLOAT16, LONGCONV_FLOAT32);
     }
     shares();
+    filters_serve_all_samples();
 }
 
 }  // namespace testing

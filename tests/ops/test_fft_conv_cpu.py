@@ -80,19 +80,32 @@ def test_few_taps(isa: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch)
             against_double({**call, "k_reverse": torch.randn(2, 2, 37, dtype=dtype) / 6})
 
 
-def test_the_way_is_chosen_by_taps_and_length(isa: str) -> None:
-    """A table of the instruction set; both filters count, and taps beyond the length don't."""
+@pytest.mark.parametrize("backward", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_way_is_chosen_by_taps_length_and_direction(isa: str, dtype: torch.dtype, backward: bool) -> None:
+    """Tables of the instruction set; both filters count, and taps beyond the length don't."""
 
     def is_direct(length: int, taps: int, reverse: int = 0) -> bool:
         k, k_reverse = torch.zeros(1, taps), torch.zeros(1, reverse) if reverse else None
         given = Arguments(k, k_reverse, None, None, None, None, "causal")
-        return cpu._Problem((1, 1, length), torch.float32, given).tables is None
+        return cpu._Problem((1, 1, length), dtype, given, backward=backward).tables is None
 
-    short, long = cpu._MOST_TAPS[isa][torch.float32]
-    for length, most in ((2048, short), (2**15, long)):
-        assert is_direct(length, most) and is_direct(length, most - 5, 5)
-        assert not is_direct(length, most + 1) and not is_direct(length, most - 5, 6)
-    assert is_direct(short // 2, 9999, 9999)
+    for number, most in enumerate(cpu._MOST_TAPS[isa][dtype][backward]):
+        first = cpu._LENGTHS[number - 1] if number else most + 1
+        last = cpu._LENGTHS[number] - 1 if number < len(cpu._LENGTHS) else 10 * first
+        for length in (first, last):
+            assert is_direct(length, most) and is_direct(length, most - 3, 3)
+            assert not is_direct(length, most + 1) and not is_direct(length, most - 3, 4)
+    assert is_direct(3, 9999, 9999)
+
+
+def test_each_direction_goes_its_own_way(isa: str) -> None:
+    """Sums forward and transforms for the gradients, where the tables differ, belong together."""
+    for dtype, (forward, backward) in cpu._MOST_TAPS[isa].items():
+        for length, taps, others in zip((cpu._LENGTHS[0] - 1, *cpu._LENGTHS), forward, backward, strict=True):
+            for count in {(taps + others) // 2, taps + others}:
+                call = {"u": torch.randn(2, 2, length, dtype=dtype), "skip": torch.randn(2, dtype=dtype)}
+                against_double({**call, "k": torch.randn(2, count, dtype=dtype) / count**0.5})
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -246,6 +259,18 @@ def test_channels_last_in_groups(way: str, dtype: torch.dtype, threads: int, mon
         assert all(a.is_contiguous() and torch.equal(a, b) for a, b in zip(got, want, strict=True))
         copies = [e.cpu_memory_usage for e in seen.events() if e.name in ("aten::contiguous", "aten::clone")]
         assert not any(copies)
+
+
+def test_channels_last_is_never_copied_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside the result no memory is taken but that of a cache line of channels a thread."""
+    monkeypatch.setattr(cpu, "_GROUP", 2**12)
+    u, k = torch.randn(3, 1000, 80).mT, torch.randn(80, 1000)
+    fft_conv(u, k, backend="cpu")
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as seen:
+        fft_conv(u, k, backend="cpu")
+    *others, result = sorted(event.cpu_memory_usage for event in seen.events() if event.name == "aten::empty")
+    assert result == u.nbytes
+    assert 0 < others[-1] <= u.nbytes * 16 * torch.get_num_threads() // 80
 
 
 def test_tables_make_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ in one piece, as those with the channels last, are put in order some channels at
 
 from __future__ import annotations
 
+import bisect
 import ctypes
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -20,14 +21,29 @@ from longconv.ops.fft_conv.plain import Arguments, arithmetic
 _GROUP = 2**18  # numbers of a sequence that are put in order at a time
 _LINE = 16  # channels that are put in order together at least: a cache line
 
-_LONG = 2**15
+_LENGTHS = (2**8, 2**10, 2**12, 2**14)
 _MOST_TAPS = {
-    "x86-64-v4": {torch.float32: (64, 112), torch.float64: (56, 96)},
-    "x86-64-v3": {torch.float32: (64, 128), torch.float64: (56, 96)},
-    "x86-64-v2": {torch.float32: (56, 96), torch.float64: (56, 96)},
+    "x86-64-v4": {
+        torch.float32: ((40, 40, 72, 80, 112), (8, 8, 16, 32, 80)),
+        torch.float64: ((32, 40, 64, 64, 96), (16, 8, 32, 48, 80)),
+    },
+    "x86-64-v3": {
+        torch.float32: ((64, 64, 72, 96, 128), (24, 24, 32, 48, 72)),
+        torch.float64: ((64, 64, 80, 112, 128), (24, 16, 32, 56, 80)),
+    },
+    "x86-64-v2": {
+        torch.float32: ((56, 56, 56, 56, 96), (24, 24, 32, 48, 72)),
+        torch.float64: ((56, 56, 56, 56, 96), (24, 16, 32, 56, 80)),
+    },
 }
-"""Taps, of both filters together, up to which sums over them are quicker than transforms of sequences below
-:data:`_LONG` and from there on; measured on a Zen 4 core with the cases ``fft_conv_short`` of the benchmark."""
+"""Taps, of both filters together, up to which sums over them are quicker than transforms: forward, and for the
+gradients; each for sequences below the first of :data:`_LENGTHS`, between two of them, and from the last one on.
+
+Measured on one thread of a Zen 4 core, medians of interleaved calls of both ways on 2^19 numbers, 8 samples, of every
+power of two from 32 to 64K, with 8 to 160 taps: an entry is about the number of taps up to which the geometric mean of
+the ratios of their times over the lengths is in favour of the sums. Of x86-64-v2 the forward rows are an older
+measurement of fewer lengths, and the others those of x86-64-v3.
+"""
 
 
 class _Rows(ctypes.Structure):
@@ -65,7 +81,7 @@ def supports(u: Tensor, *_: Any) -> str | None:
 def forward(u: Tensor, *arguments: Any) -> Tensor:
     """The result y of the operator ``fft_conv``, contiguous; after u come :class:`Arguments`."""
     given = Arguments(*arguments)
-    problem = _Problem(u.shape, u.dtype, given)
+    problem = _Problem(u.shape, u.dtype, given, backward=False)
     y = torch.empty(u.shape, dtype=u.dtype)
     problem.run({"u": u, "pre_gate": given.pre_gate, "post_gate": given.post_gate}, {"y": y})
     return y
@@ -77,7 +93,7 @@ def bind(u: Tensor, *arguments: Any) -> Callable[..., Tensor] | None:
     sequences = {"u": u, "pre_gate": given.pre_gate, "post_gate": given.post_gate}
     if given.lengths is not None or not all(t is None or _is_straight(t) for t in sequences.values()):
         return None
-    problem = _Problem(u.shape, u.dtype, given)
+    problem = _Problem(u.shape, u.dtype, given, backward=False)
     y = torch.empty(u.shape, dtype=u.dtype)
     call, used = problem.describe({**sequences, "y": y}, slice(0, problem.channels))
     del used["y.data"]
@@ -88,7 +104,7 @@ def backward(dy: Tensor, u: Tensor | None, *rest: Any) -> list[Tensor]:
     """The wanted gradients, in the order of the operator's arguments; u may be None for du alone."""
     *arguments, wanted = rest
     given = Arguments(*arguments)
-    problem = _Problem(dy.shape, dy.dtype, given)
+    problem = _Problem(dy.shape, dy.dtype, given, backward=True)
     tensors = (dy, *given[:5])
     grads = {
         name: problem.room(name, t)
@@ -106,7 +122,7 @@ def backward(dy: Tensor, u: Tensor | None, *rest: Any) -> list[Tensor]:
 class _Problem:
     """What the passes of a call have in common: the filters as the library takes them, (1 or B, H, taps)."""
 
-    def __init__(self, shape: Sequence[int], dtype: torch.dtype, given: Arguments) -> None:
+    def __init__(self, shape: Sequence[int], dtype: torch.dtype, given: Arguments, *, backward: bool) -> None:
         self.batch, self.channels, self.length = shape
         self.storage, self.dtype = dtype, arithmetic(dtype)
         k, k_reverse, skip, _, _, lengths, mode = given
@@ -120,7 +136,7 @@ class _Problem:
         self.k_reverse = None if k_reverse is None else self._taps(k_reverse, self.length - 1)
         self.skip = None if skip is None else skip.resolve_neg().to(self.dtype)[None, :, None]
         self.taps, self.reverse_taps = (0 if t is None else t.shape[-1] for t in (self.k, self.k_reverse))
-        few = self.taps + self.reverse_taps <= _most_taps(self.length, self.dtype)
+        few = self.taps + self.reverse_taps <= _most_taps(self.length, self.dtype, backward)
         periodic = self.circular and self.lengths is None
         self.tables = None if few else _plan(self.length, periodic, self.dtype)
 
@@ -193,10 +209,10 @@ class _Problem:
         return (slice(begin, min(begin + size, self.channels)) for begin in range(0, self.channels, size))
 
 
-def _most_taps(length: int, dtype: torch.dtype) -> int:
+def _most_taps(length: int, dtype: torch.dtype, backward: bool) -> int:
     """The taps that are few; instruction sets that were not measured count as the narrowest."""
     table = _MOST_TAPS.get(_native.chosen_isa(_native.cpu()) or "", _MOST_TAPS["x86-64-v2"])
-    return table[dtype][length >= _LONG]
+    return table[dtype][backward][bisect.bisect(_LENGTHS, length)]
 
 
 def _memory(call: _Call) -> int:
