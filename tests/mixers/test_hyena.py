@@ -95,9 +95,9 @@ def test_an_outer_product_of_single_features_is_hyena() -> None:
 def test_dropout(options: dict[str, Any]) -> None:
     """Of whole products x_i v: what is kept is scaled, so that the mean over masks is the output without."""
     mixer, u = build(dropout=0.25, **options), torch.randn(1, 5, D, dtype=torch.float64)
-    dropped = torch.stack([mixer(u) for _ in range(4000)])
+    dropped = mixer(u.expand(4000, -1, -1))
     assert dropped.std(0).min() > 0
-    assert_close(dropped.mean(0), mixer.eval()(u), 0.05)
+    assert_close(dropped.mean(0), mixer.eval()(u)[0], 0.05)
 
 
 def test_the_state_of_another_mixer_is_refused() -> None:
@@ -114,25 +114,6 @@ def test_the_state_of_another_mixer_is_refused() -> None:
         mixer.step(u[:, 0], state._replace(convolutions=state.convolutions * 2))
     with pytest.raises(TypeError, match=r"state is .*OnlineState"):
         mixer.step(u[:, 0], state.convolutions[0])
-
-
-@pytest.mark.slow
-def test_long_stream_in_float32() -> None:
-    """16384 samples, step by step, in chunks and at once, of filters that reach as far."""
-    torch.manual_seed(0)
-    mixer, u = Hyena(4, order=3, l_max=16384, w=10.0, emb_dim=5, shift=0.1), torch.randn(1, 16384, 4)
-    with torch.no_grad():
-        want = mixer(u)
-        outputs, state = [], mixer.init_state(1)
-        for u_t in u.unbind(1):
-            y_t, state = mixer.step(u_t, state)
-            outputs.append(y_t)
-        assert_close(torch.stack(outputs, 1), want, 1e-5)
-        outputs, state = [], mixer.init_state(1)
-        for chunk in u.split([1, 9000, 3, 7000, 380], dim=1):
-            y, state = mixer.prefill(chunk, state)
-            outputs.append(y)
-        assert_close(torch.cat(outputs, 1), want, 1e-5)
 
 
 def test_bad_options() -> None:
