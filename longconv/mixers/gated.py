@@ -14,11 +14,11 @@ from torch.autograd import forward_ad
 from torch.utils.checkpoint import checkpoint
 
 from longconv import _sequence
-from longconv.ops import fft_conv, short_conv
 from longconv.ops._library import gradients_of
-from longconv.ops.fft_conv import check_arguments
+from longconv.ops.fft_conv import check_arguments, fft_conv
 from longconv.ops.fft_conv import operator as long
 from longconv.ops.short_conv import operator as short
+from longconv.ops.short_conv import short_conv
 
 PART_NUMBERS = 2**18
 """Numbers of a projection that a thread has in work at once: what is made of them stays in the caches."""
@@ -58,11 +58,11 @@ def gated_conv(
     """
     sequences = u, pre_gate, post_gate
     if _is_transformed() or not any(isinstance(s, Short) for s in sequences):
-        u, pre_gate, post_gate = (s.convolved() if isinstance(s, Short) else s for s in sequences)
+        c: list[Any] = [s.convolved() if isinstance(s, Short) else s for s in sequences]
         return fft_conv(
-            u, k, k_reverse=k_reverse, skip=skip, pre_gate=pre_gate, post_gate=post_gate, mode=mode, lengths=lengths
+            c[0], k, k_reverse=k_reverse, skip=skip, pre_gate=c[1], post_gate=c[2], mode=mode, lengths=lengths
         )
-    given = [s if isinstance(s, Short) else (s, None, None) for s in sequences]
+    given: list[Any] = [s if isinstance(s, Short) else (s, None, None) for s in sequences]
     (p, *_), (pre, *_), (post, *_) = given
     *tensors, lengths, mode, _ = check_arguments(p, k, k_reverse, skip, pre, post, lengths, mode, "auto")
     y: Tensor = _GatedConv.apply(lengths, mode, *tensors, *(t for _, *parameters in given for t in parameters))
@@ -117,7 +117,7 @@ class _GatedConv(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         lengths, *tensors = ctx.saved_tensors
         wanted = ctx.needs_input_grad[2:]
         if torch.is_grad_enabled():  # for gradients of gradients

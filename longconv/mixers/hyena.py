@@ -188,8 +188,15 @@ class Hyena(ProjectionMixer):
     ) -> Tensor:
         """Long convolution i, with its skip."""
         reverse = filters[i + self.order - 1] if self.bidirectional else None
-        gates = {"pre_gate": pre_gate, "post_gate": post_gate}
-        return gated_conv(x, filters[i], k_reverse=reverse, skip=self.D[i], lengths=lengths, **gates)
+        return gated_conv(
+            x,
+            filters[i],
+            k_reverse=reverse,
+            skip=self.D[i],
+            pre_gate=pre_gate,
+            post_gate=post_gate,
+            lengths=lengths,
+        )
 
     def _of_heads(
         self, query: Short, key: Short, v: Short, filters: Sequence[Tensor], lengths: Tensor | None

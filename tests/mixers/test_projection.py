@@ -142,12 +142,12 @@ def test_gradients_and_their_gradients(
 ) -> None:
     torch.manual_seed(0)
     mixer, u = create_mixer(name, 20, l_max=8, width=4, **options).double(), torch.randn(2, 9, 20).double()
-    given = [u.requires_grad_(), *mixer.parameters()]
+    given, lengths = [u.requires_grad_(), *mixer.parameters()], torch.tensor([9, 5])
     found: list[list[Tensor]] = []
     for chosen in (way, "autograd"):
         choose(chosen, monkeypatch)
-        plain = torch.autograd.grad(mixer(u).square().sum(), given)
-        first = torch.autograd.grad(mixer(u).square().sum(), given, create_graph=True)
+        plain = torch.autograd.grad(mixer(u, lengths).square().sum(), given)
+        first = torch.autograd.grad(mixer(u, lengths).square().sum(), given, create_graph=True)
         second = torch.autograd.grad(torch.stack([g.square().sum() for g in first]).sum(), given)
         found.append([*plain, *first, *second])
     for got, want in zip(*found, strict=True):
