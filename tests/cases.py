@@ -122,6 +122,7 @@ MIXERS: dict[str, Row] = {
                 "normalized": True,
                 "modulate": False,
             },
+            "outer-product": {"heads": 1, "outer_product": True},
             "bidirectional": {"bidirectional": True, "order": 3},
         },
         streams=True,

@@ -111,6 +111,7 @@ def test_the_first_tap_is_exact() -> None:
         ("sgconv", {"norm": "layer", "kernel_dim": 8}),
         ("hyena", {"order": 3}),
         ("hyena", {"heads": 2}),
+        ("hyena", {"heads": 2, "outer_product": True}),
         ("s4d", {"d_state": 16, "channels": 2}),
         ("s4", {"d_state": 16}),
     ],

@@ -41,21 +41,25 @@ class Size:
 
 
 SEQUENCE, VIDEO = Size(8, 1024, 256), Size(2, 16, 32, (16, 16))
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {"multi_hyena": ("hyena", {"heads": 64, "outer_product": True})}
+"""Mixers with other options than their own, by a name of their own."""
 
 
 def size_of(name: str) -> Size:
     """What a mixer is given."""
-    return SEQUENCE if name in longconv.list_mixers(video=False) else VIDEO
+    return SEQUENCE if name in VARIANTS or name in longconv.list_mixers(video=False) else VIDEO
 
 
 def options_of(name: str) -> dict[str, Any]:
-    """The length of the filters, where a mixer has a longest one."""
-    return {"l_max": size_of(name).length} if "l_max" in mixer_options(name) else {}
+    """The length of the filters, where a mixer has a longest one, and what a variant has."""
+    base, options = VARIANTS.get(name, (name, {}))
+    return {**options, **({"l_max": size_of(name).length} if "l_max" in mixer_options(base) else {})}
 
 
 def mixer(name: str) -> nn.Module:
-    """With its default options, causal."""
-    return placed(lambda: longconv.create_mixer(name, size_of(name).d_model, **options_of(name)))
+    """With its default options, or those of a variant, causal."""
+    base, _ = VARIANTS.get(name, (name, {}))
+    return placed(lambda: longconv.create_mixer(base, size_of(name).d_model, **options_of(name)))
 
 
 def model(name: str) -> nn.Module:
@@ -175,7 +179,7 @@ def _work(module: nn.Module, size: Size, backward: bool) -> Work:
 def cases() -> list[Case]:
     """Forward, with gradients, a training step, a prompt and a step of every mixer; models, and their convolutions."""
     found = []
-    for name in longconv.list_mixers():
+    for name in (*longconv.list_mixers(), *VARIANTS):
         found += both(f"mixers/{name}", functools.partial(forward_problem, mixer, name))
         found.append(Case(f"mixers/{name}/train", functools.partial(train_problem, mixer, name)))
         found.append(Case(f"mixers/{name}/prefill", functools.partial(prefill_problem, name)))

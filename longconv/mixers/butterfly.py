@@ -36,9 +36,10 @@ class ButterflyConvolution(WideModule):
     before, later ones too, and on where in its block it is. What zeros at the end add to it never changes.
 
     A stage is a product with small matrices, whatever they hold: forward, the learned transform costs what the DFT by
-    the same stages does, O(N^1.5) a row. With gradients it costs more: those of the matrices are a third product for
-    each stage beside the two of fixed ones. On one thread a training step takes about 1.4 times that of the same stages
-    fixed, which at N = 1024 take 9 to 11 times :func:`longconv.fft_conv`, forward and with gradients.
+    the same stages does, with N_1 = N_2 12 N^1.5 multiplications a row. With gradients it costs more: a training step
+    of fixed matrices takes 30 N^1.5 multiplications a row, as nothing but arguments is kept, one of learned matrices
+    46 N^1.5, for a product more a stage, and the third stage once more. On one thread that is 1.3 to 1.4 times the
+    time; at N = 1024 the fixed one takes 9 to 11 times that of :func:`longconv.fft_conv`, forward and with gradients.
 
     Args:
         size: least N; N_1 and N_2 are powers of two, equal or N_1 = 2 N_2.

@@ -1,11 +1,12 @@
 """Hyena.
 
-Symbols: B batch, L length, D features, n order, K taps of the short convolution, M filters a long convolution.
+Symbols: B batch, L length, D features, n order, K taps of the short convolution, M heads, N = D / M features of a head.
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Unpack
 
 import torch
@@ -16,8 +17,9 @@ from longconv._checks import check_bool, check_choice, check_int, check_real, de
 from longconv._sequence import zero_beyond
 from longconv.filters import DistilledFilter, ImplicitFilter, ImplicitOptions
 from longconv.mixers.base import ACTIVATIONS, filter_count, with_skip
+from longconv.mixers.gated import Short, again, gated_conv
 from longconv.mixers.projection import ProjectionMixer, from_channels, short_parameters
-from longconv.ops import fft_conv
+from longconv.ops import short_conv
 from longconv.streaming import ModalConv, ModalState, OnlineConv, OnlineState, StreamConv
 from longconv.streaming.products import TapRange
 
@@ -41,13 +43,21 @@ class Hyena(ProjectionMixer):
     where k_i * is the convolution with the filters of that order, causal or with filters for the future too. A mixer of
     order n has n gates and n - 1 long convolutions.
 
+    With ``outer_product`` the features of a head meet, as in MultiHyena (order 2). With its queries q = x_0 and keys
+    x = x_1, each of N features, and its one filter k,
+
+        S_t = sum_s k[t - s] x_s v_s^T + D x_t v_t^T,    then    y = W_out activation(S^T q) + b_out
+
+    so that a query finds the values whose keys are like it, and each head has N^2 long convolutions: N times the work
+    and the memory of Hyena's, which is that of N = 1.
+
     The causal mixer streams by an :class:`~longconv.streaming.OnlineConv` for each of them, by a
     :class:`~longconv.streaming.ModalConv` where its filters are distilled. The taps in a state are
     those of the parameters when they were needed: after a step of an optimiser streams begin anew, with a new state.
 
-    Gradients keep the projections but not the results of their short convolutions, which they compute again, where a
-    projection has 4 MiB and more. Smaller ones, and all under torch.compile, torch.func, a checkpoint or other hooks on
-    saved tensors, are kept both before and after their short convolution.
+    Gradients keep the projections but not the results of their short convolutions, which are there for some channels
+    at a time, forward and backward. torch.compile keeps what it finds best; torch.func, shards of a sequence and
+    gradients of gradients have all of them, before and after; with dropout v is kept, as it was dropped.
 
     Args:
         d_model: D.
@@ -55,24 +65,23 @@ class Hyena(ProjectionMixer):
         bidirectional: whether an output depends on the future too, by as many filters more.
         l_max: number of taps in which the filters' time passes one unit. Inputs of any length are taken: beyond it the
             time goes on with the same step.
-        heads: M, a divisor of D: D / M neighbouring features share the filter of each order, as those of a head of
-            MultiHyena do; None: every feature has its own, as in Hyena. Projections, gates and skips stay a feature's
-            own, and features of a head do not meet: MultiHyena's state, the outer product of a head's keys and values
-            (D / M by D / M numbers convolved with that filter, then applied to its queries), is not built.
+        heads: M, a divisor of D: N neighbouring features share the filter of each order; None: every feature has its
+            own, as in Hyena. Projections, gates and, without an outer product, skips stay a feature's own.
+        outer_product: whether what is convolved is the outer product of a head's keys and values.
         short_filter: taps of the short convolution.
         activation: before the output layer: "gelu", "relu", "silu", "tanh" or None.
         dropout: probability that a number is dropped before each long convolution in training.
         **options: of the filters, see :class:`~longconv.filters.ImplicitOptions`.
 
     Attributes:
-        D: (n - 1, D), the skips; row 0 is that of the first convolution, i = n - 1.
+        D: (n - 1, D), with an outer product (1, M), the skips; row 0 is that of the first convolution, i = n - 1.
         taps: the filter module.
 
     References:
         Hyena Hierarchy: Towards Larger Convolutional Language Models (Poli, Massaroli, Nguyen, Fu, Dao, Baccus,
-        Bengio, Ermon, Ré, arXiv 2302.10866). Filters that features share: Laughing Hyena Distillery: Extracting
-        Compact Recurrences From Convolutions (Massaroli, Poli, Fu, Kumbong, Parnichkun, Timalsina, Romero, McIntyre,
-        Chen, Rudra, Zhang, Ré, Ermon, Bengio, arXiv 2310.18780)
+        Bengio, Ermon, Ré, arXiv 2302.10866). Heads: Laughing Hyena Distillery: Extracting Compact Recurrences From
+        Convolutions (Massaroli, Poli, Fu, Kumbong, Parnichkun, Timalsina, Romero, McIntyre, Chen, Rudra, Zhang, Ré,
+        Ermon, Bengio, arXiv 2310.18780), section 4
 
     >>> Hyena(4, l_max=64)(torch.randn(2, 100, 4)).shape
     torch.Size([2, 100, 4])
@@ -89,6 +98,7 @@ class Hyena(ProjectionMixer):
         bidirectional: bool = False,
         l_max: int = 1024,
         heads: int | None = None,
+        outer_product: bool = False,
         short_filter: int = 3,
         activation: str | None = None,
         dropout: float = 0.0,
@@ -99,11 +109,14 @@ class Hyena(ProjectionMixer):
         self.heads = d_model if heads is None else check_int("heads", heads)
         if d_model % self.heads:
             raise ValueError(f"heads is {heads}, expected a divisor of d_model = {d_model}")
+        self.outer_product = check_bool("outer_product", outer_product)
+        if self.outer_product and self.order > 2:
+            raise ValueError(f"order is {order} with an outer product, expected 2: queries, keys and values")
         self.bidirectional = check_bool("bidirectional", bidirectional)
         self.taps = ImplicitFilter(self.heads * filter_count(order - 1, bidirectional), l_max=l_max, **options)
         self.input = nn.Linear(d_model, (order + 1) * d_model)
         self.short_weight, self.short_bias = short_parameters((order + 1) * d_model, short_filter)
-        self.D = nn.Parameter(torch.randn(order - 1, d_model))
+        self.D = nn.Parameter(torch.randn(order - 1, self.heads if outer_product else d_model))
         self.activation = (
             nn.Identity()
             if activation is None
@@ -113,35 +126,86 @@ class Hyena(ProjectionMixer):
         self.output = nn.Linear(d_model, d_model)
 
     def filter(self, length: int) -> Tensor:
-        """The first ``length`` taps in the order of use: (n - 1, D, length); if bidirectional (2n - 2, D, length)."""
+        """The first ``length`` taps in the order of use: (n - 1, D, length); if bidirectional (2n - 2, D, length).
+
+        With an outer product those of the heads, M in place of D.
+        """
         check_int("length", length, least=0)
         with _autocast.off(self.D.device):
             return self._in_order(self.taps(length))
 
     def _in_order(self, k: Tensor) -> Tensor:
-        """The filters of all heads, (M, L), in the order of use, (n - 1, D, L)."""
-        k = k.unflatten(0, (self.heads, -1)).transpose(0, 1)
-        return k if self.heads == self.d_model else k.repeat_interleave(self.d_model // self.heads, dim=1)
+        """The filters of all heads, (M, L), in the order of use, (n - 1, D or M, L)."""
+        k, rows = k.unflatten(0, (self.heads, -1)).transpose(0, 1), self.D.shape[1]
+        return k if self.heads == rows else k.repeat_interleave(rows // self.heads, dim=1)
+
+    def _keyed(self, key: Tensor, v: Tensor) -> Tensor:
+        """What is convolved: keys times values, (B, D, ...), or the outer products of heads, (B N N, M, ...)."""
+        if not self.outer_product:
+            return key * v
+        key, v = self._by_head(key), self._by_head(v)
+        return (key[:, :, None] * v[:, None]).flatten(0, 2)
+
+    def _queried(self, query: Tensor, y: Tensor) -> Tensor:
+        """What the queries (B, D, ...) find in what has been convolved, (B, D, ...)."""
+        if not self.outer_product:
+            return query * y
+        query = self._by_head(query)
+        y = y.unflatten(0, (*query.shape[:2], query.shape[1]))
+        return (query[:, :, None] * y).sum(1).transpose(1, 2).flatten(1, 2)
+
+    def _states(self) -> int:
+        """The sequences that a head convolves: N^2 with an outer product."""
+        return (self.d_model // self.heads) ** 2 if self.outer_product else 1
+
+    def _by_head(self, x: Tensor) -> Tensor:
+        """(B, D, ...) -> (B, N, M, ...)."""
+        return x.unflatten(1, (self.heads, -1)).transpose(1, 2)
 
     def forward(self, u: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Mix a whole sequence; see :meth:`Mixer.forward`."""
         self._check_input(u, lengths)
         u = zero_beyond(u, lengths)
         filters = self.filter(max(_sequence.total(u.shape[1]), 1)).unbind()
-        last = self.order - 2
-        with self._keeping_inputs() as short:
-            x_0, *gates, v = (short(i, self._projection(i, u)) for i in range(self.order + 1))
+        x_0, *gates, v = (self._short(i, self._projection(i, u)) for i in range(self.order + 1))
+        y: Any
+        if self.outer_product:
+            y = self._of_heads(x_0, gates[0], v, filters, lengths)
+        else:
+            y = v
             for i, gate in enumerate(reversed(gates)):
-                v = fft_conv(
-                    self.dropout(v),
-                    filters[i],
-                    k_reverse=filters[i + self.order - 1] if self.bidirectional else None,
-                    skip=self.D[i],
-                    pre_gate=gate,
-                    post_gate=x_0 if i == last else None,
-                    lengths=lengths,
-                )
-        return zero_beyond(from_channels(self.activation(v), self.output.weight, self.output.bias), lengths)
+                y = self._convolve(self._dropped(y), i, filters, lengths, gate, x_0 if i == self.order - 2 else None)
+        return zero_beyond(from_channels(self.activation(y), self.output.weight, self.output.bias), lengths)
+
+    def _convolve(
+        self,
+        x: Short | Tensor,
+        i: int,
+        filters: Sequence[Tensor],
+        lengths: Tensor | None,
+        pre_gate: Short | None = None,
+        post_gate: Short | None = None,
+    ) -> Tensor:
+        """Long convolution i, with its skip."""
+        reverse = filters[i + self.order - 1] if self.bidirectional else None
+        return gated_conv(
+            x,
+            filters[i],
+            k_reverse=reverse,
+            skip=self.D[i],
+            pre_gate=pre_gate,
+            post_gate=post_gate,
+            lengths=lengths,
+        )
+
+    def _of_heads(
+        self, query: Short, key: Short, v: Short, filters: Sequence[Tensor], lengths: Tensor | None
+    ) -> Tensor:
+        """The outer products, their long convolutions, and what the queries find in them."""
+        z = again(lambda *given: self._keyed(short_conv(*given[:3]), short_conv(*given[3:])), *key, *v)
+        lengths = None if lengths is None else lengths.repeat_interleave(self._states())
+        y = self._convolve(self.dropout(z), 0, filters, lengths)
+        return again(lambda y, *given: self._queried(short_conv(*given), y), y, *query)
 
     # --- streaming ----------------------------------------------------------------------------------------------------
 
@@ -165,20 +229,21 @@ class Hyena(ProjectionMixer):
 
     def _system(self, taps: DistilledFilter, i: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The system of long convolution i, with the skip."""
-        head = torch.arange(self.heads).repeat_interleave(self.d_model // self.heads)
+        head = torch.arange(self.heads).repeat_interleave(self.D.shape[1] // self.heads)
         return taps.system(head * (self.order - 1) + i, self.D[i])
 
     def _filters_between(self, start: int, stop: int) -> Tensor:
-        """The taps from ``start`` to ``stop`` in the order of use, (n - 1, D, stop - start)."""
+        """The taps from ``start`` to ``stop`` in the order of use, (n - 1, D or M, stop - start)."""
         with _autocast.off(self.D.device):
             return self._in_order(self.taps(stop, start))
 
     def _taps_with_skip(self, filters: TapRange, i: int, start: int, stop: int) -> Tensor:
-        """The taps of long convolution i from ``start`` to ``stop``, (D, stop - start), with the skip in tap 0."""
+        """The taps of long convolution i from ``start`` to ``stop``, (D or M, stop - start), with the skip in tap 0."""
         return with_skip(filters(start, stop)[i], self.D[i], start)
 
     def _init_state(self, batch_size: int, device: torch.device | str | None, dtype: torch.dtype | None) -> HyenaState:
-        states = tuple(conv.init_state(batch_size, device=device, dtype=dtype) for conv in self._online())
+        rows = batch_size * self._states()
+        states = tuple(conv.init_state(rows, device=device, dtype=dtype) for conv in self._online())
         wide = torch.promote_types(dtype or next(self.taps.parameters()).dtype, torch.float32)
         return HyenaState(self._before(batch_size, device, wide), states)
 
@@ -188,18 +253,18 @@ class Hyena(ProjectionMixer):
         x_0, *gates, v = (part[..., 0] for part in parts)
         states = []
         for conv, gate, before in zip(self._online(), reversed(gates), state.convolutions, strict=True):
-            v, after = conv.step(self.dropout(gate * v), before)
+            v, after = conv.step(self.dropout(self._keyed(gate, v)), before)
             states.append(after)
-        return self.output(self.activation(x_0 * v)), HyenaState(past, tuple(states))
+        return self.output(self.activation(self._queried(x_0, v))), HyenaState(past, tuple(states))
 
     def _prefill(self, u: Tensor, state: HyenaState) -> tuple[Tensor, HyenaState]:
         self._check_state(u, state)
         _, (x_0, *gates, v), past = self._advance_projections(u, state.past)
         states = []
         for conv, gate, before in zip(self._online(), reversed(gates), state.convolutions, strict=True):
-            v, after = conv.prefill(self.dropout(gate * v), before)
+            v, after = conv.prefill(self.dropout(self._keyed(gate, v)), before)
             states.append(after)
-        y = from_channels(self.activation(x_0 * v), self.output.weight, self.output.bias)
+        y = from_channels(self.activation(self._queried(x_0, v)), self.output.weight, self.output.bias)
         return y, HyenaState(past, tuple(states))
 
     def _check_state(self, u: Tensor, state: HyenaState) -> None:

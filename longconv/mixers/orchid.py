@@ -24,8 +24,9 @@ from longconv.filters import AdaptiveFilter, AdaptiveOptions, ImplicitFilter, Im
 from longconv.filters.local import Past, mask_beyond
 from longconv.filters.transforms import Transform
 from longconv.mixers.base import with_skip
+from longconv.mixers.gated import Short, gated, gated_conv
 from longconv.mixers.projection import ProjectionMixer, from_channels, short_parameters
-from longconv.ops import fft_conv, transpose
+from longconv.ops import transpose
 from longconv.streaming import OnlineConv, OnlineState
 
 SUM = Transform("dft", "none")
@@ -77,9 +78,9 @@ class Orchid(ProjectionMixer):
     :class:`~longconv.filters.AdaptiveFilter`, and ``short_filter=1``. With ``lengths`` each sample has a period of its
     own. It can't stream.
 
-    Gradients keep the projections but not the results of their short convolutions, which they compute again, where a
-    projection has 4 MiB and more. Smaller ones, and all under torch.compile, torch.func, a checkpoint or other hooks on
-    saved tensors, are kept both before and after their short convolution.
+    Gradients keep the projections but not the results of their short convolutions, which are there for some channels
+    at a time, forward and backward. torch.compile keeps what it finds best; torch.func, shards of a sequence and
+    gradients of gradients have all of them, before and after; with dropout x is kept, as it was dropped.
 
     Args:
         d_model: D.
@@ -146,11 +147,8 @@ class Orchid(ProjectionMixer):
         u = zero_beyond(u, lengths)
         p = self._projection(2, u)
         h = self.conditioning(p if lengths is None else mask_beyond(p, lengths), lengths)
-        with self._keeping_inputs() as short:
-            x = short(2, p)
-            del p  # without gradients its memory serves the next one
-            gates = short(1, self._projection(1, u)), short(0, self._projection(0, u))
-            y = self._convolve(self.dropout(x), self.taps, self.skip, lengths, h, gates)
+        gates = self._short(1, self._projection(1, u)), self._short(0, self._projection(0, u))
+        y = self._convolve(self._dropped(self._short(2, p)), self.taps, self.skip, lengths, h, gates)
         if self.residual_taps is not None and self.residual_skip is not None:
             y = y + self._convolve(transpose(u), self.residual_taps, self.residual_skip, lengths).to(y.dtype)
         return zero_beyond(from_channels(y, self.output.weight, self.output.bias), lengths)
@@ -159,17 +157,17 @@ class Orchid(ProjectionMixer):
 
     def _convolve(
         self,
-        x: Tensor,
+        x: Short | Tensor,
         static: ImplicitFilter,
         skip: Tensor,
         lengths: Tensor | None,
         h: Tensor | None = None,
-        gates: tuple[Tensor, Tensor] | None = None,
+        gates: tuple[Short, Short] | None = None,
     ) -> Tensor:
         """The convolution of x (B, D, L) with a static filter and h where there is one, with the skip and the gates."""
-        length, transform = _sequence.total(x.shape[-1]), self.conditioning.transform
-        pre_gate, post_gate = gates or (None, None)
-        with _autocast.off(x.device):
+        given, transform = x.p if isinstance(x, Short) else x, self.conditioning.transform
+        length, (pre_gate, post_gate) = _sequence.total(given.shape[-1]), gates or (None, None)
+        with _autocast.off(given.device):
             k = static(length)
         if transform is None:
             taps = k * self.l_max**-0.5
@@ -182,7 +180,7 @@ class Orchid(ProjectionMixer):
             taps = k * (scale[0] if lengths is None else scale)
             taps = taps if h is None else taps + SUM.inverse(h, length, lengths)
             mode = "circular"
-        return fft_conv(x, taps, skip=skip, pre_gate=pre_gate, post_gate=post_gate, mode=mode, lengths=lengths)
+        return gated_conv(x, taps, skip=skip, pre_gate=pre_gate, post_gate=post_gate, mode=mode, lengths=lengths)
 
     # --- streaming ----------------------------------------------------------------------------------------------------
 
@@ -305,16 +303,17 @@ def _many(conv: OnlineConv, x: Tensor, state: OnlineState, k: Tensor | None) -> 
 
 
 def _cosine_product(
-    x: Tensor,
+    x: Short | Tensor,
     k: Tensor,
     skip: Tensor,
     h: Tensor | None,
-    gates: tuple[Tensor, Tensor] | None,
+    gates: tuple[Short, Short] | None,
     transform: Transform,
     lengths: Tensor | None,
 ) -> Tensor:
     """The same as a product of cosine transforms, in single precision at least: x (B, D, L), k (D, L)."""
-    s = x.to(k.dtype) if gates is None else x.to(k.dtype) * gates[0]
+    given = x.p if isinstance(x, Short) else x
+    s = given.to(k.dtype) if gates is None else gated(x, gates[0], k.dtype)
 
     def product(s: Tensor, channels: slice) -> Tensor:
         taps = k[None, channels]
@@ -326,4 +325,4 @@ def _cosine_product(
 
     s = s if lengths is None else mask_beyond(s, lengths)
     y = _sequence.channelwise(s, product) + skip[:, None] * s
-    return (y if gates is None else y * gates[1]).to(x.dtype)
+    return (y if gates is None else gated(y, gates[1], y.dtype)).to(given.dtype)

@@ -5,23 +5,15 @@ Symbols: B batch, L length, D features, n projections, K taps of a short convolu
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from longconv import _sequence
 from longconv._checks import check_device, check_int, check_shape, check_tensor, describe
 from longconv.filters.local import short_stream
 from longconv.mixers.base import Mixer
-from longconv.ops import short_conv, transpose
-
-LARGE = 1 << 22
-"""Bytes of a projection from which on gradients do not keep it twice; less is kept, since computing it takes time."""
+from longconv.mixers.gated import Short
+from longconv.ops import transpose
 
 
 class ProjectionMixer(Mixer):
@@ -29,19 +21,21 @@ class ProjectionMixer(Mixer):
 
         p_i = W_i u + b_i,    c_i = short_conv(p_i),    i < n
 
-    Subclasses make the parameters; there are methods for whole sequences, one projection at a time, so that of what
-    comes before the short convolutions a part alone is ever in memory, and for the chunks of a stream.
+    Subclasses make the parameters; there are methods for whole sequences, one projection at a time, whose short
+    convolution is left to :func:`~longconv.mixers.gated.gated_conv`, and for the chunks of a stream.
 
     Attributes:
         input: the linear maps one below the other, D -> n D.
         short_weight: (n D, K), from :func:`short_parameters`, as the next one.
         short_bias: (n D,).
+        dropout: of what is convolved.
     """
 
     shards = True
     input: nn.Linear
     short_weight: nn.Parameter
     short_bias: nn.Parameter
+    dropout: nn.Dropout
 
     def _rows(self, i: int) -> slice:
         """Where projection i stands in the parameters."""
@@ -52,44 +46,17 @@ class ProjectionMixer(Mixer):
         rows = self._rows(i)
         return to_channels(u, self.input.weight[rows], self.input.bias[rows])
 
-    def _short(self, i: int, p: Tensor) -> Tensor:
-        """c_i of p_i, (B, D, L)."""
+    def _short(self, i: int, p: Tensor) -> Short:
+        """c_i of p_i, (B, D, L), still to be done."""
         rows = self._rows(i)
-        return short_conv(p, self.short_weight[rows], self.short_bias[rows])
+        return Short(p, self.short_weight[rows], self.short_bias[rows])
 
-    @contextmanager
-    def _keeping_inputs(self) -> Iterator[Callable[[int, Tensor], Tensor]]:
-        """:meth:`_short` whose results gradients keep as the p_i, which they need anyway, and compute again from them.
-
-        That holds for operations within the context, and for p_i of :data:`LARGE` bytes and more. Where others decide
-        on what gradients keep, as torch.compile, torch.func or a checkpoint, it is the plain one: the gradients then
-        keep both p_i and c_i, as they do of smaller p_i.
-        """
-        if not _takes_hooks():
-            yield self._short
-            return
-        results: list[tuple[Tensor, Callable[[], Tensor]]] = []
-
-        def short(i: int, p: Tensor) -> Tensor:
-            c, rows = self._short(i, p), self._rows(i)
-            if type(c) is Tensor and c.nbytes >= max(LARGE, 1) and c.requires_grad:
-                given = (tensor.detach() for tensor in (p, self.short_weight[rows], self.short_bias[rows]))
-                results.append((c, functools.partial(short_conv, *given)))
-            return c
-
-        def pack(tensor: Tensor) -> Any:
-            return next((again for c, again in results if _is_same(c, tensor)), tensor)
-
-        def unpack(kept: Any) -> Tensor:
-            if isinstance(kept, Tensor):
-                return kept
-            with torch.no_grad():
-                again: Tensor = kept()
-            return again
-
-        with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
-            yield short
-        results.clear()
+    def _dropped(self, x: Short | Tensor) -> Short | Tensor:
+        """What dropout leaves of x, for which a short convolution has to be done."""
+        if not (self.dropout.training and self.dropout.p):
+            return x
+        dropped: Tensor = self.dropout(x.convolved() if isinstance(x, Short) else x)
+        return dropped
 
     def _before(self, batch_size: int, device: torch.device | str | None, dtype: torch.dtype) -> Tensor:
         """The projections before the first sample, zeros (B, n D, K - 1)."""
@@ -126,26 +93,6 @@ class ProjectionMixer(Mixer):
                 f"state.past is {describe(past)}, but the input is {describe(u)}: init_state with dtype=torch.float64 "
                 "makes a state of its precision"
             )
-
-
-def _takes_hooks() -> bool:
-    """Whether there are gradients, and what they keep is no business of a compiler, of torch.func or a checkpoint.
-
-    Of a shard of a sequence nothing is computed again, which would take all ranks at the same place.
-    """
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active() or _sequence.shard() is not None:
-        return False
-    return torch.is_grad_enabled() and torch._C._autograd._top_saved_tensors_default_hooks(False) is None
-
-
-def _is_same(c: Tensor, tensor: Tensor) -> bool:
-    """Whether two tensors are the same numbers in memory."""
-    return (
-        type(tensor) is Tensor
-        and c.data_ptr() == tensor.data_ptr()
-        and c.stride() == tensor.stride()
-        and (c.shape == tensor.shape)
-    )
 
 
 def short_parameters(total: int, short_filter: int) -> tuple[nn.Parameter, nn.Parameter]:

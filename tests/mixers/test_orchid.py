@@ -275,9 +275,9 @@ def test_a_long_float32_stream() -> None:
 def test_dropout(causal: bool) -> None:
     """Of the input of the long convolution: the mean over masks is the output without."""
     mixer, u = build(dropout=0.25, causal=causal), sequence(5)[:1]
-    dropped = torch.stack([mixer(u) for _ in range(4000)])
+    dropped = mixer(u.expand(4000, -1, -1))
     assert dropped.std(0).min() > 0
-    assert_close(dropped.mean(0), mixer.eval()(u), 0.05)
+    assert_close(dropped.mean(0), mixer.eval()(u)[0], 0.05)
     assert_close(mixer(u), build(causal=causal)(u))
 
 

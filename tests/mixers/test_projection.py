@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -26,11 +25,11 @@ MAPS = {
 
 
 class Watch(TorchDispatchMode):
-    """What operations return: the numbers in the largest tensor, and the memory that is still in use."""
+    """What operations return: the numbers in the largest tensor, the memory still in use, and the most there was."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.largest = 0
+        self.largest = self.most = 0
         self.memory: dict[int, tuple[StorageWeakRef, int]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -40,6 +39,7 @@ class Watch(TorchDispatchMode):
                 storage = leaf.untyped_storage()
                 self.largest = max(self.largest, storage.nbytes() // leaf.element_size())
                 self.memory[storage._cdata] = StorageWeakRef(storage), storage.nbytes()
+        self.most = max(self.most, self.kept(0))
         return result
 
     def kept(self, least: int) -> int:
@@ -95,80 +95,104 @@ def test_nothing_at_all(name: str, sizes: tuple[int, int, int, int]) -> None:
 MIXERS: list[tuple[str, dict[str, Any]]] = [
     ("hyena", {}),
     ("hyena", {"order": 3, "bidirectional": True}),
+    ("hyena", {"heads": 4, "outer_product": True}),
     ("orchid", {}),
     ("orchid", {"causal": False, "conditioning": "correlation"}),
     ("orchid", {"causal": False, "transform": "dct", "residual": False}),
 ]
 every_mixer = pytest.mark.parametrize(("name", "options"), MIXERS, ids=str)
+WAYS = ("whole", "parts", "autograd")
+"""All channels at once, some at a time, and one operator after the other, which keep all that they are given."""
 
 
-@pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small projections count as large."""
-    monkeypatch.setattr("longconv.mixers.projection.LARGE", 0)
+def choose(way: str, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("longconv.mixers.gated.PART_NUMBERS", 0 if way == "parts" else 2**40)
+    patch.setattr("longconv.mixers.gated._is_transformed", lambda: way == "autograd")
 
 
-def plain() -> torch.autograd.graph.saved_tensors_hooks:
-    """Hooks of somebody else's, which leave everything as it is."""
-    return torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor)
-
-
+@pytest.mark.parametrize("length", [33, 4096])
 @every_mixer
-def test_gradients_keep_the_projections_once(name: str, options: dict[str, Any]) -> None:
-    """Before their short convolutions; without hooks of ours they are kept behind them too."""
-    mixer, u = create_mixer(name, 32, l_max=64, width=1, **options), torch.randn(8, 4096, 32)
-    sequence, kept = u.numel() * u.element_size(), []
-    for hooks in (contextlib.nullcontext(), plain()):
-        with Watch() as watch, hooks:
+def test_projections_are_in_memory_once(
+    name: str, options: dict[str, Any], length: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gradients keep them before their short convolutions; behind them, some channels are there at a time."""
+    mixer, u = create_mixer(name, 32, l_max=64, width=1, **options), torch.randn(8, length, 32)
+    count, sequence = len(mixer.get_parameter("short_weight")) // 32, u.numel() * u.element_size()
+    kept, most = {}, {}
+    for way in WAYS:
+        choose(way, monkeypatch)
+        with Watch() as watch:
             y = mixer(u)
-        kept.append(watch.kept(sequence))
-        assert watch.largest < 3 * u.numel(), "all projections in one tensor"
-        y.sum().backward()
-    count = len(mixer.get_parameter("short_weight")) // 32
-    assert kept[1] - kept[0] == count * sequence
-    if name == "hyena":
-        assert kept[0] == (1 + count + (count - 2) + 1) * sequence, "u, p_i, the results of long convolutions, y"
+            if length > 33 and "heads" not in options:  # short cosine transforms and outer products are larger
+                assert watch.largest < 3 * u.numel(), "all projections in one tensor"
+            kept[way], forward = watch.kept(sequence), watch.most
+            y.sum().backward()
+        most[way] = forward, watch.most
+    assert kept["whole"] == kept["parts"] == kept["autograd"] - count * sequence
+    if name == "hyena" and "heads" not in options:
+        assert kept["parts"] == (1 + count + (count - 2) + 1) * sequence, "u, p_i, the results of long convolutions, y"
+        for parts, autograd in zip(most["parts"], most["autograd"], strict=True):
+            assert parts <= autograd - 2 * sequence
 
 
 @every_mixer
-@pytest.mark.usefixtures("small")
-def test_gradients_and_their_gradients(name: str, options: dict[str, Any]) -> None:
+@pytest.mark.parametrize("way", WAYS[:2])
+def test_gradients_and_their_gradients(
+    name: str, options: dict[str, Any], way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     torch.manual_seed(0)
-    mixer, u = create_mixer(name, 4, l_max=8, width=4, **options).double(), torch.randn(2, 9, 4).double()
-    given = [u.requires_grad_(), *mixer.parameters()]
+    mixer, u = create_mixer(name, 20, l_max=8, width=4, **options).double(), torch.randn(2, 9, 20).double()
+    given, lengths = [u.requires_grad_(), *mixer.parameters()], torch.tensor([9, 5])
     found: list[list[Tensor]] = []
-    for hooks in (contextlib.nullcontext(), plain()):
-        with hooks:
-            y = mixer(u)
-        first = torch.autograd.grad(y.square().sum(), given, create_graph=True)
+    for chosen in (way, "autograd"):
+        choose(chosen, monkeypatch)
+        plain = torch.autograd.grad(mixer(u, lengths).square().sum(), given)
+        first = torch.autograd.grad(mixer(u, lengths).square().sum(), given, create_graph=True)
         second = torch.autograd.grad(torch.stack([g.square().sum() for g in first]).sum(), given)
-        found.append([*first, *second])
+        found.append([*plain, *first, *second])
     for got, want in zip(*found, strict=True):
         assert_close(got, want, 1e-11)
 
 
 @every_mixer
-@pytest.mark.usefixtures("small")
-def test_gradients_under_autocast(name: str, options: dict[str, Any]) -> None:
+def test_gradients_of_single_parameters(name: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
-    mixer, u = create_mixer(name, 8, l_max=8, width=4, **options), torch.randn(2, 33, 8)
+    mixer, u = create_mixer(name, 20, l_max=8, width=4, **options).double(), torch.randn(2, 9, 20).double()
+    choose("autograd", monkeypatch)
+    parameters = list(mixer.parameters())
+    wanted = torch.autograd.grad(mixer(u).square().sum(), parameters)
+    mixer.requires_grad_(False)
+    choose("parts", monkeypatch)
+    for parameter, want in zip(parameters, wanted, strict=True):
+        parameter.requires_grad_()
+        assert_close(torch.autograd.grad(mixer(u).square().sum(), parameter)[0], want)
+        parameter.requires_grad_(False)
+
+
+@every_mixer
+def test_gradients_under_autocast(name: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    mixer, u = create_mixer(name, 20, l_max=8, width=4, **options), torch.randn(2, 33, 20)
     found: list[list[Tensor]] = []
-    for hooks in (contextlib.nullcontext(), plain()):
-        with hooks, torch.autocast("cpu", torch.bfloat16):
+    for way in WAYS[1:]:
+        choose(way, monkeypatch)
+        with torch.autocast("cpu", torch.bfloat16):
             y = mixer(u)
         found.append(list(torch.autograd.grad(y.float().square().sum(), list(mixer.parameters()))))
     for got, want in zip(*found, strict=True):
         assert_close(got, want, 1e-6)
 
 
-@pytest.mark.usefixtures("small")
-def test_checkpoints_and_torch_func_decide_for_themselves() -> None:
-    mixer, u = create_mixer("hyena", 4, l_max=8, width=4).double(), torch.randn(2, 9, 4).double()
+@every_mixer
+def test_checkpoints_hooks_and_torch_func(name: str, options: dict[str, Any]) -> None:
+    mixer, u = create_mixer(name, 4, l_max=8, width=4, **options).double(), torch.randn(2, 9, 4).double()
     parameters = dict(mixer.named_parameters())
     want = torch.autograd.grad(mixer(u).square().sum(), list(parameters.values()))
-    y = torch.utils.checkpoint.checkpoint(mixer, u, use_reentrant=False)
-    for got, gradient in zip(torch.autograd.grad(y.square().sum(), list(parameters.values())), want, strict=True):
-        assert_close(got, gradient)
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor.clone(), lambda tensor: tensor):
+        hooked = mixer(u)
+    for y in (torch.utils.checkpoint.checkpoint(mixer, u, use_reentrant=False), hooked):
+        for got, gradient in zip(torch.autograd.grad(y.square().sum(), list(parameters.values())), want, strict=True):
+            assert_close(got, gradient)
     found = torch.func.grad(lambda given: torch.func.functional_call(mixer, given, u).square().sum())(parameters)
-    for name, gradient in zip(parameters, want, strict=True):
-        assert_close(found[name], gradient)
+    for key, gradient in zip(parameters, want, strict=True):
+        assert_close(found[key], gradient)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from longconv import create_mixer
+from tests.mixers.law import step_through
 from tests.tolerances import assert_close
 
 LENGTH = 16384
@@ -39,3 +40,13 @@ def test_steps_within_a_long_stream(name: str, options: dict[str, Any], d_model:
             t += steps
         assert t == LENGTH
         assert_close(torch.cat(outputs, 1), want, 1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "options"), [*CASES, ("hyena", {"heads": 1, "outer_product": True})], ids=str)
+def test_every_step_of_a_long_stream(name: str, options: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    mixer, u = create_mixer(name, 3, l_max=LENGTH, **options), torch.randn(1, LENGTH, 3)
+    with torch.no_grad():
+        y, _ = step_through(mixer, u)
+        assert_close(y, mixer(u), 1e-5)
