@@ -31,6 +31,8 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+from longconv._checks import check_choice
+
 METHODS = ("channels", "neighbours", "four_step")
 
 
@@ -136,6 +138,7 @@ def cost(method: str, call: Call) -> Cost:
     >>> [round(cost(method, call).sent / 2**20) for method in ("channels", "four_step")]
     [384, 1152]
     """
+    check_choice("method", method, METHODS)
     ranks, length, longest = len(call.sizes), sum(call.sizes), max(call.sizes)
     rows, work = call.batch * call.channels, 10 * math.log2(max(length, 2))
     others, wide = (ranks - 1) / ranks, max(call.item, 4)

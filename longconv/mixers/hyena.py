@@ -17,7 +17,7 @@ from longconv._sequence import zero_beyond
 from longconv.filters import DistilledFilter, ImplicitFilter, ImplicitOptions
 from longconv.mixers.base import ACTIVATIONS, filter_count, with_skip
 from longconv.mixers.projection import ProjectionMixer, from_channels, short_parameters
-from longconv.ops import fft_conv
+from longconv.ops.fft_conv import fft_conv_alike
 from longconv.streaming import ModalConv, ModalState, OnlineConv, OnlineState, StreamConv
 from longconv.streaming.products import TapRange
 
@@ -127,12 +127,13 @@ class Hyena(ProjectionMixer):
         """Mix a whole sequence; see :meth:`Mixer.forward`."""
         self._check_input(u, lengths)
         u = zero_beyond(u, lengths)
-        filters = self.filter(max(_sequence.total(u.shape[1]), 1)).unbind()
+        start, stop = _sequence.span(u.shape[1]) if _sequence.total(u.shape[1]) else (0, 1)
+        filters = self._filters_between(start, stop).unbind()
         last = self.order - 2
         with self._keeping_inputs() as short:
             x_0, *gates, v = (short(i, self._projection(i, u)) for i in range(self.order + 1))
             for i, gate in enumerate(reversed(gates)):
-                v = fft_conv(
+                v = fft_conv_alike(
                     self.dropout(v),
                     filters[i],
                     k_reverse=filters[i + self.order - 1] if self.bidirectional else None,
@@ -171,7 +172,9 @@ class Hyena(ProjectionMixer):
     def _filters_between(self, start: int, stop: int) -> Tensor:
         """The taps from ``start`` to ``stop`` in the order of use, (n - 1, D, stop - start)."""
         with _autocast.off(self.D.device):
-            return self._in_order(self.taps(stop, start))
+            if isinstance(self.taps, DistilledFilter):
+                return self._in_order(_sequence.alone(self.taps, stop)[..., start:])
+            return self._in_order(_sequence.alone(self.taps, stop, start))
 
     def _taps_with_skip(self, filters: TapRange, i: int, start: int, stop: int) -> Tensor:
         """The taps of long convolution i from ``start`` to ``stop``, (D, stop - start), with the skip in tap 0."""

@@ -25,7 +25,8 @@ from longconv.filters.local import Past, mask_beyond
 from longconv.filters.transforms import Transform
 from longconv.mixers.base import with_skip
 from longconv.mixers.projection import ProjectionMixer, from_channels, short_parameters
-from longconv.ops import fft_conv, transpose
+from longconv.ops import transpose
+from longconv.ops.fft_conv import fft_conv_alike
 from longconv.streaming import OnlineConv, OnlineState
 
 SUM = Transform("dft", "none")
@@ -167,22 +168,25 @@ class Orchid(ProjectionMixer):
         gates: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
         """The convolution of x (B, D, L) with a static filter and h where there is one, with the skip and the gates."""
-        length, transform = _sequence.total(x.shape[-1]), self.conditioning.transform
+        size, transform = x.shape[-1], self.conditioning.transform
         pre_gate, post_gate = gates or (None, None)
         with _autocast.off(x.device):
-            k = static(length)
+            start, stop = _sequence.span(size)
+            k = _sequence.alone(static, stop, start)
         if transform is None:
             taps = k * self.l_max**-0.5
-            taps = taps if h is None else taps + _sequence.whole(h, -1)
+            taps = taps if h is None else taps + h
             mode = "causal"
         elif transform.is_real:
             return _cosine_product(x, k, skip, h, gates, transform, lengths)
         else:
+            length = _sequence.total(size)
             scale = transform.scale(length if lengths is None else lengths.clamp(min=1), length, k)
             taps = k * (scale[0] if lengths is None else scale)
-            taps = taps if h is None else taps + SUM.inverse(h, length, lengths)
+            if h is not None:
+                taps = taps + _sequence.channelwise(lambda _, h: SUM.inverse(h, length, lengths), h, size=size)
             mode = "circular"
-        return fft_conv(x, taps, skip=skip, pre_gate=pre_gate, post_gate=post_gate, mode=mode, lengths=lengths)
+        return fft_conv_alike(x, taps, skip=skip, pre_gate=pre_gate, post_gate=post_gate, mode=mode, lengths=lengths)
 
     # --- streaming ----------------------------------------------------------------------------------------------------
 
@@ -316,14 +320,14 @@ def _cosine_product(
     """The same as a product of cosine transforms, in single precision at least: x (B, D, L), k (D, L)."""
     s = x.to(k.dtype) if gates is None else x.to(k.dtype) * gates[0]
 
-    def product(s: Tensor, channels: slice) -> Tensor:
-        taps = k[None, channels]
+    def product(channels: slice, s: Tensor, taps: Tensor, h: Tensor | None = None) -> Tensor:
         if lengths is not None:
             taps = mask_beyond(taps.expand_as(s), lengths)
         spectrum = transform.forward(taps, lengths)
-        spectrum = spectrum if h is None else spectrum + h[:, channels]
+        spectrum = spectrum if h is None else spectrum + h
         return transform.inverse(transform.forward(s, lengths) * spectrum, s.shape[-1], lengths)
 
     s = s if lengths is None else mask_beyond(s, lengths)
-    y = _sequence.channelwise(s, product) + skip[:, None] * s
+    parts = (s, k[None]) if h is None else (s, k[None], h)
+    y = _sequence.channelwise(product, *parts, size=s.shape[-1]) + skip[:, None] * s
     return (y if gates is None else y * gates[1]).to(x.dtype)

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from longconv import distributed
 from longconv.distributed import RankError, Ranks
-from tests.distributed.processes import Processes
+from tests.distributed.processes import Processes, check
 
 TIMEOUT = 4.0
 SECONDS = 100.0
@@ -63,6 +64,25 @@ def test_it_ends_the_others(fail: Callable[[], None]) -> None:
         started.close()
     assert [results[0], results[2]] == [None, None], results
     assert results[1] and FAILURES[fail] in results[1]
+
+
+def watched(ranks: Ranks) -> None:
+    """What is under way is given up after the timeout, and goes on to be under way."""
+    mine, one = Ranks(ranks.group, timeout=0.2), torch.ones(2)
+    if ranks.rank == 0:
+        _, pending = mine.start(one, [1, 1], [1, 1])
+        with pytest.raises(RankError, match=r"rank 0 of 2 has lost the others: .* within 0.2 s"):
+            mine.watch(pending)
+        dist.send(one, 1, group=ranks.group)
+    else:
+        dist.recv(one, 0, group=ranks.group)
+        _, pending = mine.start(one, [1, 1], [1, 1])
+    ranks.watch(pending)
+    ranks.wait(pending)
+
+
+def test_a_process_can_watch_over_what_the_gpu_waits_for(processes: Processes) -> None:
+    check(processes, 2, watched)
 
 
 PROGRAM = f"""
