@@ -114,3 +114,25 @@ def test_a_program_ends_when_a_rank_of_it_hangs(tmp_path: Path) -> None:
             process.communicate()
     assert first.returncode == 1, errors
     assert "RankError: rank 0 of 2 has lost the others" in errors and f"within {TIMEOUT:g} s" in errors
+
+
+LAUNCHED = """
+import torch
+import torch.distributed as dist
+from longconv import distributed
+
+dist.init_process_group("gloo")
+u = torch.randn(1, 2, 8)
+distributed.fft_conv(u, torch.randn(2, 8))
+if dist.get_rank():
+    raise ArithmeticError("an error of rank 1's own")
+distributed.fft_conv(u, torch.randn(2, 8))
+"""
+
+
+def test_a_job_of_torchrun_ends_when_a_rank_of_it_fails(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(LAUNCHED)
+    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(program)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=3 * SECONDS)
+    assert done.returncode == 1 and "ArithmeticError: an error of rank 1's own" in done.stderr, done.stderr
