@@ -230,6 +230,7 @@ def _way(method: str, it: Convolution, x: Tensor) -> str:
         it.mode == "circular",
         x.element_size(),
         it.taps is not None,
+        it.k.ndim == 3,
     )
     if method == "auto":
         return choose(sizes, it.ranks.machine or MACHINES.get(x.device.type, MACHINES["cuda"]))

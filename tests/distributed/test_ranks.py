@@ -10,7 +10,7 @@ import torch
 from torch.distributed.device_mesh import DeviceMesh
 
 from longconv import distributed
-from longconv.distributed import Machine, Ranks
+from longconv.distributed import Call, Machine, Ranks, cost
 from tests.distributed.processes import Processes, check
 
 
@@ -174,6 +174,23 @@ def by_own_figures(ranks: Ranks) -> None:
 
 def test_the_figures_of_a_machine_choose_the_way(processes: Processes) -> None:
     check(processes, 2, by_own_figures)
+
+
+def of_samples(ranks: Ranks) -> None:
+    """Cut filters that every sample has for itself are so many times as much to send."""
+    batch, channels, size = 3, 4, 6
+    u, k = torch.ones(batch, channels, size), torch.ones(batch, channels, size)
+    for method in ("channels", "four_step"):
+        mine = Ranks(ranks.group)
+        distributed.fft_conv(u, k, filters="sharded", method=method, group=mine)
+        call = Call(batch, channels, (size,) * ranks.size, size * ranks.size, 0, False, 4, sharded=True, samples=True)
+        assert mine.sent == 4096 * (ranks.size - 1) + cost(method, call).sent
+
+
+def test_the_cost_model_counts_filters_of_samples(processes: Processes) -> None:
+    check(processes, 2, of_samples)
+    with pytest.raises(ValueError, match="method is 'ring', expected one of"):
+        cost("ring", Call(1, 1, (1,), 1, 0, False, 4))
 
 
 def everything_goes_on(ranks: Ranks) -> None:
