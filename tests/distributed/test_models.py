@@ -107,7 +107,7 @@ def all_poolings(ranks: Ranks) -> None:
             raise AssertionError(f"{pooling}, {options}, {some}") from error
 
 
-@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("size", [2, 3, 4])
 def test_steps_of_a_classifier_are_those_of_one_process(processes: Processes, size: int) -> None:
     check(processes, size, all_poolings)
 
@@ -161,6 +161,9 @@ def divided(ranks: Ranks, strategy: str, options: dict[str, Any]) -> None:
         fully_shard(model, mesh=flat)
         return model
 
+    if strategy == "fsdp2":
+        with pytest.raises(TypeError, match="FSDP2 has divided, whose gradients it averages by itself"):
+            average_gradients(sharded(copy.deepcopy(start)))
     wrap: Wrap = DistributedDataParallel if strategy == "ddp" else sharded
     got, _ = train(Ranks(mesh["sequence"]), copy.deepcopy(start), dealt, wrap)
     same_steps(ranks, start, got, want)
@@ -277,8 +280,9 @@ def other_models(ranks: Ranks) -> None:
     assert_close(got, pairs(both, lengths), 1e-11)
 
 
-def test_other_models_act_on_shards(processes: Processes) -> None:
-    check(processes, 2, other_models)
+@pytest.mark.parametrize("size", [2, 3, 4])
+def test_other_models_act_on_shards(processes: Processes, size: int) -> None:
+    check(processes, size, other_models)
 
 
 def shared_masks(ranks: Ranks) -> None:

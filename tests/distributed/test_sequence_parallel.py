@@ -167,7 +167,7 @@ def test_there_may_be_more_ranks_than_channels(processes: Processes, size: int) 
     check(processes, size, narrow)
 
 
-class Largest(TorchDispatchMode):
+class Largest(TorchDispatchMode):  # type: ignore[misc]
     """The most numbers in a tensor that any operation makes."""
 
     numbers = 0
@@ -189,7 +189,9 @@ def in_parts(ranks: Ranks) -> None:
         for lengths in (None, torch.tensor([length, 100])):
             with sequence_parallel(ranks) as shard, Largest() as largest:
                 mixer(shard.cut(x), lengths).square().sum().backward()
-            assert largest.numbers < x.numel(), f"{case}, lengths {lengths}: {largest.numbers} numbers"
+            # transforms of a rank's own channels are of complex numbers and may be padded to twice the length
+            limit = x.numel() if case.options.get("causal", True) else 1.1 * x.numel()
+            assert largest.numbers < limit, f"{case}, lengths {lengths}: {largest.numbers} numbers"
 
 
 def test_no_rank_holds_a_sequence_or_a_filter_of_its_own_making(processes: Processes) -> None:
@@ -322,8 +324,9 @@ def _plainly(function: Any, **options: Any) -> Any:
     return run
 
 
-def test_operators_act_on_the_whole(processes: Processes) -> None:
-    check(processes, 3, operators)
+@pytest.mark.parametrize("size", SIZES)
+def test_operators_act_on_the_whole(processes: Processes, size: int) -> None:
+    check(processes, size, operators)
 
 
 def refusals(ranks: Ranks) -> None:
