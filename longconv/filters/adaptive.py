@@ -183,7 +183,8 @@ class AdaptiveFilter(WideModule):
             In single precision at least, in the causal form the taps h, (B, D, L); in the circular form the spectra h,
             (B, D, bins) in the transform's order: for the DFT L // 2 + 1 bins, complex (real for the magnitude without
             its second convolutions), for a cosine transform L, real. Of a sample with a length of its own, its own bins
-            alone mean anything.
+            alone mean anything. Within :func:`~longconv.distributed.sequence_parallel` a rank has its part of them: of
+            the taps as u is cut, of bins one as large as those of the others.
         """
         check_tensor("u", u, "(B, D, L)", ndim=3, dtypes=FLOATS)
         check_shape("u", u, (None, self.d_model, None), "(B, D, L)")

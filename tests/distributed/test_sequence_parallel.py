@@ -111,7 +111,8 @@ def test_mixers_on_shards_are_those_on_the_whole(processes: Processes, size: int
 
 
 def test_every_mixer_is_among_them() -> None:
-    defaults = {case.mixer for case in (*MIXER_CASES, *VIDEO_CASES) if case.variant == "default"}
+    cases: list[Any] = [*MIXER_CASES, *VIDEO_CASES]
+    defaults = {case.mixer for case in cases if case.variant == "default"}
     assert defaults >= set(list_mixers()) == {case.mixer for case in MIXER_CASES} | {"conv_s5"}
 
 
@@ -167,7 +168,27 @@ def test_there_may_be_more_ranks_than_channels(processes: Processes, size: int) 
     check(processes, size, narrow)
 
 
-class Largest(TorchDispatchMode):  # type: ignore[misc]
+class Distilled(NamedTuple):
+    """A mixer whose filters are those of small systems."""
+
+    mixer: str
+
+    def build(self) -> nn.Module:
+        torch.manual_seed(0)
+        taps: nn.Module = longconv.distill(create_mixer(self.mixer, 5, l_max=LENGTH).double(), 2, steps=0).mixer
+        return taps
+
+
+def distilled(ranks: Ranks) -> None:
+    for mixer in ("hyena", "sgconv"):
+        mixes(ranks, Distilled(mixer), sequence(3), torch.tensor([LENGTH, 21, 0]), known=False)
+
+
+def test_distilled_mixers_act_on_shards(processes: Processes) -> None:
+    check(processes, 3, distilled)
+
+
+class Largest(TorchDispatchMode):
     """The most numbers in a tensor that any operation makes."""
 
     numbers = 0
