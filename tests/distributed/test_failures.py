@@ -68,15 +68,15 @@ def test_it_ends_the_others(fail: Callable[[], None]) -> None:
 
 def watched(ranks: Ranks) -> None:
     """What is under way is given up after the timeout, and goes on to be under way."""
-    mine, one = Ranks(ranks.group, timeout=0.2), torch.ones(2)
+    one = torch.ones(2)
     if ranks.rank == 0:
-        _, pending = mine.start(one, [1, 1], [1, 1])
+        _, pending = ranks.start(one, [1, 1], [1, 1])
         with pytest.raises(RankError, match=r"rank 0 of 2 has lost the others: .* within 0.2 s"):
-            mine.watch(pending)
+            Ranks(ranks.group, timeout=0.2).watch(pending)
         dist.send(one, 1, group=ranks.group)
     else:
         dist.recv(one, 0, group=ranks.group)
-        _, pending = mine.start(one, [1, 1], [1, 1])
+        _, pending = ranks.start(one, [1, 1], [1, 1])
     ranks.watch(pending)
     ranks.wait(pending)
 
