@@ -15,9 +15,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 Run = Callable[[Tensor], Tensor]
 """The states (B, n, ...) of a linear recurrence at all positions, from the one before the first (B, ...)."""
+
+Channelwise = Callable[..., Tensor]
+"""Of some channels, a slice, and of those channels of sequences (B, h, L), a sequence of theirs, (B, h, M)."""
 
 Decay = Callable[[int], Callable[[Tensor], Tensor]]
 """For a number of inputs of 0, what they leave of a state."""
@@ -43,16 +47,24 @@ class Shard(ABC):
         """The greatest of the processes' numbers, each by itself; its gradient in equal parts to those that have it."""
 
     @abstractmethod
-    def whole(self, x: Tensor, dim: int) -> Tensor:
-        """The whole sequence."""
-
-    @abstractmethod
     def first(self, x: Tensor) -> Tensor:
         """The tensor of the first process, without a gradient."""
 
     @abstractmethod
-    def channelwise(self, x: Tensor, function: Callable[[Tensor, slice], Tensor]) -> Tensor:
-        """A function of the whole sequence of some channels x[:, c], (B, H, n) -> (B, H, n)."""
+    def channelwise(self, function: Channelwise, sequences: tuple[Tensor, ...], size: int) -> Tensor:
+        """See :func:`channelwise`."""
+
+    @abstractmethod
+    def around(self, x: Tensor, before: Tensor, after: Tensor) -> Tensor:
+        """See :func:`around`."""
+
+    @abstractmethod
+    def evenly(self, length: int) -> Shard:
+        """That of other sequences, of so many positions, in parts as even as can be."""
+
+    @abstractmethod
+    def share(self, length: int) -> int:
+        """The positions of this process in :meth:`evenly`."""
 
     @abstractmethod
     def scan(self, run: Run, decay: Decay, start: Tensor, size: int, reverse: bool) -> tuple[Tensor, Tensor]:
@@ -124,16 +136,25 @@ def total(size: int) -> int:
     return size if _shard is None else _shard.total(size)
 
 
+def span(size: int) -> tuple[int, int]:
+    """The first of the positions that this process has, and the one behind the last.
+
+    >>> span(3)
+    (0, 3)
+    """
+    if _shard is None:
+        return 0, size
+    start = _shard.start(size)
+    return start, start + size
+
+
 def places(size: int, device: torch.device) -> Tensor:
     """The positions that this process has, (n,).
 
     >>> places(3, torch.device("cpu"))
     tensor([0, 1, 2])
     """
-    if _shard is None:
-        return torch.arange(size, device=device)
-    start = _shard.start(size)
-    return torch.arange(start, start + size, device=device)
+    return torch.arange(*span(size), device=device)
 
 
 def within(lengths: Tensor, size: int) -> Tensor:
@@ -172,9 +193,25 @@ def take(x: Tensor, place: int | Tensor) -> Tensor:
     return _shard.add(x.masked_fill(others, 0).sum(1))
 
 
-def whole(x: Tensor, dim: int) -> Tensor:
-    """The whole of a sequence that is cut along ``dim``."""
-    return x if _shard is None else _shard.whole(x, dim)
+def pick(x: Tensor, positions: Tensor) -> Tensor:
+    """Some positions (B or 1, m) of the whole, the same in all processes, of x (B, H, n): (B, H, m)."""
+
+    def of(x: Tensor, index: Tensor) -> Tensor:
+        return x.gather(-1, index[:, None].expand(*x.shape[:2], -1))
+
+    if _shard is None:
+        return of(x, positions)
+    start, stop = span(x.shape[-1])
+    here = (positions >= start) & (positions < stop)
+    return _shard.add(of(F.pad(x, (0, 1)), torch.where(here, positions - start, stop - start)))
+
+
+def around(x: Tensor, before: Tensor, after: Tensor) -> Tensor:
+    """Sequences (B, H, n) with as many positions more at either end as ``before`` and ``after`` (B, H, r) have.
+
+    They are the neighbouring ones, and at the ends of the whole sequence ``before`` and ``after``.
+    """
+    return torch.cat([before, x, after], -1) if _shard is None else _shard.around(x, before, after)
 
 
 def alike(mask: Tensor) -> Tensor:
@@ -190,16 +227,35 @@ def drop_alike(dropout: nn.Dropout, x: Tensor) -> Tensor:
     return x * _shard.first(dropout(torch.ones_like(x)))
 
 
-def channelwise(x: Tensor, function: Callable[[Tensor, slice], Tensor]) -> Tensor:
-    """``function(x, slice(None))`` of sequences x (B, H, n), which acts on every channel by itself."""
-    return function(x, slice(None)) if _shard is None else _shard.channelwise(x, function)
+def channelwise(function: Channelwise, *sequences: Tensor, size: int) -> Tensor:
+    """``function(slice(None), *sequences)``, which acts on every channel of whole sequences (B, H, n_i) by itself.
+
+    Args:
+        function: called with a part of the channels, and with those channels of the sequences.
+        *sequences: each cut in a way of its own.
+        size: n of the result (B, H, n).
+    """
+    return function(slice(None), *sequences) if _shard is None else _shard.channelwise(function, sequences, size)
 
 
-def wholly(function: Callable[..., Tensor], *args: Any) -> Tensor:
-    """``function(*args)`` of whole sequences, in every process."""
+def alone(function: Callable[..., Tensor], *args: Any) -> Tensor:
+    """``function(*args)`` of what this process has, by itself."""
     if _shard is None:
         return function(*args)
     with using(None):
+        return function(*args)
+
+
+def share(length: int) -> int:
+    """How many positions of a sequence are here that is cut :func:`evenly`."""
+    return length if _shard is None else _shard.share(length)
+
+
+def evenly(length: int, function: Callable[..., Tensor], *args: Any) -> Tensor:
+    """``function(*args)`` of sequences of L positions that are cut in parts as even as can be, such as spectra."""
+    if _shard is None:
+        return function(*args)
+    with using(_shard.evenly(length)):
         return function(*args)
 
 

@@ -40,6 +40,18 @@ def learning_rate_factor(step: int, n_steps: int, warmup: float, schedule: str =
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - n_warmup) / max(1, n_steps - n_warmup))))
 
 
+def one_in(rate: int, batch: Batch) -> Batch:
+    """A batch of sequences with one in ``rate`` samples, and the labels of those where positions have labels."""
+    if rate == 1:
+        return batch
+    less = {**batch, "inputs": batch["inputs"][:, ::rate]}
+    if "lengths" in batch:
+        less["lengths"] = (batch["lengths"] + rate - 1) // rate
+    if batch["labels"].ndim == 2:
+        less["labels"] = batch["labels"][:, ::rate]
+    return less
+
+
 class TrainingModule(LightningModule, ABC):
     """A model with its optimiser and schedule.
 
@@ -129,14 +141,9 @@ class SequenceModule(TrainingModule):
         self.test_accuracy = MulticlassAccuracy(n_classes, average="micro", ignore_index=IGNORED)
 
     def forward(self, batch: Batch) -> Tensor:
-        """Logits (B, n_classes) or (B, L, n_classes) of a batch."""
-        if self.rate == 1:
-            return self.model(batch["inputs"], lengths=batch.get("lengths"))
-        if self.ranks is not None:
-            raise ValueError(f"rate is {self.rate} and ranks share the sequences, expected 1: shards are read whole")
-        lengths = batch.get("lengths")
-        lengths = None if lengths is None else (lengths + self.rate - 1) // self.rate
-        return self.model(batch["inputs"][:, :: self.rate], lengths=lengths, rate=self.rate)
+        """Logits (B, n_classes) or (B, L, n_classes) of the samples of a batch that are read."""
+        options = {} if self.rate == 1 else {"rate": self.rate}
+        return self.model(batch["inputs"], lengths=batch.get("lengths"), **options)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Loss and accuracy of a batch; a loss that is not finite ends the run before it can reach the parameters."""
@@ -152,7 +159,7 @@ class SequenceModule(TrainingModule):
         self._step(batch, "test")
 
     def _step(self, batch: Batch, stage: Stage) -> dict[str, Tensor]:
-        with shared(batch, self.ranks) as (batch, shard):
+        with shared(one_in(self.rate, batch), self.ranks) as (batch, shard):
             labels = batch["labels"].flatten()
             logits = self(batch).flatten(0, -2)
             loss = cross_entropy(logits, labels, shard)

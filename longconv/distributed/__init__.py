@@ -14,8 +14,9 @@ that says so is launched with as many processes as there are ranks, on one node 
     torchrun --standalone --nproc-per-node 4 program.py
     torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint HOST:29500 program.py
 
-and begins with ``torch.distributed.init_process_group``: "gloo" on the CPU; "nccl" on the GPU, after
-``torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))``. ``group=`` says which ranks hold a sequence: a process group,
+and begins with ``torch.distributed.init_process_group``: "gloo" on the CPU; "cpu:gloo,cuda:nccl" on the GPU, after
+``torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))`` (with "nccl" alone too, but then every call waits for the GPU,
+by which the ranks agree on it). ``group=`` says which ranks hold a sequence: a process group,
 one dimension of a ``DeviceMesh`` (``mesh["sequence"]``, beside one of data-parallel replicas), or a :class:`Ranks`,
 which also has the time to wait for the others and the figures of the machine; without it, all ranks.
 

@@ -6,21 +6,20 @@ Shapes: B batch, H channels, n positions of a rank, P ranks.
 from __future__ import annotations
 
 import functools
-import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils import _pytree as pytree
 
 from longconv import _sequence
 from longconv._checks import check_int
-from longconv._sequence import Decay, Run, Shard, StatePassing
+from longconv._sequence import Channelwise, Decay, Run, Shard, StatePassing
 from longconv.distributed.agreement import Shards, agree, agree_on_all
-from longconv.distributed.exchange import exchange, gather
+from longconv.distributed.convolutions import from_channels, to_channels
+from longconv.distributed.exchange import exchange, gather, redistribute
 from longconv.distributed.fft_conv import fft_conv
 from longconv.distributed.linear_scan import linear_scan
 from longconv.distributed.ranks import Group, Ranks
@@ -50,6 +49,10 @@ def sequence_parallel(group: Group = None, *, sizes: Sequence[int] | None = None
     ``torch.compile`` has compiled runs as it is written within. A mixer of one's own acts on shards once it says so by
     ``Mixer.shards``.
 
+    The filters of Hyena and Orchid, those that depend on the data too, are cut as sequences are: a rank computes and
+    holds its own taps. Every rank has those of the other convolutions whole, (filters, L) numbers, and of long_conv
+    with a trained transform and of Orchid's circular form some channels for all times. S5 and ConvS5 have no filter.
+
     Dropout of single numbers is drawn by every rank for itself, from a generator that had better be seeded
     differently; masks that all positions share are those of the first rank.
 
@@ -76,7 +79,7 @@ def sequence_parallel(group: Group = None, *, sizes: Sequence[int] | None = None
     torch.Size([2, 100, 4])
     >>> torch.distributed.destroy_process_group()
     """
-    shard = SequenceShard(Ranks.of(group), sizes)
+    shard = SequenceShard.agreed(Ranks.of(group), sizes)
     with torch.compiler.set_stance("force_eager"), _sequence.using(shard):
         yield shard
 
@@ -88,9 +91,12 @@ class SequenceShard(Shard):
         ranks: those that hold the sequence.
     """
 
-    def __init__(self, ranks: Ranks, sizes: Sequence[int] | None = None) -> None:
-        self.ranks = ranks
-        self._given = None if sizes is None else Shards(tuple(sizes))
+    def __init__(self, ranks: Ranks, given: Shards | None) -> None:
+        self.ranks, self._given = ranks, given
+
+    @classmethod
+    def agreed(cls, ranks: Ranks, sizes: Sequence[int] | None) -> SequenceShard:
+        """That of sequences of given sizes, if these are right on all ranks."""
 
         def check() -> tuple[dict[str, Tensor], dict[str, Tensor]]:
             for size in sizes or ():
@@ -100,6 +106,7 @@ class SequenceShard(Shard):
             return {}, {}
 
         agree_on_all(ranks, "sequence_parallel", check, 0, sizes=None if sizes is None else str(tuple(sizes)))
+        return cls(ranks, None if sizes is None else Shards(tuple(sizes)))
 
     # --- for those who write a training loop --------------------------------------------------------------------------
 
@@ -138,6 +145,14 @@ class SequenceShard(Shard):
         """The number of this rank's first position."""
         return self.shards(size).ranges()[self.ranks.rank][0]
 
+    def evenly(self, length: int) -> SequenceShard:
+        """That of other sequences, of so many positions, the first shards longer by one."""
+        return SequenceShard(self.ranks, Shards.even(length, self.ranks.size))
+
+    def share(self, length: int) -> int:
+        """The positions of this rank in :meth:`evenly`."""
+        return Shards.even(length, self.ranks.size).sizes[self.ranks.rank]
+
     # --- tensors of all ranks -----------------------------------------------------------------------------------------
 
     def add(self, part: Tensor) -> Tensor:
@@ -147,12 +162,6 @@ class SequenceShard(Shard):
     def greatest(self, part: Tensor) -> Tensor:
         """The greatest of the ranks' numbers, each by itself."""
         return torch.stack(self._gather("a maximum over the sequence", part)).amax(0)
-
-    def whole(self, x: Tensor, dim: int) -> Tensor:
-        """The whole sequence on every rank."""
-        dim %= x.ndim
-        shapes = [(*x.shape[:dim], size, *x.shape[dim + 1 :]) for size in self.shards(x.shape[dim]).sizes]
-        return torch.cat(exchange(self.ranks, [x] * self.ranks.size, shapes)(), dim)
 
     def first(self, x: Tensor) -> Tensor:
         """The tensor of the first rank, without a gradient."""
@@ -169,28 +178,38 @@ class SequenceShard(Shard):
         self._agree(name, x)
         return gather(self.ranks, x)
 
-    def channelwise(self, x: Tensor, function: Callable[[Tensor, slice], Tensor]) -> Tensor:
-        """A function of whole sequences: every rank gets some channels for all times, and gives them back.
+    def around(self, x: Tensor, before: Tensor, after: Tensor) -> Tensor:
+        """This rank's positions of x (B, H, n) and as many more at either end as ``before`` and ``after`` have."""
+        shards, reach = self.shards(x.shape[-1]), before.shape[-1]
+        ranges = shards.ranges()
+        windows = [[(start - reach, stop + reach)] for start, stop in ranges]
+        (window,) = redistribute(self.ranks, x, [[ends] for ends in ranges], windows)
+        start, stop = ranges[self.ranks.rank]
+        first, last = max(0, reach - start), max(0, stop + reach - shards.length)  # of those that no rank has
+        return torch.cat([before[..., reach - first :], window, after[..., :last]], -1)
+
+    def channelwise(self, function: Channelwise, sequences: tuple[Tensor, ...], size: int) -> Tensor:
+        """A function of whole sequences: every rank gets some channels for all times, and gives back what it made.
 
         A rank that gets none calls it on zeros, so that it too comes by in the backward pass.
         """
-        ranks, (batch, channels, size) = self.ranks, x.shape
-        shards = agree(ranks, "channelwise", lambda: ({"x": x}, {}), 2)
-        ends = Shards.even(channels, ranks.size).ranges()
-        start, stop = ends[ranks.rank]
-        idle = start == stop and channels > 0
-        rows = x.transpose(0, 1)
-        shapes = [(stop - start, batch, length) for length in shards.sizes]
-        whole = torch.cat(exchange(ranks, [rows[slice(*own)] for own in ends], shapes)(), 2).transpose(0, 1)
+        ranks, channels = self.ranks, sequences[0].shape[1]
+
+        def check() -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+            parts = {f"sequence {i}": x for i, x in enumerate(sequences)}
+            return {**parts, "the result": torch.empty(1, 1, size, device="meta")}, {}
+
+        *cuts, made = agree_on_all(ranks, "channelwise", check, 2).values()
+        parts = Shards.even(channels, ranks.size).ranges()
+        coming = [to_channels(ranks, x, cut, parts) for x, cut in zip(sequences, cuts, strict=True)]
+        wholes = [finish() for finish in coming]
+        start, stop = parts[ranks.rank]
         with _sequence.using(None):
-            y = (
-                function(F.pad(whole, (0, 0, 0, 1)), slice(0, 1))[:, :0]
-                if idle
-                else function(whole, slice(start, stop))
-            )
-        y = y.transpose(0, 1)
-        shapes = [(last - first, batch, size) for first, last in ends]
-        return torch.cat(exchange(ranks, y.split(list(shards.sizes), 2), shapes)()).transpose(0, 1)
+            if start == stop and channels > 0:
+                y = function(slice(0, 1), *(F.pad(x, (0, 0, 0, 1)) for x in wholes))[:, :0]
+            else:
+                y = function(slice(start, stop), *wholes)
+        return torch.cat(from_channels(ranks, y, made, parts)()).transpose(0, 1)
 
     # --- recurrences --------------------------------------------------------------------------------------------------
 
@@ -214,15 +233,13 @@ class SequenceShard(Shard):
         sizes = self.shards(size).sizes
         with _sequence.using(None):
             zero = state._replace(x=torch.zeros_like(state.x))
-            some = u if size else u.new_zeros(shape[0], 1, *shape[2:])
+            # a rank without samples takes in a zero, which leaves the state 0, so that it too has all gradients
+            some = u if size else torch.cat([u, u.new_zeros(shape[0], 1, *shape[2:])], 1)
             end = mixer._after(some, zero).to(state.x.dtype)
-            if not size:
-                end = _attached(torch.zeros_like(end), u, end)
             start = state.x if state.x.shape == end.shape else torch.zeros_like(end)
             before, after = self._pass(end, functools.partial(mixer._decay, state), start, sizes, False)
-            y, _ = mixer._prefill(u, state._replace(x=before))
-            y = y if size else _attached(y, before)
-        return y, state._replace(x=after)
+            y, _ = mixer._prefill(some, state._replace(x=before))
+        return y[:, :size], state._replace(x=after)
 
     def _pass(
         self, end: Tensor, decay: Decay, start: Tensor, sizes: Sequence[int], reverse: bool
@@ -257,9 +274,3 @@ class SequenceShard(Shard):
     def linear_scan(self, a: Tensor, b: Tensor, initial: Tensor | None, **options: Any) -> Tensor:
         """:func:`longconv.distributed.linear_scan`."""
         return linear_scan(a, b, initial, **options, group=self.ranks)
-
-
-def _attached(x: Tensor, *others: Any) -> Tensor:
-    """x, with gradients (of 0) to others, so that a rank without samples comes by in the backward pass too."""
-    parts = itertools.chain(*(pytree.tree_leaves(other) for other in others))
-    return x + sum((part.flatten()[:0].abs().sum() for part in parts), x.new_zeros(()))

@@ -36,6 +36,10 @@ class Convolution(NamedTuple):
     chunks: int | None
     backend: str
 
+    def to(self, dtype: torch.dtype) -> Convolution:
+        """That with filters and skip in a dtype."""
+        return self._replace(k=self.k.to(dtype), k_reverse=cast(self.k_reverse, dtype), skip=cast(self.skip, dtype))
+
 
 CHUNK_BYTES = 1 << 20
 """An exchange by channels is cut into chunks that overlap with the work, but not into smaller ones."""
@@ -49,7 +53,7 @@ def by_channels(call: Convolution, x: Tensor) -> Tensor:
     The channels of a rank are worked on in chunks: while one is convolved the next is on its way. Filters that are cut
     come to the ranks of their channels, all at once.
     """
-    ranks, (batch, channels, size) = call.ranks, x.shape
+    ranks, (batch, channels, _) = call.ranks, x.shape
     largest = batch * channels * max(call.shards.sizes) * x.element_size()  # of a shard: the same on all ranks
     own = Shards.even(channels, ranks.size)
     chunks = call.chunks or min(MOST_CHUNKS, largest // CHUNK_BYTES)
@@ -61,7 +65,7 @@ def by_channels(call: Convolution, x: Tensor) -> Tensor:
     filters = _filters_to_channels(call, own.ranges())
 
     def start(chunk: int) -> Callable[[], Tensor]:
-        return _to_channels(ranks, x, call.shards, [part[chunk] for part in parts])
+        return to_channels(ranks, x, call.shards, [part[chunk] for part in parts])
 
     coming, going = start(0), []
     mine, offset = filters(), own.ranges()[ranks.rank][0]
@@ -70,19 +74,23 @@ def by_channels(call: Convolution, x: Tensor) -> Tensor:
         if chunk + 1 < chunks:
             coming = start(chunk + 1)
         y = _convolve(mine, whole, slice(*(channel - offset for channel in parts[ranks.rank][chunk])))
-        pieces = y.transpose(0, 1).split(list(call.shards.sizes), 2)
-        shapes = [(last - first, batch, size) for first, last in (part[chunk] for part in parts)]
-        going.append(exchange(ranks, pieces, shapes))
+        going.append(from_channels(ranks, y, call.shards, [part[chunk] for part in parts]))
     arrived = [finish() for finish in going]
     return torch.cat([chunk[rank] for rank in range(ranks.size) for chunk in arrived]).transpose(0, 1)
 
 
-def _to_channels(ranks: Ranks, x: Tensor, shards: Shards, parts: list[Range]) -> Callable[[], Tensor]:
+def to_channels(ranks: Ranks, x: Tensor, shards: Shards, parts: list[Range]) -> Callable[[], Tensor]:
     """Begin to bring every rank its channels for all times, of x (..., H, L_r); what waits for them."""
     rows, (first, last) = x.movedim(-2, 0), parts[ranks.rank]
     shapes = [(last - first, *rows.shape[1:-1], size) for size in shards.sizes]
     finish = exchange(ranks, [rows[slice(*part)] for part in parts], shapes)
     return lambda: torch.cat(finish(), -1).movedim(0, -2)
+
+
+def from_channels(ranks: Ranks, y: Tensor, shards: Shards, parts: list[Range]) -> Callable[[], tuple[Tensor, ...]]:
+    """Begin to give back channels y (B, h, L) of the whole; what waits for the ranks' ones, (h_i, B, L_r) each."""
+    shapes = [(last - first, y.shape[0], shards.sizes[ranks.rank]) for first, last in parts]
+    return exchange(ranks, y.transpose(0, 1).split(list(shards.sizes), 2), shapes)
 
 
 def _filters_to_channels(call: Convolution, parts: list[Range]) -> Callable[[], Convolution]:
@@ -92,7 +100,7 @@ def _filters_to_channels(call: Convolution, parts: list[Range]) -> Callable[[], 
     def begin(k: Tensor | None, taps: Shards | None) -> Callable[[], Tensor | None]:
         if k is None or taps is None:
             return lambda: None if k is None else k[..., mine, :]
-        return _to_channels(call.ranks, k, taps, parts)
+        return to_channels(call.ranks, k, taps, parts)
 
     causal, anticausal = begin(call.k, call.taps), begin(call.k_reverse, call.taps_reverse)
 

@@ -1,22 +1,23 @@
 """What the ways of a convolution across ranks cost, and which of them is taken.
 
-Symbols: P ranks, R = B H rows, L length, K the taps that reach farthest (of ``k``, and one more than of ``k_reverse``),
-s bytes of a number, S those of a number in the arithmetic of the convolution (4, or 8 in float64). A rank holds L / P
-positions of every row, or of an uneven sequence at most the longest shard.
+Symbols: P ranks, R = B H rows, F filters: H, or R with one a sample; L length, K the taps that reach farthest (of
+``k``, and one more than of ``k_reverse``), s bytes of a number, S those of a number in the arithmetic of the
+convolution (4, or 8 in float64). A rank holds L / P positions of every row, or of an uneven sequence at most the
+longest shard.
 
     way          bytes that a rank sends              exchanges    numbers that a rank transforms
-    channels     2 R (L / P) (P - 1) / P s            2            ceil(H / P) B L, ceil(H / P) L of filters
-    neighbours   R (K - 1) S, twice if bidirectional  1            R (L / P + K), H (L / P + K) of filters
-    four_step    6 R (L / P) (P - 1) / P S            4            R L / P, H L / P of filters
+    channels     2 R (L / P) (P - 1) / P s            2            ceil(H / P) B L, ceil(H / P) (F / H) L of filters
+    neighbours   R (K - 1) S, twice if bidirectional  1            R (L / P + K), F (L / P + K) of filters
+    four_step    6 R (L / P) (P - 1) / P S            4            R L / P, F L / P of filters
 
 Filters that are cut, of T taps in all (of ``k`` and ``k_reverse``), have their own exchanges on top:
 
-    channels     H T (P - 1) / P^2 s                  1 a filter
-    neighbours   H T (P - 1) / P s                    1 a filter
-    four_step    H (T + 2 L a filter) (P - 1) / P^2 S 2 a filter
+    channels     F T (P - 1) / P^2 s                  1 a filter
+    neighbours   F T (P - 1) / P s                    1 a filter
+    four_step    F (T + 2 L a filter) (P - 1) / P^2 S 2 a filter
 
 A number that is transformed counts 10 log2 L operations, forth and back; in the four steps 15, in complex numbers.
-Whole filters of the four steps cost 8 H L operations on top: a rank folds each. The four steps, and what goes to a
+Whole filters of the four steps cost 8 F L operations on top: a rank folds each. The four steps, and what goes to a
 neighbour (the K of its numbers), are computed in torch, all else by the fastest backend. Then
 
     seconds = exchanges latency + near bytes / bandwidth + far bytes / network + operations / speed + in torch / plain,
@@ -30,6 +31,8 @@ from __future__ import annotations
 
 import math
 from typing import NamedTuple
+
+from longconv._checks import check_choice
 
 METHODS = ("channels", "neighbours", "four_step")
 
@@ -76,6 +79,8 @@ class Call(NamedTuple):
     """s."""
     sharded: bool = False
     """Whether the filters are cut too."""
+    samples: bool = False
+    """Whether every sample has filters of its own."""
 
 
 class Cost(NamedTuple):
@@ -136,23 +141,25 @@ def cost(method: str, call: Call) -> Cost:
     >>> [round(cost(method, call).sent / 2**20) for method in ("channels", "four_step")]
     [384, 1152]
     """
+    check_choice("method", method, METHODS)
     ranks, length, longest = len(call.sizes), sum(call.sizes), max(call.sizes)
-    rows, work = call.batch * call.channels, 10 * math.log2(max(length, 2))
+    each, work = call.batch if call.samples else 1, 10 * math.log2(max(length, 2))  # filters of a channel
+    rows, filters = call.batch * call.channels, each * call.channels
     others, wide = (ranks - 1) / ranks, max(call.item, 4)
-    filters = (1 + (call.taps_reverse > 0)) * call.sharded  # those that have to be exchanged
-    taps = (call.taps + call.taps_reverse) * call.sharded * call.channels * others  # of all ranks, to be sent
+    sides = (1 + (call.taps_reverse > 0)) * call.sharded  # of filters that have to be exchanged
+    taps = (call.taps + call.taps_reverse) * call.sharded * filters * others  # of all ranks, to be sent
     if method == "channels":
         own = -(-call.channels // ranks)
         sent = (2 * rows * longest * others + taps / ranks) * call.item
-        return Cost(sent, 2 + filters, work * own * (call.batch + 1) * length, 0, ranks)
+        return Cost(sent, 2 + sides, work * own * (call.batch + each) * length, 0, ranks)
     if method == "neighbours":
         carried = rows * (max(call.taps - 1, 0) + call.taps_reverse) * (ranks > 1) * wide
-        each = work * (rows + call.channels)
-        in_torch = each * (call.taps + call.taps_reverse)
-        return Cost(carried + taps * call.item, 1 + filters, each * longest, in_torch, ranks, carried)
-    sent = ((6 * rows + 2 * filters * call.channels) * longest * others + taps / ranks) * wide
-    folded = 0 if call.sharded else 8 * call.channels * length
-    return Cost(sent, 4 + 2 * filters, 0, 1.5 * work * (rows + call.channels) * length / ranks + folded, ranks)
+        step = work * (rows + filters)
+        in_torch = step * (call.taps + call.taps_reverse)
+        return Cost(carried + taps * call.item, 1 + sides, step * longest, in_torch, ranks, carried)
+    sent = ((6 * rows + 2 * sides * filters) * longest * others + taps / ranks) * wide
+    folded = 0 if call.sharded else 8 * filters * length
+    return Cost(sent, 4 + 2 * sides, 0, 1.5 * work * (rows + filters) * length / ranks + folded, ranks)
 
 
 def choose(call: Call, machine: Machine) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from torch.nn import functional as F
 from longconv import _sequence, ops
 from longconv._checks import check_choice, check_int, check_lengths
 from longconv.distributed.agreement import Shards, Tensors, agree_on_all
-from longconv.distributed.convolutions import WAYS, Convolution, cast
+from longconv.distributed.convolutions import WAYS, Convolution
 from longconv.distributed.cost import MACHINES, METHODS, Call, choose, refusal
 from longconv.distributed.ranks import Group, Ranks
 from longconv.ops.fft_conv import check_arguments
@@ -89,70 +90,123 @@ def fft_conv(
     >>> torch.distributed.destroy_process_group()
     """
     ranks = Ranks.of(group)
+    given = u, k, k_reverse, skip, pre_gate, post_gate, lengths, mode, filters, method, chunks, backend
+    call, cuts = _agreed(ranks, Arguments(*given))
+    shards = cuts["u"]
+    if 0 in (*u.shape[:2], shards.length):
+        return _on_one_rank(call._replace(lengths=None))
+    if ranks.size == 1 and method == "auto":
+        return _on_one_rank(call)
+    convolution, dtype = _convolution(call, ranks, cuts), u.dtype
+    if call.pre_gate is not None or call.post_gate is not None:  # products are rounded once, as on one device
+        dtype = arithmetic(u.dtype)
+        convolution = convolution.to(dtype)
+    inside = _inside(lengths, shards.ranges()[ranks.rank], u.device)
+    x = _gated(u, call.pre_gate, inside, dtype)
+    y = WAYS[_way(method, convolution, x)](convolution, x)
+    return _gated(y, call.post_gate, inside, dtype).to(u.dtype)
+
+
+class Arguments(NamedTuple):
+    """What this rank gives to a call."""
+
+    u: Tensor
+    k: Tensor
+    k_reverse: Tensor | None
+    skip: Tensor | None
+    pre_gate: Tensor | None
+    post_gate: Tensor | None
+    lengths: Tensor | None
+    mode: str
+    filters: str
+    method: str
+    chunks: int | None
+    backend: str
+
+    def checked(self) -> Arguments:
+        """With dtypes that go together, if everything is right by itself.
+
+        Raises:
+            TypeError, ValueError: something isn't.
+        """
+        check_choice("method", self.method, ("auto", *METHODS))
+        check_choice("filters", self.filters, FILTERS)
+        if self.chunks is not None:
+            check_int("chunks", self.chunks)
+        given = self if self.filters == "whole" else self.with_a_tap()
+        _, k, k_reverse, skip, pre_gate, post_gate, *_ = check_arguments(*given[:8], self.backend)
+        k = k[..., : self.k.shape[-1]]
+        k_reverse = None if self.k_reverse is None else k_reverse[..., : self.k_reverse.shape[-1]]
+        return self._replace(k=k, k_reverse=k_reverse, skip=skip, pre_gate=pre_gate, post_gate=post_gate)
+
+    def with_a_tap(self) -> Arguments:
+        """With filters as whole ones are, which have a tap at least, a 0 where a shard has none."""
+        return self._replace(k=_with_a_tap(self.k), k_reverse=_with_a_tap(self.k_reverse))
+
+    def tensors(self) -> tuple[Tensors, Tensors]:
+        """Those that are cut, and those that every rank has whole."""
+        sequences = {"u": self.u, "pre_gate": self.pre_gate, "post_gate": self.post_gate}
+        filters, skip = {"k": self.k, "k_reverse": self.k_reverse}, {"skip": self.skip}
+        return (sequences, {**filters, **skip}) if self.filters == "whole" else ({**sequences, **filters}, skip)
+
+    def options(self) -> dict[str, Any]:
+        """What has to be the same on all ranks."""
+        return {name: getattr(self, name) for name in ("mode", "lengths", "filters", "method", "chunks", "backend")}
+
+
+def _agreed(ranks: Ranks, call: Arguments) -> tuple[Arguments, dict[str, Shards]]:
+    """The arguments, checked, and how the tensors among them are cut, once the ranks agree on the call."""
 
     def check() -> tuple[Tensors, Tensors]:
-        nonlocal k, k_reverse, skip, pre_gate, post_gate
-        check_choice("method", method, ("auto", *METHODS))
-        check_choice("filters", filters, FILTERS)
-        if chunks is not None:
-            check_int("chunks", chunks)
-        first, second = (k, k_reverse) if filters == "whole" else (_with_a_tap(k), _with_a_tap(k_reverse))
-        checked = check_arguments(u, first, second, skip, pre_gate, post_gate, lengths, mode, backend)
-        first, second, skip, pre_gate, post_gate = checked[1:6]
-        k = first[..., : k.shape[-1]]
-        k_reverse = second if k_reverse is None else second[..., : k_reverse.shape[-1]]
-        cut, taps = {"u": u, "pre_gate": pre_gate, "post_gate": post_gate}, {"k": k, "k_reverse": k_reverse}
-        return (cut, {**taps, "skip": skip}) if filters == "whole" else ({**cut, **taps}, {"skip": skip})
+        nonlocal call
+        call = call.checked()
+        return call.tensors()
 
-    options = {"mode": mode, "lengths": lengths, "filters": filters, "method": method, "chunks": chunks}
-    cuts = agree_on_all(ranks, "fft_conv", check, -1, **options, backend=backend)
-    shards = cuts["u"]
-    check_lengths(lengths, shards.length)
+    cuts = agree_on_all(ranks, "fft_conv", check, -1, **call.options())
+    check_lengths(call.lengths, cuts["u"].length)
     for name in ("k", "k_reverse"):
         if name in cuts and cuts[name].length == 0:
             raise ValueError(f"{name} is shards without a tap on any rank, expected at least one tap, K >= 1")
-    nothing = u.shape[0] == 0 or u.shape[1] == 0 or shards.length == 0  # on any rank
-    if nothing or (ranks.size == 1 and method == "auto"):
-        return ops.fft_conv(
-            u,
-            _with_a_tap(k),
-            k_reverse=_with_a_tap(k_reverse),
-            skip=skip,
-            pre_gate=pre_gate,
-            post_gate=post_gate,
-            mode=mode,
-            lengths=None if nothing else lengths,
-            backend=backend,
-        )
-    k, taps = _reaching(k, cuts.get("k"), shards.length, ranks)
-    k_reverse, taps_reverse = _reaching(k_reverse, cuts.get("k_reverse"), max(1, shards.length - 1), ranks)
-    dtype = u.dtype
-    if pre_gate is not None or post_gate is not None:  # products with gates are rounded once, as on one device
-        dtype = arithmetic(u.dtype)
-        k, k_reverse, skip = k.to(dtype), cast(k_reverse, dtype), cast(skip, dtype)
-    inside = _inside(lengths, shards.ranges()[ranks.rank], u.device)
-
-    def masked(x: Tensor) -> Tensor:
-        return x.to(dtype) if inside is None else torch.where(inside, x, x.new_zeros(())).to(dtype)
-
-    x = masked(u) if pre_gate is None else masked(u) * masked(pre_gate)
-    call = Convolution(ranks, shards, k, k_reverse, taps, taps_reverse, skip, mode, lengths, chunks, backend)
-    y = WAYS[_method(method, call, x)](call, x)
-    y = masked(y)
-    return (y if post_gate is None else y * masked(post_gate)).to(u.dtype)
+    return call, cuts
 
 
-def _with_a_tap(k: Tensor | None) -> Any:
-    """A shard of a filter as whole filters are, which have a tap at least."""
-    return F.pad(k, (0, 1)) if isinstance(k, Tensor) and k.ndim > 0 and k.shape[-1] == 0 else k
+def _on_one_rank(call: Arguments) -> Tensor:
+    """The call of a rank that has everything, or nothing."""
+    u, k, k_reverse, skip, pre_gate, post_gate, lengths, mode, *_ = call.with_a_tap()
+    gates = {"pre_gate": pre_gate, "post_gate": post_gate}
+    return ops.fft_conv(u, k, k_reverse=k_reverse, skip=skip, **gates, mode=mode, lengths=lengths, backend=call.backend)
+
+
+def _convolution(call: Arguments, ranks: Ranks, cuts: Mapping[str, Shards]) -> Convolution:
+    """What is left of a call once its input is gated and masked, with the taps that meet a sample."""
+    shards = cuts["u"]
+    k, taps = _reaching(call.k, cuts.get("k"), shards.length, ranks)
+    k_reverse, taps_reverse = _reaching(call.k_reverse, cuts.get("k_reverse"), max(1, shards.length - 1), ranks)
+    return Convolution(
+        ranks, shards, k, k_reverse, taps, taps_reverse, call.skip, call.mode, call.lengths, call.chunks, call.backend
+    )
 
 
 def _reaching(k: Any, taps: Shards | None, reach: int, ranks: Ranks) -> tuple[Any, Shards | None]:
-    """A filter without the taps that meet no sample, and how it is cut then."""
+    """A filter without the taps from ``reach`` on, and how it is cut then."""
     if k is None or taps is None:
         return (None if k is None else k[..., :reach]), None
     taps = taps.first(reach)
     return k[..., : taps.sizes[ranks.rank]], taps
+
+
+def _with_a_tap(k: Any) -> Any:
+    """A filter, with a tap 0 where it has none."""
+    return F.pad(k, (0, 1)) if isinstance(k, Tensor) and k.ndim > 0 and k.shape[-1] == 0 else k
+
+
+def _gated(x: Tensor, gate: Tensor | None, inside: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """The product of the two in a dtype, 0 at positions that aren't valid, whatever stands there."""
+
+    def masked(x: Tensor) -> Tensor:
+        return x.to(dtype) if inside is None else torch.where(inside, x, x.new_zeros(())).to(dtype)
+
+    return masked(x) if gate is None else masked(x) * masked(gate)
 
 
 def _inside(lengths: Tensor | None, ends: tuple[int, int], device: torch.device) -> Tensor | None:
@@ -160,18 +214,26 @@ def _inside(lengths: Tensor | None, ends: tuple[int, int], device: torch.device)
     return None if lengths is None else (torch.arange(*ends, device=device) < lengths[:, None])[:, None]
 
 
-def _method(method: str, call: Convolution, x: Tensor) -> str:
+def _way(method: str, it: Convolution, x: Tensor) -> str:
     """The way that is asked for, if it serves the call, or the cheapest."""
 
     def count(k: Tensor | None, taps: Shards | None) -> int:
         return 0 if k is None else k.shape[-1] if taps is None else taps.length
 
     batch, channels, _ = x.shape
-    taps, taps_reverse = count(call.k, call.taps), count(call.k_reverse, call.taps_reverse)
-    sharded, sizes, circular = call.taps is not None, call.shards.sizes, call.mode == "circular"
-    sizes_of = Call(batch, channels, sizes, taps, taps_reverse, circular, x.element_size(), sharded)
+    sizes = Call(
+        batch,
+        channels,
+        it.shards.sizes,
+        count(it.k, it.taps),
+        count(it.k_reverse, it.taps_reverse),
+        it.mode == "circular",
+        x.element_size(),
+        it.taps is not None,
+        it.k.ndim == 3,
+    )
     if method == "auto":
-        return choose(sizes_of, call.ranks.machine or MACHINES.get(x.device.type, MACHINES["cuda"]))
-    if reason := refusal(method, sizes_of):
+        return choose(sizes, it.ranks.machine or MACHINES.get(x.device.type, MACHINES["cuda"]))
+    if reason := refusal(method, sizes):
         raise ValueError(f"method is {method!r}, but it can't serve this call: {reason}")
     return method

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
-from longconv.distributed.agreement import Shards, agree_on_all
+from longconv.distributed.agreement import Shards, Tensors, agree_on_all
 from longconv.distributed.exchange import exchange, gather
 from longconv.distributed.ranks import Group, Ranks
 
@@ -25,6 +26,11 @@ def average_gradients(module: nn.Module, group: Group = None) -> None:
         module: alike on all ranks.
         group: a process group, a ``DeviceMesh`` of one dimension, a :class:`Ranks`, or None for all ranks.
 
+    Raises:
+        TypeError: FSDP2 has divided the module, and averages its gradients by itself.
+        ValueError: the modules of the ranks aren't alike.
+        RankError: another rank has failed or hangs.
+
     >>> store = torch.distributed.HashStore()
     >>> torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
     >>> model = torch.nn.Linear(2, 1)
@@ -40,7 +46,13 @@ def average_gradients(module: nn.Module, group: Group = None) -> None:
         return
     have = torch.tensor([p.grad is not None for p in parameters], device=parameters[0].device)
     numbers = sum(p.numel() for p in parameters)
-    agree_on_all(ranks, "average_gradients", lambda: ({}, {"parameters": have}), 0, numbers=numbers)
+
+    def check() -> tuple[Tensors, Tensors]:
+        if any(isinstance(p, DTensor) for p in parameters):
+            raise TypeError("module has parameters that FSDP2 has divided, whose gradients it averages by itself")
+        return {}, {"parameters": have}
+
+    agree_on_all(ranks, "average_gradients", check, 0, numbers=numbers)
     some = torch.stack(gather(ranks, have)).any(0).tolist()
     parameters = [p for p, found in zip(parameters, some, strict=True) if found]
     for dtype in sorted({p.dtype for p in parameters}, key=str):

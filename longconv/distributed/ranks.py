@@ -6,6 +6,7 @@ no arithmetic happens under way, and one place knows what a rank that fails or h
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, Union
@@ -37,8 +38,10 @@ class Ranks:
     Args:
         group: a process group, a ``DeviceMesh`` of one dimension (``mesh["sequence"]`` of a larger one), or None for
             all ranks.
-        timeout: seconds that a rank waits for the others before it raises a :class:`RankError`. On the GPU it is the
-            timeout of the group itself that counts, the one that ``init_process_group`` is given.
+        timeout: seconds that a rank waits for the others before it raises a :class:`RankError`. With NCCL it is those
+            at the beginning of a call, where the ranks agree on it. Later the GPU waits, not the process, and the
+            timeout of the group itself counts, the one that ``init_process_group`` is given, after which NCCL ends
+            the process.
         machine: what the ranks can do, by which ``method="auto"`` chooses; None: the figures of
             :data:`longconv.distributed.MACHINES`.
 
@@ -122,12 +125,23 @@ class Ranks:
         except RuntimeError as error:
             raise self._lost(error) from error
 
+    def watch(self, pending: Any) -> None:
+        """Have the process wait for what :meth:`start` began, on the GPU too, where NCCL wouldn't look at the time."""
+        work, _ = pending
+        deadline = time.monotonic() + self.timeout
+        while not work.is_completed():
+            if time.monotonic() > deadline:
+                raise self._lost(RuntimeError("they don't answer"))
+            time.sleep(1e-4)
+
     def gather(self, message: bytes, size: int) -> list[bytes]:
         """The messages of all ranks, of at most ``size`` bytes each and without zeros at their ends."""
         device = "cuda" if dist.get_backend(self.group) == "nccl" else "cpu"
         message = message[:size].ljust(size, b"\0")
         sent = torch.frombuffer(bytearray(message * self.size), dtype=torch.uint8).to(device)
         received, pending = self.start(sent, [size] * self.size, [size] * self.size)
+        if sent.is_cuda:
+            self.watch(pending)
         self.wait(pending)
         return [bytes(part.tolist()).rstrip(b"\0") for part in received.cpu().split(size)]
 

@@ -30,7 +30,7 @@ from longconv._checks import (
 from longconv.filters.base import WideModule
 from longconv.filters.local import ACTIVATIONS, PADDINGS, LocalConvolutions, Past, mask_beyond
 from longconv.filters.transforms import TRANSFORMS, Transform
-from longconv.ops.fft_conv import fft_conv
+from longconv.ops.fft_conv import fft_conv_alike
 
 CONDITIONINGS = ("magnitude", "spectrum", "correlation")
 STAGES = ("both", "first", "second")
@@ -183,7 +183,8 @@ class AdaptiveFilter(WideModule):
             In single precision at least, in the causal form the taps h, (B, D, L); in the circular form the spectra h,
             (B, D, bins) in the transform's order: for the DFT L // 2 + 1 bins, complex (real for the magnitude without
             its second convolutions), for a cosine transform L, real. Of a sample with a length of its own, its own bins
-            alone mean anything.
+            alone mean anything. Within :func:`~longconv.distributed.sequence_parallel` a rank has its part of them: of
+            the taps as u is cut, of bins one as large as those of the others.
         """
         check_tensor("u", u, "(B, D, L)", ndim=3, dtypes=FLOATS)
         check_shape("u", u, (None, self.d_model, None), "(B, D, L)")
@@ -197,9 +198,9 @@ class AdaptiveFilter(WideModule):
         with _autocast.off(u.device):
             u = u.to(torch.promote_types(u.dtype, torch.float32))
             if self.transform is None:
-                h = self._causal(u, lambda stage, x, factor: stage(x, factor=factor), _product)
+                h = self._causal(u, lambda stage, x, factor: stage(x, factor=factor), fft_conv_alike)
             else:
-                h = _sequence.wholly(self._circular, _sequence.whole(u, -1), self.transform, lengths)
+                h = self._circular(u, self.transform, lengths)
         self.require_finite(h)
         return h
 
@@ -253,13 +254,26 @@ class AdaptiveFilter(WideModule):
         return a if self.second is None else apply(self.second, a, outer)
 
     def _circular(self, u: Tensor, transform: Transform, lengths: Tensor | None) -> Tensor:
-        """The circular form."""
+        """The circular form: local convolutions of all channels, and between them transforms of single ones."""
         a = u if self.first is None else self.first(u, lengths)
-        q = a if self.queries is None else self.queries(u, lengths)
-        return self._spectrum(a, q, transform, lengths)
+        parts = (a,) if self.queries is None else (a, self.queries(u, lengths))
+        bins = transform.bins(_sequence.total(u.shape[-1]))
+
+        def spectrum(channels: slice, a: Tensor, q: Tensor | None = None) -> Tensor:
+            return self._spectrum(a, a if q is None else q, transform, lengths)
+
+        h = _sequence.channelwise(spectrum, *parts, size=_sequence.share(bins))
+        if self.second is None:
+            return h
+        if h.is_complex():
+            h = torch.cat([h.real, h.imag], 1)
+        h = _sequence.evenly(bins, self.second, h, None if lengths is None else transform.bins(lengths))
+        if transform.is_real:
+            return h
+        return torch.complex(*(h.chunk(2, 1) if self.conditioning == "correlation" else (h[:, 0::2], h[:, 1::2])))
 
     def _spectrum(self, a: Tensor, q: Tensor, transform: Transform, lengths: Tensor | None) -> Tensor:
-        """Its spectra, of the first convolutions' results."""
+        """What the second convolutions get, of the first ones' results."""
         if self.query_activation == "softmax":
             q = torch.softmax(q if lengths is None else mask_beyond(q, lengths.clamp(min=1), -math.inf), -1)
         if lengths is not None:
@@ -269,14 +283,7 @@ class AdaptiveFilter(WideModule):
             h = h.abs() if transform.is_real else h.real.square() + h.imag.square()
         elif self.conditioning == "correlation":
             h = h.conj() * self._act(transform.forward(q, lengths))
-        if self.second is None:
-            return h
-        if h.is_complex():
-            h = torch.cat([h.real, h.imag], 1)
-        h = self.second(h, None if lengths is None else transform.bins(lengths))
-        if transform.is_real:
-            return h
-        return torch.complex(*(h.chunk(2, 1) if self.conditioning == "correlation" else (h[:, 0::2], h[:, 1::2])))
+        return h
 
     def _act(self, q: Tensor) -> Tensor:
         if self.query_activation in (None, "softmax"):
@@ -328,8 +335,3 @@ class AdaptiveFilter(WideModule):
                 "query_activation is 'softmax' with causal=True, expected another one: it is taken over all of time"
             )
         return name
-
-
-def _product(q: Tensor, a: Tensor) -> Tensor:
-    """The causal convolution of two sequences (B, D, L)."""
-    return fft_conv(q, _sequence.whole(a, -1))

@@ -120,37 +120,46 @@ class LocalConvolutions(nn.Module):
 
     def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None, lengths: Tensor | None) -> Tensor:
         """Every output of a group is the sum over its inputs of a convolution of one channel with one filter."""
-        size, inputs = x.shape[-1], weight.shape[1]
-        x = self._extend(x, weight.shape[-1] // 2, lengths)
+        size, inputs, causal = x.shape[-1], weight.shape[1], self.padding == "causal"
+        x = x if causal else self._extend(x, weight.shape[-1] // 2, lengths)
         y = None
         for i in range(inputs):
             part = x[:, i::inputs] if inputs > 1 else x
             part = part.repeat_interleave(self.outputs, dim=1) if self.outputs > 1 else part
-            part = short_conv(part.contiguous(), weight[:, i], bias if i == 0 else None)
+            given = part.contiguous(), weight[:, i], bias if i == 0 else None
+            part = short_conv(*given) if causal else _sequence.alone(short_conv, *given)
             y = part if y is None else y + part
         assert y is not None
         return y[..., y.shape[-1] - size :]
 
     def _extend(self, x: Tensor, radius: int, lengths: Tensor | None) -> Tensor:
-        """What a causal convolution has to read, so that its last L outputs are those of the window where it stands."""
-        if self.padding == "causal":
+        """The samples (B, C, n + 2 radius) in the windows of n positions, with what stands outside the sequence."""
+        if radius == 0:
             return x
-        _sequence.require_whole(f"padding is '{self.padding}', which has whole sequences")
         if self.padding == "zeros":
             x = x if lengths is None else mask_beyond(x, lengths)
-            return F.pad(x, (0, radius))
+            nothing = x.new_zeros(*x.shape[:2], radius)
+            return _sequence.around(x, nothing, nothing)
         size = x.shape[-1]
-        places = torch.arange(-radius, size + radius, device=x.device)
-        n = size if lengths is None else lengths.clamp(min=1)[:, None]
-        if self.padding == "circular":
-            places = places % n
-        else:
-            period = (2 * n - 2).clamp(min=1) if isinstance(n, Tensor) else max(2 * n - 2, 1)
-            places = places % period
-            places = torch.where(places < n, places, period - places)
+        n = _sequence.total(size) if lengths is None else lengths.clamp(min=1)[:, None]
+        steps = torch.arange(radius, device=x.device)
+        behind = n + steps
+        outside = torch.cat([(steps - radius).expand_as(behind), behind], -1).view(-1, 2 * radius)
+        before, after = _sequence.pick(x, self._inner(outside, n)).chunk(2, -1)
+        x = _sequence.around(x, before, after)
         if lengths is None:
-            return x.index_select(-1, places)
-        return x.gather(-1, places[:, None].expand(-1, x.shape[1], -1))
+            return x
+        start, stop = _sequence.span(size)
+        beyond = (torch.arange(start - radius, stop + radius, device=x.device) - n)[:, None]
+        return torch.where(beyond < 0, x, after.gather(-1, beyond.clamp(0, radius - 1).expand(-1, x.shape[1], -1)))
+
+    def _inner(self, places: Tensor, n: int | Tensor) -> Tensor:
+        """The places below n that stand for others."""
+        if self.padding == "circular":
+            return places % n
+        period = (2 * n - 2).clamp(min=1) if isinstance(n, Tensor) else max(2 * n - 2, 1)
+        places = places % period
+        return torch.where(places < n, places, period - places)
 
 
 def _norm_channels(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:

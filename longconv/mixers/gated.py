@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from longconv import _sequence
 from longconv.ops._library import gradients_of
-from longconv.ops.fft_conv import check_arguments, fft_conv
+from longconv.ops.fft_conv import check_arguments, fft_conv_alike
 from longconv.ops.fft_conv import operator as long
 from longconv.ops.short_conv import operator as short
 from longconv.ops.short_conv import short_conv
@@ -50,7 +50,7 @@ def gated_conv(
     mode: str = "causal",
     lengths: Tensor | None = None,
 ) -> Tensor:
-    """:func:`longconv.fft_conv` of short convolutions, which are there for some channels at a time.
+    """:func:`~longconv.ops.fft_conv.fft_conv_alike` of short convolutions, which are there for some channels at a time.
 
     Gradients keep what is given, and make the short convolutions again, some channels at a time too. torch.compile
     keeps what it finds best; under torch.func, on shards of a sequence and for gradients of gradients all channels are
@@ -59,7 +59,7 @@ def gated_conv(
     sequences = u, pre_gate, post_gate
     if _is_transformed() or not any(isinstance(s, Short) for s in sequences):
         c: list[Any] = [s.convolved() if isinstance(s, Short) else s for s in sequences]
-        return fft_conv(
+        return fft_conv_alike(
             c[0], k, k_reverse=k_reverse, skip=skip, pre_gate=c[1], post_gate=c[2], mode=mode, lengths=lengths
         )
     given: list[Any] = [s if isinstance(s, Short) else (s, None, None) for s in sequences]

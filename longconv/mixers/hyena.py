@@ -166,7 +166,8 @@ class Hyena(ProjectionMixer):
         """Mix a whole sequence; see :meth:`Mixer.forward`."""
         self._check_input(u, lengths)
         u = zero_beyond(u, lengths)
-        filters = self.filter(max(_sequence.total(u.shape[1]), 1)).unbind()
+        start, stop = _sequence.span(u.shape[1]) if _sequence.total(u.shape[1]) else (0, 1)
+        filters = self._filters_between(start, stop).unbind()
         x_0, *gates, v = (self._short(i, self._projection(i, u)) for i in range(self.order + 1))
         y: Any
         if self.outer_product:
@@ -235,7 +236,9 @@ class Hyena(ProjectionMixer):
     def _filters_between(self, start: int, stop: int) -> Tensor:
         """The taps from ``start`` to ``stop`` in the order of use, (n - 1, D or M, stop - start)."""
         with _autocast.off(self.D.device):
-            return self._in_order(self.taps(stop, start))
+            if isinstance(self.taps, DistilledFilter):
+                return self._in_order(_sequence.alone(self.taps, stop)[..., start:])
+            return self._in_order(_sequence.alone(self.taps, stop, start))
 
     def _taps_with_skip(self, filters: TapRange, i: int, start: int, stop: int) -> Tensor:
         """The taps of long convolution i from ``start`` to ``stop``, (D or M, stop - start), with the skip in tap 0."""

@@ -111,10 +111,10 @@ class LongConv(ConvolutionMixer):
         k, k_reverse = k.chunk(2) if self.bidirectional else (k, None)
         butterfly = self.butterfly
 
-        def product(x: Tensor, channels: slice) -> Tensor:
+        def product(channels: slice, x: Tensor) -> Tensor:
             return butterfly(x, k[channels], None if k_reverse is None else k_reverse[channels])
 
-        y = _sequence.channelwise(u.mT, product).mT + (self.D.flatten() * u).to(u.dtype)
+        y = _sequence.channelwise(product, u.mT, size=u.shape[1]).mT + (self.D.flatten() * u).to(u.dtype)
         return zero_beyond(self._mix_features(y), lengths)
 
     def streaming_refusal(self) -> str | None:

@@ -166,19 +166,22 @@ class Orchid(ProjectionMixer):
     ) -> Tensor:
         """The convolution of x (B, D, L) with a static filter and h where there is one, with the skip and the gates."""
         given, transform = x.p if isinstance(x, Short) else x, self.conditioning.transform
-        length, (pre_gate, post_gate) = _sequence.total(given.shape[-1]), gates or (None, None)
+        size, (pre_gate, post_gate) = given.shape[-1], gates or (None, None)
         with _autocast.off(given.device):
-            k = static(length)
+            start, stop = _sequence.span(size)
+            k = _sequence.alone(static, stop, start)
         if transform is None:
             taps = k * self.l_max**-0.5
-            taps = taps if h is None else taps + _sequence.whole(h, -1)
+            taps = taps if h is None else taps + h
             mode = "causal"
         elif transform.is_real:
             return _cosine_product(x, k, skip, h, gates, transform, lengths)
         else:
+            length = _sequence.total(size)
             scale = transform.scale(length if lengths is None else lengths.clamp(min=1), length, k)
             taps = k * (scale[0] if lengths is None else scale)
-            taps = taps if h is None else taps + SUM.inverse(h, length, lengths)
+            if h is not None:
+                taps = taps + _sequence.channelwise(lambda _, h: SUM.inverse(h, length, lengths), h, size=size)
             mode = "circular"
         return gated_conv(x, taps, skip=skip, pre_gate=pre_gate, post_gate=post_gate, mode=mode, lengths=lengths)
 
@@ -315,14 +318,14 @@ def _cosine_product(
     given = x.p if isinstance(x, Short) else x
     s = given.to(k.dtype) if gates is None else gated(x, gates[0], k.dtype)
 
-    def product(s: Tensor, channels: slice) -> Tensor:
-        taps = k[None, channels]
+    def product(channels: slice, s: Tensor, taps: Tensor, h: Tensor | None = None) -> Tensor:
         if lengths is not None:
             taps = mask_beyond(taps.expand_as(s), lengths)
         spectrum = transform.forward(taps, lengths)
-        spectrum = spectrum if h is None else spectrum + h[:, channels]
+        spectrum = spectrum if h is None else spectrum + h
         return transform.inverse(transform.forward(s, lengths) * spectrum, s.shape[-1], lengths)
 
     s = s if lengths is None else mask_beyond(s, lengths)
-    y = _sequence.channelwise(s, product) + skip[:, None] * s
+    parts = (s, k[None]) if h is None else (s, k[None], h)
+    y = _sequence.channelwise(product, *parts, size=s.shape[-1]) + skip[:, None] * s
     return (y if gates is None else gated(y, gates[1], y.dtype)).to(given.dtype)

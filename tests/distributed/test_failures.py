@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from longconv import distributed
 from longconv.distributed import RankError, Ranks
-from tests.distributed.processes import Processes
+from tests.distributed.processes import Processes, check
 
 TIMEOUT = 4.0
 SECONDS = 100.0
@@ -65,6 +66,25 @@ def test_it_ends_the_others(fail: Callable[[], None]) -> None:
     assert results[1] and FAILURES[fail] in results[1]
 
 
+def watched(ranks: Ranks) -> None:
+    """What is under way is given up after the timeout, and goes on to be under way."""
+    one = torch.ones(2)
+    if ranks.rank == 0:
+        _, pending = ranks.start(one, [1, 1], [1, 1])
+        with pytest.raises(RankError, match=r"rank 0 of 2 has lost the others: .* within 0.2 s"):
+            Ranks(ranks.group, timeout=0.2).watch(pending)
+        dist.send(one, 1, group=ranks.group)
+    else:
+        dist.recv(one, 0, group=ranks.group)
+        _, pending = ranks.start(one, [1, 1], [1, 1])
+    ranks.watch(pending)
+    ranks.wait(pending)
+
+
+def test_a_process_can_watch_over_what_the_gpu_waits_for(processes: Processes) -> None:
+    check(processes, 2, watched)
+
+
 PROGRAM = f"""
 import os, signal, sys, torch
 import torch.distributed as dist
@@ -94,3 +114,25 @@ def test_a_program_ends_when_a_rank_of_it_hangs(tmp_path: Path) -> None:
             process.communicate()
     assert first.returncode == 1, errors
     assert "RankError: rank 0 of 2 has lost the others" in errors and f"within {TIMEOUT:g} s" in errors
+
+
+LAUNCHED = """
+import torch
+import torch.distributed as dist
+from longconv import distributed
+
+dist.init_process_group("gloo")
+u = torch.randn(1, 2, 8)
+distributed.fft_conv(u, torch.randn(2, 8))
+if dist.get_rank():
+    raise ArithmeticError("an error of rank 1's own")
+distributed.fft_conv(u, torch.randn(2, 8))
+"""
+
+
+def test_a_job_of_torchrun_ends_when_a_rank_of_it_fails(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(LAUNCHED)
+    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(program)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=3 * SECONDS)
+    assert done.returncode == 1 and "ArithmeticError: an error of rank 1's own" in done.stderr, done.stderr

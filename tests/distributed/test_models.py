@@ -16,8 +16,10 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from longconv.distributed import Ranks, average_gradients, sequence_parallel
-from longconv.models import Block, LanguageModel, PairClassifier, SequenceClassifier
+from longconv.mixers import list_mixers
+from longconv.models import Block, LanguageModel, PairClassifier, SequenceClassifier, VideoPredictor
 from longconv.models.pooling import POOLINGS
+from tests.cases import MIXERS
 from tests.distributed.processes import Processes, check
 from tests.tolerances import assert_close
 
@@ -105,7 +107,7 @@ def all_poolings(ranks: Ranks) -> None:
             raise AssertionError(f"{pooling}, {options}, {some}") from error
 
 
-@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("size", [2, 3, 4])
 def test_steps_of_a_classifier_are_those_of_one_process(processes: Processes, size: int) -> None:
     check(processes, size, all_poolings)
 
@@ -142,10 +144,10 @@ def test_shards_may_be_uneven_and_empty(processes: Processes) -> None:
     check(processes, 3, uneven)
 
 
-def divided(ranks: Ranks, strategy: str) -> None:
+def divided(ranks: Ranks, strategy: str, options: dict[str, Any]) -> None:
     """Two groups of two: each has half of the batch, and each of its two ranks half of the length."""
     mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("data", "sequence"))
-    start = classifier(norm="layer")
+    start = classifier(norm="layer", **options)
     data = batches(torch.tensor([LENGTH, 9, 1, 14]))
     want, _ = train(ranks, copy.deepcopy(start), data, None)
     half = slice(2 * mesh["data"].get_local_rank(), 2 * mesh["data"].get_local_rank() + 2)
@@ -159,6 +161,9 @@ def divided(ranks: Ranks, strategy: str) -> None:
         fully_shard(model, mesh=flat)
         return model
 
+    if strategy == "fsdp2":
+        with pytest.raises(TypeError, match="FSDP2 has divided, whose gradients it averages by itself"):
+            average_gradients(sharded(copy.deepcopy(start)))
     wrap: Wrap = DistributedDataParallel if strategy == "ddp" else sharded
     got, _ = train(Ranks(mesh["sequence"]), copy.deepcopy(start), dealt, wrap)
     same_steps(ranks, start, got, want)
@@ -166,7 +171,79 @@ def divided(ranks: Ranks, strategy: str) -> None:
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
 def test_data_and_sequence_are_divided_together(processes: Processes, strategy: str) -> None:
-    check(processes, 4, divided, strategy)
+    check(processes, 4, divided, strategy, {})
+
+
+def every_mixer(ranks: Ranks, strategy: str) -> None:
+    for name in list_mixers(video=False):
+        try:
+            divided(ranks, strategy, {"mixer": name, "mixer_options": MIXERS[name].options})
+        except Exception as error:
+            raise AssertionError(f"{name} by {strategy}") from error
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
+def test_steps_with_every_mixer_are_those_of_one_process(processes: Processes, strategy: str) -> None:
+    check(processes, 4, every_mixer, strategy)
+
+
+def predicts(ranks: Ranks) -> None:
+    """Two steps of a model of video, a DDP replica a rank."""
+    generator = torch.Generator().manual_seed(2)
+    frames = torch.rand(2, 8, 1, 8, 8, generator=generator, dtype=torch.float64)
+    given, wanted = frames[:, :-1], frames[:, 1:]
+    torch.manual_seed(0)
+    start = VideoPredictor(1, d_model=8, n_layers=2, mixer_options={"d_state": 8}, depths=(4,)).double()
+    whole, sharded = copy.deepcopy(start), copy.deepcopy(start)
+    wrapped = DistributedDataParallel(sharded, process_group=ranks.group)
+    steps = [torch.optim.AdamW(model.parameters(), lr=0.01) for model in (whole, sharded)]
+    for _ in range(2):
+        want = (whole(given) - wanted).square().mean((2, 3, 4)).mean()
+        want.backward()
+        with sequence_parallel(ranks) as shard:
+            each = (wrapped(shard.cut(given)) - shard.cut(wanted)).square().mean((2, 3, 4))
+            loss = shard.mean(each)
+            loss.backward()
+        assert loss.item() == pytest.approx(want.item(), rel=1e-12)
+        for step in steps:
+            step.step()
+            step.zero_grad()
+    same_steps(ranks, start, sharded, whole)
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_steps_of_a_model_of_video_are_those_of_one_process(processes: Processes, size: int) -> None:
+    check(processes, size, predicts)
+
+
+def at_other_rates(ranks: Ranks) -> None:
+    """Of mixers with a step dt; the others refuse it on all ranks."""
+    x, labels, _ = batches(count=1)[0]
+    lengths = torch.tensor([LENGTH, 9, 1, 14])
+    for name in list_mixers(video=False):
+        model = classifier(mixer=name, mixer_options=MIXERS[name].options)
+        sharded = copy.deepcopy(model)
+        if name not in RATED:
+            with sequence_parallel(ranks) as shard, pytest.raises(ValueError, match="rate is 0.5, expected 1"):
+                sharded(shard.cut(x), lengths, rate=0.5)
+            continue
+        want = F.cross_entropy(model(x, lengths, rate=0.5), labels)
+        assert (want - F.cross_entropy(model(x, lengths), labels)).abs() > 1e-6
+        want.backward()
+        with sequence_parallel(ranks) as shard:
+            loss = F.cross_entropy(sharded(shard.cut(x), lengths, rate=0.5), labels)
+            loss.backward()
+        average_gradients(sharded, ranks)
+        assert_close(loss, want, 1e-11)
+        assert_close(gradients(sharded), gradients(model), 1e-9)
+
+
+RATED = ("s4", "s4d", "lssl", "s5", "dss")
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_other_sampling_rates_of_shared_sequences(processes: Processes, size: int) -> None:
+    check(processes, size, at_other_rates)
 
 
 def other_models(ranks: Ranks) -> None:
@@ -203,8 +280,9 @@ def other_models(ranks: Ranks) -> None:
     assert_close(got, pairs(both, lengths), 1e-11)
 
 
-def test_other_models_act_on_shards(processes: Processes) -> None:
-    check(processes, 2, other_models)
+@pytest.mark.parametrize("size", [2, 3, 4])
+def test_other_models_act_on_shards(processes: Processes, size: int) -> None:
+    check(processes, size, other_models)
 
 
 def shared_masks(ranks: Ranks) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch.distributed.device_mesh import DeviceMesh
 
 from longconv import distributed
-from longconv.distributed import Machine, Ranks
+from longconv.distributed import Call, Machine, Ranks, cost
 from tests.distributed.processes import Processes, check
 
 
@@ -70,6 +70,32 @@ def wrong_call(ranks: Ranks) -> None:
         distributed.linear_scan(torch.tensor(0.5), torch.ones(3), dim=0, group=ranks)
 
 
+def wrong_short_taps(ranks: Ranks) -> None:
+    distributed.short_conv(torch.randn(2, 3, 5), torch.randn(3, 4 + (ranks.rank == 2)), group=ranks)
+
+
+def wrong_activation(ranks: Ranks) -> None:
+    activation = "silu" if ranks.rank else None
+    distributed.short_conv(torch.randn(2, 3, 5), torch.randn(3, 4), activation=activation, group=ranks)
+
+
+def wrong_bias(ranks: Ranks) -> None:
+    distributed.short_conv(torch.randn(2, 3, 5), torch.randn(3, 4), torch.randn(3 + (ranks.rank == 1)), group=ranks)
+
+
+def wrong_states(ranks: Ranks) -> None:
+    distributed.linear_scan(torch.rand(3 + ranks.rank), torch.randn(2, 5, 3 + ranks.rank), group=ranks)
+
+
+def wrong_direction(ranks: Ranks) -> None:
+    distributed.linear_scan(torch.rand(3), torch.randn(2, 5, 3), reverse=ranks.rank == 1, group=ranks)
+
+
+def wrong_initial(ranks: Ranks) -> None:
+    initial = torch.randn(2, 3) if ranks.rank == 1 else None
+    distributed.linear_scan(torch.rand(3), torch.randn(2, 5, 3), initial, group=ranks)
+
+
 def wrong_backend(ranks: Ranks) -> None:
     convolve(ranks, False, backend="torch" if ranks.rank else "reference")
 
@@ -93,6 +119,15 @@ MISTAKES: dict[Callable[[Ranks], None], tuple[str, str]] = {
         "ValueError",
         "mode has to be the same on all ranks, but it is causal on rank 0, circular on",
     ),
+    wrong_short_taps: ("ValueError", "w is expected to be the same on all ranks, but it is a (3, 4) float32 tensor on"),
+    wrong_activation: ("ValueError", "activation has to be the same on all ranks, but it is None on rank 0, silu on"),
+    wrong_bias: ("ValueError", "bias is a (4,) float32 tensor, expected shape (H,) = (3)"),
+    wrong_states: (
+        "ValueError",
+        "b is expected to be shards, alike but for their lengths, but it is a (2, 5, 3) float",
+    ),
+    wrong_direction: ("ValueError", "reverse has to be the same on all ranks, but it is False on rank 0, True on"),
+    wrong_initial: ("ValueError", "initial is given on some ranks alone, but it is None on rank 0, a (2, 3) float32"),
     wrong_backend: ("ValueError", "backend has to be the same on all ranks, but it is reference on rank 0, torch on"),
     wrong_lengths: ("ValueError", "lengths has to be the same on all ranks, but it is [3, 3] on rank 0, [3, 4] on"),
     wrong_skip: ("ValueError", "skip is given on some ranks alone, but it is None on rank 0, a (3,) float32 tensor on"),
@@ -139,6 +174,23 @@ def by_own_figures(ranks: Ranks) -> None:
 
 def test_the_figures_of_a_machine_choose_the_way(processes: Processes) -> None:
     check(processes, 2, by_own_figures)
+
+
+def of_samples(ranks: Ranks) -> None:
+    """Cut filters that every sample has for itself are so many times as much to send."""
+    batch, channels, size = 3, 4, 6
+    u, k = torch.ones(batch, channels, size), torch.ones(batch, channels, size)
+    for method in ("channels", "four_step"):
+        mine = Ranks(ranks.group)
+        distributed.fft_conv(u, k, filters="sharded", method=method, group=mine)
+        call = Call(batch, channels, (size,) * ranks.size, size * ranks.size, 0, False, 4, sharded=True, samples=True)
+        assert mine.sent == 4096 * (ranks.size - 1) + cost(method, call).sent
+
+
+def test_the_cost_model_counts_filters_of_samples(processes: Processes) -> None:
+    check(processes, 2, of_samples)
+    with pytest.raises(ValueError, match="method is 'ring' .str., expected one of"):
+        cost("ring", Call(1, 1, (1,), 1, 0, False, 4))
 
 
 def everything_goes_on(ranks: Ranks) -> None:

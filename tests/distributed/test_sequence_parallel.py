@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import longconv
 from longconv import ops
 from longconv.distributed import Ranks, average_gradients, sequence_parallel
-from longconv.filters.local import LocalConvolutions
-from longconv.mixers import create_mixer
+from longconv.mixers import create_mixer, list_mixers
 from longconv.models import (
     BASELINES,
     SEQUENCE_BASELINES,
@@ -26,7 +28,7 @@ from longconv.models import (
 )
 from longconv.models.norms import create_norm
 from longconv.streaming import ModalConv, OnlineConv
-from tests.cases import CHAIN, LENGTH, MIXER_CASES, VIDEO_CASES, sequence, video
+from tests.cases import CHAIN, LENGTH, MIXER_CASES, VIDEO_CASES, Case, sequence, video
 from tests.distributed.processes import Processes, check
 from tests.distributed.sharded import compare, cut
 
@@ -108,6 +110,115 @@ def test_mixers_on_shards_are_those_on_the_whole(processes: Processes, size: int
     check(processes, size, every_case)
 
 
+def test_every_mixer_is_among_them() -> None:
+    cases: list[Any] = [*MIXER_CASES, *VIDEO_CASES]
+    defaults = {case.mixer for case in cases if case.variant == "default"}
+    assert defaults >= set(list_mixers()) == {case.mixer for case in MIXER_CASES} | {"conv_s5"}
+
+
+WINDOWS: dict[str, dict[str, Any]] = {
+    **{
+        f"{padding}, wider than shards": {"padding": padding, "kernel_width": 9, "layers": 2, "transform": transform}
+        for padding, transform in (("zeros", "dct"), ("reflect", "fft"), ("circular", "dct_ortho"))
+    },
+    "wider than a sample": {"padding": "reflect", "kernel_width": 2 * LENGTH + 3, "conditioning": "spectrum"},
+    "of one tap": {"padding": "circular", "kernel_width": 1, "stages": "first", "transform": "dct1"},
+    "over all of time": {"conditioning": "correlation", "query_activation": "softmax", "stages": "first"},
+}
+"""Options of Orchid's circular form."""
+
+
+def every_window(ranks: Ranks) -> None:
+    for i, (name, more) in enumerate(WINDOWS.items()):
+        case = Case("orchid", name, {"l_max": 16, "width": 8, "causal": False, **more}, False)
+        for lengths in (None, torch.tensor([LENGTH, 21, 0])):
+            try:
+                mixes(ranks, case, sequence(3), lengths, known=i % 2 == 0)
+            except Exception as error:
+                raise AssertionError(f"{case} on {ranks.size} ranks, lengths {lengths}") from error
+
+
+@pytest.mark.parametrize("size", [3, 4])
+def test_windows_of_local_convolutions_reach_over_shards(processes: Processes, size: int) -> None:
+    check(processes, size, every_window)
+
+
+class Narrow(NamedTuple):
+    """A case with fewer channels than there are ranks."""
+
+    case: Case
+
+    def build(self) -> nn.Module:
+        return self.case.build(d_model=2)
+
+
+def narrow(ranks: Ranks) -> None:
+    """What goes by channels leaves ranks without any."""
+    cases = [case for case in MIXER_CASES if case.mixer == "orchid" or case.learned]
+    for i, case in enumerate(cases):
+        lengths = torch.tensor([LENGTH, 21, 0]) if i % 2 else None
+        try:
+            mixes(ranks, Narrow(case), sequence(3, d_model=2), lengths, known=i % 3 == 0)
+        except Exception as error:
+            raise AssertionError(f"{case} with 2 channels on {ranks.size} ranks") from error
+
+
+@pytest.mark.parametrize("size", [3, 4])
+def test_there_may_be_more_ranks_than_channels(processes: Processes, size: int) -> None:
+    check(processes, size, narrow)
+
+
+class Distilled(NamedTuple):
+    """A mixer whose filters are those of small systems."""
+
+    mixer: str
+
+    def build(self) -> nn.Module:
+        torch.manual_seed(0)
+        taps: nn.Module = longconv.distill(create_mixer(self.mixer, 5, l_max=LENGTH).double(), 2, steps=0).mixer
+        return taps
+
+
+def distilled(ranks: Ranks) -> None:
+    for mixer in ("hyena", "sgconv"):
+        mixes(ranks, Distilled(mixer), sequence(3), torch.tensor([LENGTH, 21, 0]), known=False)
+
+
+def test_distilled_mixers_act_on_shards(processes: Processes) -> None:
+    check(processes, 3, distilled)
+
+
+class Largest(TorchDispatchMode):
+    """The most numbers in a tensor that any operation makes."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        for made in pytree.tree_leaves(result):
+            if isinstance(made, Tensor) and (made.is_floating_point() or made.is_complex()):
+                self.numbers = max(self.numbers, made.numel())
+        return result
+
+
+def in_parts(ranks: Ranks) -> None:
+    """No tensor of a rank is as large as the sequence, or as the filters that depend on it, forward and backward."""
+    batch, length, channels = 2, 480, 4
+    x = torch.randn(batch, length, channels)
+    for case in (case for case in MIXER_CASES if case.mixer in ("orchid", "hyena") and case.variant != "order-4-gelu"):
+        mixer = case.build(torch.float32, d_model=channels)
+        for lengths in (None, torch.tensor([length, 100])):
+            with sequence_parallel(ranks) as shard, Largest() as largest:
+                mixer(shard.cut(x), lengths).square().sum().backward()
+            # transforms of a rank's own channels are of complex numbers and may be padded to twice the length
+            limit = x.numel() if case.options.get("causal", True) else 1.1 * x.numel()
+            assert largest.numbers < limit, f"{case}, lengths {lengths}: {largest.numbers} numbers"
+
+
+def test_no_rank_holds_a_sequence_or_a_filter_of_its_own_making(processes: Processes) -> None:
+    check(processes, 4, in_parts)
+
+
 # --- prefill ----------------------------------------------------------------------------------------------------------
 
 
@@ -135,6 +246,41 @@ def prefills(ranks: Ranks, case: Any, x: Tensor, begun: bool) -> None:
 
 
 PREFILLED = ("s4-default", "s4-untied-rank-3", "s4d-inv-dss-2", "dss-default", "lssl-trained-backward", "s5-all-modes")
+
+
+class Prefilled(nn.Module):
+    """A mixer's prefill as what a wrapper calls."""
+
+    def __init__(self, mixer: Any) -> None:
+        super().__init__()
+        self.mixer = mixer
+
+    def forward(self, u: Tensor) -> Tensor:
+        y: Tensor = self.mixer.prefill(u)[0]
+        return y
+
+
+def prefills_in_ddp(ranks: Ranks) -> None:
+    """A rank without samples has gradients of all parameters too, for which those of the others wait."""
+    for case in [case for case in MIXER_CASES if str(case) in PREFILLED] + [VIDEO_CASES[0]]:
+        x = video(2) if case in VIDEO_CASES else sequence(2)
+        target, whole = torch.randn(x.shape, dtype=x.dtype), Prefilled(case.build())
+        loss_of(whole(x), target).backward()
+        for p in whole.parameters():
+            p.requires_grad_(p.grad is not None)  # DDP refuses a parameter that no rank needs
+        sharded = DistributedDataParallel(copy.deepcopy(whole), process_group=ranks.group)
+        for _ in range(2):
+            sharded.zero_grad()
+            with sequence_parallel(ranks):
+                (ranks.size * loss_of(sharded(mine(x, ranks)), mine(target, ranks))).backward()
+        for (name, one), other in zip(sharded.module.named_parameters(), whole.parameters(), strict=True):
+            if other.grad is not None:
+                assert one.grad is not None, f"{case}: {name}"
+                assert (one.grad - other.grad).norm() <= GRADIENTS * max(float(other.grad.norm()), 1e-6), name
+
+
+def test_prefill_in_ddp_has_all_gradients_on_empty_shards(processes: Processes) -> None:
+    check(processes, 3, prefills_in_ddp)
 
 
 def every_prefill(ranks: Ranks) -> None:
@@ -199,8 +345,9 @@ def _plainly(function: Any, **options: Any) -> Any:
     return run
 
 
-def test_operators_act_on_the_whole(processes: Processes) -> None:
-    check(processes, 3, operators)
+@pytest.mark.parametrize("size", SIZES)
+def test_operators_act_on_the_whole(processes: Processes, size: int) -> None:
+    check(processes, size, operators)
 
 
 def refusals(ranks: Ranks) -> None:
@@ -257,7 +404,6 @@ def one_by_one(x: Tensor) -> list[Callable[[], Any]]:
         lambda: video.loss(frames),
         lambda: video.rollout(frames, 1),
         lambda: ops.butterfly_conv(eye[None], eye, *6 * [torch.ones(2, 2, 2)]),
-        lambda: LocalConvolutions(4, padding="zeros")(x),
     ]
 
 

@@ -9,10 +9,18 @@ from typing import Any
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.nn import functional as F
 
+from longconv.distributed import Ranks
+from longconv.models import SequenceClassifier
+from lra_tasks.data import Batch
 from lra_tasks.evaluation import build
+from lra_tasks.module import SequenceModule, one_in
+from lra_tasks.recipes import OptimizerSettings
 from lra_tasks.results import RunFolder, read_config
+from tests.distributed.processes import Processes, check
 from tests.lra_tasks.running import main, read_metrics, read_weights, run, start, tiny
+from tests.tolerances import assert_close
 
 MODEL = (
     "--model.dropout",
@@ -80,6 +88,35 @@ def test_settings_that_cannot_share_sequences_are_refused(
     assert main(["pretrain", *tiny(tmp_path / "run", data_dir, *two)[1:]]) == 2
     assert "only classifiers of sequences can have them shared" in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "run").exists()
+
+
+def at_half_the_rate(ranks: Ranks) -> None:
+    """One in two samples of all, wherever the shards begin; without a trainer, which logs."""
+    model = SequenceClassifier(3, d_input=2, d_model=4, n_layers=1, mixer_options={"d_state": 4}).double()
+    module = SequenceModule(model, OptimizerSettings(), n_classes=3, seed=0)
+    module.rate = 2
+    lengths = torch.tensor([13, 8, 1])
+    batch: Batch = {"inputs": torch.randn(3, 13, 2).double(), "labels": torch.tensor([0, 2, 1]), "lengths": lengths}
+    want = module.training_step(batch, 1)["loss"]
+    logits = model(batch["inputs"][:, ::2], lengths=torch.tensor([7, 4, 1]), rate=2.0)
+    assert_close(want, F.cross_entropy(logits, batch["labels"]), 1e-12)
+    module.ranks = ranks
+    assert_close(module.training_step(batch, 1)["loss"], want, 1e-12)
+
+
+def test_sequences_of_another_rate_are_shared() -> None:
+    processes = Processes(2)
+    try:
+        check(processes, 2, at_half_the_rate)
+    finally:
+        processes.close()
+
+
+def test_labels_of_positions_go_with_the_samples_that_are_read() -> None:
+    inputs, labels = torch.arange(10.0).view(2, 5, 1), torch.arange(10).view(2, 5)
+    less = one_in(2, {"inputs": inputs, "labels": labels})
+    assert torch.equal(less["inputs"][..., 0].long(), less["labels"]) and less["labels"].shape == (2, 3)
+    assert "lengths" not in less
 
 
 def test_samples_are_dealt_out_to_the_groups(finished: Path) -> None:

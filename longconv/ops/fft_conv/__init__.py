@@ -13,7 +13,7 @@ from longconv.ops.fft_conv.operator import BACKENDS, call_forward
 
 MODES = ("causal", "circular")
 
-__all__ = ["MODES", "check_arguments", "check_filter", "fft_conv"]
+__all__ = ["MODES", "check_arguments", "check_filter", "fft_conv", "fft_conv_alike"]
 
 
 def fft_conv(
@@ -81,6 +81,12 @@ def fft_conv(
         check_arguments, u, k, k_reverse, skip, pre_gate, post_gate, lengths, mode, backend
     )
     return y
+
+
+def fft_conv_alike(u: Tensor, k: Tensor, **options: Any) -> Tensor:
+    """:func:`fft_conv` with filters that are cut along their taps where sequences are cut along time."""
+    shard = _sequence.shard()
+    return fft_conv(u, k, **options) if shard is None else shard.fft_conv(u, k, filters="sharded", **options)
 
 
 def check_arguments(

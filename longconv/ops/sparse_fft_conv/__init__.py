@@ -84,6 +84,6 @@ def sparse_fft_conv(u: Tensor, k: Tensor, block_mask: Tensor, *, backend: str = 
     check_device("block_mask", block_mask, "u", u)
     check_choice("backend", backend, BACKENDS.names())
     if (shard := _sequence.shard()) is not None:
-        return shard.channelwise(u, lambda u, own: call_forward(u, k[..., own, :], block_mask, backend))
+        return shard.channelwise(lambda own, u: call_forward(u, k[..., own, :], block_mask, backend), (u,), u.shape[-1])
     y: Tensor = call_forward(u, k, block_mask, backend)
     return y
