@@ -210,8 +210,10 @@ def in_parts(ranks: Ranks) -> None:
         for lengths in (None, torch.tensor([length, 100])):
             with sequence_parallel(ranks) as shard, Largest() as largest:
                 mixer(shard.cut(x), lengths).square().sum().backward()
-            # transforms of a rank's own channels are of complex numbers and may be padded to twice the length
-            limit = x.numel() if case.options.get("causal", True) else 1.1 * x.numel()
+            # transforms of a rank's own channels are of complex numbers and may be padded to twice the length; the outer
+            # products of a head are a sequence for every feature of it
+            limit = x.numel() * (channels if case.options.get("outer_product") else 1)
+            limit = limit if case.options.get("causal", True) else 1.1 * limit
             assert largest.numbers < limit, f"{case}, lengths {lengths}: {largest.numbers} numbers"
 
 
