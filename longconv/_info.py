@@ -143,4 +143,4 @@ def _role(op: OpReport, name: str) -> str:
         return f"no: {reason}"
     if name in op.on_request:
         return f"only when asked for: backend={name!r}"
-    return "serves" if name == op.serves else "serves what those above refuse"
+    return "serves" if name == op.serves else "serves what those above refuse or are slower at"

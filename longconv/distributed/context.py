@@ -50,8 +50,9 @@ def sequence_parallel(group: Group = None, *, sizes: Sequence[int] | None = None
     ``Mixer.shards``.
 
     The filters of Hyena and Orchid, those that depend on the data too, are cut as sequences are: a rank computes and
-    holds its own taps. Every rank has those of the other convolutions whole, (filters, L) numbers, and of long_conv
-    with a trained transform and of Orchid's circular form some channels for all times. S5 and ConvS5 have no filter.
+    holds its own taps, of a distilled Hyena all up to its last. Every rank has those of the other convolutions whole,
+    (filters, L) numbers, and of long_conv with a trained transform and of Orchid's circular form some channels for all
+    times. S5 and ConvS5 have no filter. The outer products of fewer heads than ranks are whole on some of the ranks.
 
     Dropout of single numbers is drawn by every rank for itself, from a generator that had better be seeded
     differently; masks that all positions share are those of the first rank.

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from longconv.distributed.agreement import Shards, Tensors, agree_on_all
 from longconv.distributed.exchange import exchange, gather
@@ -48,6 +47,8 @@ def average_gradients(module: nn.Module, group: Group = None) -> None:
     numbers = sum(p.numel() for p in parameters)
 
     def check() -> tuple[Tensors, Tensors]:
+        from torch.distributed.tensor import DTensor  # takes seconds to import
+
         if any(isinstance(p, DTensor) for p in parameters):
             raise TypeError("module has parameters that FSDP2 has divided, whose gradients it averages by itself")
         return {}, {"parameters": have}

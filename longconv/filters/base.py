@@ -49,9 +49,11 @@ class WideModule(nn.Module):
         """Raise a ValueError that names a parameter or buffer with a NaN or an infinity, where looking is free.
 
         With the taps that came of them it costs one pass over these, and parameters that they don't need may be
-        anything.
+        anything. No taps tell nothing: ranks that have none raise with the others.
         """
-        if taps is not None and (not has_values(taps) or cmath.isfinite(taps.detach().sum().item())):
+        if taps is not None and not has_values(taps):
+            return
+        if taps is not None and taps.numel() > 0 and cmath.isfinite(taps.detach().sum().item()):
             return
         for name, part in (*self.named_parameters(), *self.named_buffers()):
             check_values(name, part)

@@ -84,7 +84,8 @@ def again(function: Any, *args: Any) -> Tensor:
     if _is_transformed() or not torch.is_grad_enabled():
         result: Tensor = function(*args)
         return result
-    result = checkpoint(function, *args, use_reentrant=False, preserve_rng_state=False)
+    # computed again by itself, whatever ranks share by then
+    result = checkpoint(_sequence.alone, function, *args, use_reentrant=False, preserve_rng_state=False)
     return result
 
 

@@ -53,7 +53,7 @@ class ProjectionMixer(Mixer):
 
     def _dropped(self, x: Short | Tensor) -> Short | Tensor:
         """What dropout leaves of x, for which a short convolution has to be done."""
-        if not (self.dropout.training and self.dropout.p):
+        if type(self.dropout) is nn.Dropout and not (self.dropout.training and self.dropout.p):
             return x
         dropped: Tensor = self.dropout(x.convolved() if isinstance(x, Short) else x)
         return dropped

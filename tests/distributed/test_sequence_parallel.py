@@ -220,6 +220,36 @@ def test_no_rank_holds_a_sequence_or_a_filter_of_its_own_making(processes: Proce
     check(processes, 4, in_parts)
 
 
+def differentiates_later(ranks: Ranks) -> None:
+    """Within the context, what has run before it belongs to each rank alone."""
+    for case in (case for case in MIXER_CASES if case.mixer in ("orchid", "hyena")):
+        mixer, x = case.build(torch.float32, d_model=4), torch.randn(2, 12, 4)
+        parameters = [p for p in mixer.parameters() if p.requires_grad]
+        want = torch.autograd.grad(mixer(x).square().sum(), parameters, allow_unused=True)
+        loss = mixer(x).square().sum()
+        with sequence_parallel(ranks):
+            got = torch.autograd.grad(loss, parameters, allow_unused=True)
+        assert all(a is b is None or torch.equal(a, b) for a, b in zip(got, want, strict=True)), case
+
+
+def test_gradients_of_what_ran_before(processes: Processes) -> None:
+    check(processes, 2, differentiates_later)
+
+
+def has_no_number(ranks: Ranks) -> None:
+    """One position, so that all ranks but one have no taps."""
+    for name, parameter in (("hyena", "taps.output.weight"), ("orchid", "conditioning.first.weights.0")):
+        mixer = create_mixer(name, 4)
+        with torch.no_grad():
+            dict(mixer.named_parameters())[parameter].view(-1)[0] = torch.nan
+        with sequence_parallel(ranks) as shard, pytest.raises(ValueError, match="is nan"):
+            mixer(shard.cut(torch.randn(2, 1, 4)))
+
+
+def test_a_parameter_that_is_no_number_is_an_error_on_all_ranks(processes: Processes) -> None:
+    check(processes, 3, has_no_number)
+
+
 # --- prefill ----------------------------------------------------------------------------------------------------------
 
 

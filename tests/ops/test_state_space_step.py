@@ -118,6 +118,22 @@ def test_nan_stays_in_its_sample_and_feature() -> None:
     assert y.isnan().sum() == y.shape[1]
 
 
+@pytest.mark.parametrize("rank", [0, 2])
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
+def test_gradients_of_lazily_conjugated_tensors(rank: int, dtype: torch.dtype) -> None:
+    given = [t if t is None else t.requires_grad_() for t in arguments(rank=rank, dtype=dtype)]
+    leaves = [t for t in given if t is not None]
+    for place, leaf in enumerate(given):
+        if leaf is None or not leaf.is_complex():
+            continue
+        grads = []
+        for conjugate in (torch.conj, torch.conj_physical):
+            after, y = state_space_step(*(conjugate(t) if n == place else t for n, t in enumerate(given)))
+            grads.append(torch.autograd.grad(after.abs().square().sum() + y.square().sum(), leaves))
+        for got, want in zip(*grads, strict=True):
+            assert_close(got, want)
+
+
 def test_gradients() -> None:
     given = [t.requires_grad_() for t in arguments(2, 2, 2, 1, 1)]
     torch.autograd.gradcheck(state_space_step, given)

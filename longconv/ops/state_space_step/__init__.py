@@ -31,8 +31,9 @@ def state_space_step(
         x'[b, h, n] = A[h, n] x[b, h, n] + B[h, n] u[b, h] + sum_r left[r, h, n] Re sum_m right[r, h, m] x[b, h, m]
         y[b, c, h]  = Re sum_n C[c, h, n] x'[b, h, n]
 
-    The arithmetic is in double precision; x' is rounded to x's precision. The native backend reads and writes the state
-    once. Nothing is doubled: where a mode stands for a conjugate pair, the caller puts the factor 2 into C and right.
+    The arithmetic is in double precision, that of gradients in x's; x' is rounded to x's precision. The native backend
+    reads and writes the state once. Nothing is doubled: where a mode stands for a conjugate pair, the caller puts the
+    factor 2 into C and right.
 
     Args:
         x: the state before the sample (B, H, N), complex.

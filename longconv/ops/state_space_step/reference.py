@@ -66,4 +66,4 @@ def backward(
 
 def _dots(rows: Tensor, x: Tensor) -> Tensor:
     """Re sum_n conj(rows[r, h, n]) x[b, h, n], (B, R, H)."""
-    return torch.einsum("rhk,bhk->brh", *(torch.view_as_real(t).flatten(-2) for t in (rows, x)))
+    return torch.einsum("rhk,bhk->brh", *(torch.view_as_real(t.resolve_conj()).flatten(-2) for t in (rows, x)))
