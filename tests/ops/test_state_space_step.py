@@ -128,7 +128,8 @@ def test_gradients_of_lazily_conjugated_tensors(rank: int, dtype: torch.dtype) -
             continue
         grads = []
         for conjugate in (torch.conj, torch.conj_physical):
-            after, y = state_space_step(*(conjugate(t) if n == place else t for n, t in enumerate(given)))
+            changed: list[Any] = [conjugate(t) if n == place else t for n, t in enumerate(given)]
+            after, y = state_space_step(*changed)
             grads.append(torch.autograd.grad(after.abs().square().sum() + y.square().sum(), leaves))
         for got, want in zip(*grads, strict=True):
             assert_close(got, want)
