@@ -47,7 +47,7 @@ def build(config: RunConfig) -> tuple[Task, TrainingModule]:
 def _build_video(task: VideoTask, config: RunConfig) -> VideoModule:
     """The module of a video predictor."""
     settings: dict[str, Any] = asdict(config.recipe.model)
-    training = {name: settings.pop(name) for name in ("loss", "feedback", "feedback_from")}
+    training = {name: settings.pop(name) for name in ("loss", "rollout_from", "forced_frames")}
     options = dict(config.recipe.mixer_options)
     model = VideoPredictor(task.channels, mixer=config.mixer, mixer_options=options, **settings)
     return VideoModule(model, config.recipe.optimizer, **training, task=task, seed=config.seed)

@@ -62,7 +62,12 @@ class TrainingModule(LightningModule, ABC):
         model: any model.
         optimizer: settings of the optimiser and its schedule.
         seed: seed of the run.
+
+    Attributes:
+        parts: kinds of modules whose parameters fsdp2 gathers for their forward pass alone.
     """
+
+    parts: tuple[type[nn.Module], ...] = (Block,)
 
     def __init__(self, model: nn.Module, optimizer: OptimizerSettings, *, seed: int) -> None:
         super().__init__()
@@ -71,12 +76,12 @@ class TrainingModule(LightningModule, ABC):
         self.seed = seed
 
     def configure_model(self) -> None:
-        """Divide the parameters of every block, and the rest, among the processes where the strategy is fsdp2."""
+        """Divide the parameters of all ``parts``, and the rest, among the processes where the strategy is fsdp2."""
         if self.device_mesh is None or isinstance(self.model, FSDPModule):
             return
         mesh = self.device_mesh["data_parallel"]
         for module in [*self.model.modules()]:
-            if isinstance(module, Block):
+            if isinstance(module, self.parts):
                 fully_shard(module, mesh=mesh)
         fully_shard(self.model, mesh=mesh)
 

@@ -40,13 +40,19 @@ class VideoModule(TrainingModule):
         model: the predictor.
         optimizer: settings of the optimiser and its schedule.
         loss: the error that training minimises, see :meth:`~longconv.models.VideoPredictor.loss`.
-        feedback: passes that feed predictions back at the end of the training, and in scores; see there.
-        feedback_from: share of the training's steps that have none; over the others they grow in number from 1.
-        task: whose context and horizons count.
+        rollout_from: share of the training's steps that is teacher forced. After it, and in validation and test, the
+            loss is that of a rollout after the task's context, in training of 1 frame at first and of all frames of a
+            clip from the middle of these steps on. 1 leaves it at teacher forcing.
+        forced_frames: frames, from the first on, of a clip in teacher-forced steps; None: all.
+        task: whose context, horizons and frames count.
         seed: seed of the run.
+
+    Raises:
+        ValueError: clips that end with the context, so that no rollout can be trained.
     """
 
     model: VideoPredictor
+    parts = ()  # a rollout steps through them, frame by frame, which is not their forward pass
 
     def __init__(
         self,
@@ -54,14 +60,19 @@ class VideoModule(TrainingModule):
         optimizer: OptimizerSettings,
         *,
         loss: str,
-        feedback: int,
-        feedback_from: float,
+        rollout_from: float,
+        forced_frames: int | None,
         task: VideoTask,
         seed: int,
     ) -> None:
         super().__init__(model, optimizer, seed=seed)
-        self.loss, self.feedback, self.feedback_from = loss, feedback, feedback_from
+        self.loss, self.rollout_from, self.forced_frames = loss, rollout_from, forced_frames
         self.context, self.horizons = task.context, task.horizons
+        if rollout_from < 1 and task.frames <= task.context:
+            raise ValueError(
+                f"frames is {task.frames} with context = {task.context} and rollout_from = {rollout_from:g}, expected "
+                "frames after the context for training to roll out"
+            )
         self.scores = nn.ModuleDict(
             {
                 f"{stage}_{guess}_{name}_{horizon}": metric
@@ -109,20 +120,23 @@ class VideoModule(TrainingModule):
         self._score(batch, "test")
 
     def _loss(self, batch: Batch, stage: Literal["train", "val", "test"]) -> Tensor:
-        feedback = self._passes() if stage == "train" else self.feedback
-        loss = self.model.loss(batch["inputs"], self.loss, feedback=feedback)
+        frames, rolled = batch["inputs"], self.rollout_from < 1
+        if stage == "train" and (progress := self._progress()) is not None:
+            frames = frames[:, : self.context + max(1, round(progress * (frames.shape[1] - self.context)))]
+        elif stage == "train":
+            frames, rolled = frames[:, : self.forced_frames], False
+        loss = self.model.loss(frames, self.loss, context=self.context if rolled else None)
         self.refuse_infinite(loss, stage)
         self.log(f"{stage}/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch["inputs"]), sync_dist=True)
         if stage == "train":
             self.log("train/loss_step", loss, on_step=True, on_epoch=False)
         return loss
 
-    def _passes(self) -> int:
-        """Passes of feedback at this step of the training."""
+    def _progress(self) -> float | None:
+        """How long this training step's rollout is as a share of the longest one; None: it is teacher forced."""
         steps = self.trainer.estimated_stepping_batches
-        first = self.feedback_from * steps
-        done = (self.global_step - first) / max(steps - first, 1)
-        return min(self.feedback, 1 + int(done * self.feedback)) if done >= 0 else 0
+        first = self.rollout_from * steps
+        return None if self.global_step < first else min(1.0, 2 * (self.global_step - first) / max(steps - first, 1))
 
     def _score(self, batch: Batch, stage: Literal["val", "test"]) -> None:
         frames = batch["inputs"]

@@ -6,7 +6,7 @@ Symbols: B batch, T frames, C channels of a frame, H height, W width; D features
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -126,67 +126,77 @@ class VideoPredictor(VideoModel):
         """The same before the sigmoid."""
         return self._logits(frames)[0]
 
-    def loss(self, frames: Tensor, kind: str = "mse", *, feedback: int = 0) -> Tensor:
+    def loss(self, frames: Tensor, kind: str = "mse", *, context: int | None = None) -> Tensor:
         """What training minimises: predictions from all frames but the last against all but the first.
 
-        With ``feedback`` the model learns from its own predictions, as a rollout has them, too: from a random place on,
-        another one in every sample, inputs are predictions of the pass before, ``feedback`` passes without gradients.
-        So they are those of a rollout as far as that many frames, each pass over all frames at once.
+        With ``context`` the model learns from its own predictions, as :meth:`rollout` has them: they are the inputs
+        that follow so many given frames, and the gradient runs back through all of them. That is one pass over the
+        frames, whatever the horizon, but frame by frame.
 
         Args:
             frames: (B, T, C, H, W) in [0, 1], T >= 2.
             kind: "mse", "l1", their mean "mse_l1" (published), or "bce", the cross-entropy of gray levels as
                 probabilities, which like "mse" is least for the expected frame, and whose gradient doesn't vanish
                 where a prediction is far off.
-            feedback: the number of such passes; 0 is teacher forcing.
+            context: how many frames are given, in [1, T); None gives all that are inputs (teacher forcing), as T - 1.
 
         Returns:
             The mean over all pixels, and with a codebook the quantiser's loss.
 
         Raises:
-            ValueError: a wrong shape, fewer than two frames, or values that are NaN or infinite (looked at on the CPU
-                outside ``torch.compile`` alone).
-
-        References:
-            Parallel Scheduled Sampling (Duckworth, Neelakantan, Goodrich, Kaiser, Bengio), arXiv:1906.04331.
+            ValueError: a wrong shape, fewer than two frames, a context that leaves none to predict, or values that are
+                NaN or infinite (looked at on the CPU outside ``torch.compile`` alone).
         """
         _sequence.require_whole("a frame is compared with the next one, which another rank may have")
         check_choice("kind", kind, LOSSES)
         self._check(frames)
         check_values("frames", frames)
-        if frames.shape[1] < 2:
+        length = frames.shape[1]
+        if length < 2:
             raise ValueError(f"frames has shape {tuple(frames.shape)}, expected T >= 2 to have a next frame")
-        given = self._fed_back(frames[:, :-1], check_int("feedback", feedback, least=0))
-        (logits, quantised), wanted = self._logits(given), frames[:, 1:]
-        value = frame_error(logits, wanted, kind)
-        return value if quantised is None else value + quantised.loss
+        if context is not None and check_int("context", context) >= length:
+            raise ValueError(f"context is {context}, expected less than the {length} frames, to have one to predict")
+        if context is None or context == length - 1:
+            logits, quantised = self._logits(frames[:, :-1])
+        else:
+            logits, quantised = self._rolled_out(frames[:, :context], length - 1)
+        value = frame_error(logits, frames[:, 1:], kind)
+        return value if quantised is None else value + quantised
 
-    @torch.no_grad()
-    def _fed_back(self, frames: Tensor, times: int) -> Tensor:
-        """The frames, from a random place on in every sample those predicted in as many passes."""
-        if not times:
-            return frames
-        batch, length = frames.shape[:2]
-        start = torch.randint(1, max(length, 2), (batch, 1), device=frames.device)
-        later = (torch.arange(length, device=frames.device) >= start)[..., None, None, None]
-        given = frames
-        for _ in range(times):
-            given = torch.where(later, torch.cat([frames[:, :1], self(given)[:, :-1]], 1), frames)
-        return given
+    @torch.compiler.disable(recursive=False)  # or the compiler would write out the loop, and anew for every length
+    def _rolled_out(self, context: Tensor, length: int) -> tuple[Tensor, Tensor | None]:
+        """``_logits`` of ``length`` frames: the context, then what it and they predict."""
+        logits, quantised, state = self._continued("prefill", context, None)
+        outputs, losses = [logits], [quantised] * context.shape[1]
+        while len(losses) < length:
+            logits, quantised, state = self._continued("step", outputs[-1][:, -1].sigmoid(), state)
+            outputs.append(logits[:, None])
+            losses.append(quantised)
+        known = [loss for loss in losses if loss is not None]
+        return torch.cat(outputs, 1), torch.stack(known).mean() if known else None
 
-    def _logits(self, frames: Tensor) -> tuple[Tensor, Quantized | None]:
+    def _continued(
+        self, by: Literal["step", "prefill"], frames: Tensor, state: object
+    ) -> tuple[Tensor, Tensor | None, tuple[Any, ...]]:
+        """Logits and the quantiser's loss of frames as ``by`` takes them, with the state in and out."""
+        x, quantised = self._encode(frames)
+        x, state = self._advance(by, x, state)
+        return self._decode(x), quantised, state
+
+    def _logits(self, frames: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(B, T, C, H, W) -> the same, and the quantiser's loss."""
         self._check(frames)
         x, quantised = self._encode(frames)
         return self._decode(self._mix(x)), quantised
 
-    def _encode(self, frames: Tensor) -> tuple[Tensor, Quantized | None]:
-        """(..., C, H, W) -> (..., h, w, D)."""
+    def _encode(self, frames: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(..., C, H, W) -> (..., h, w, D), and the quantiser's loss."""
         x = self.encoder(frames.flatten(0, -4)).movedim(1, -1)
         x = x.unflatten(0, frames.shape[:-3])
         if self.quantizer is None:
             return x, None
-        quantised = self.quantizer(x)
-        return quantised.features, quantised
+        quantised: Quantized = self.quantizer(x)
+        return quantised.features, quantised.loss
 
     def _decode(self, x: Tensor) -> Tensor:
         """(..., h, w, D) -> logits (..., C, H, W)."""

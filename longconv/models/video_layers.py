@@ -80,6 +80,10 @@ class VideoModel(HubModel):
             raise NotImplementedError(
                 "this model can't stream: dropout in training mode draws other masks for each chunk; call .eval() first"
             )
+        return self._advance(by, x, state)
+
+    def _advance(self, by: Literal["step", "prefill"], x: Tensor, state: object) -> tuple[Tensor, tuple[Any, ...]]:
+        """The same where dropout may be active, for training, in which every frame has masks of its own."""
         start = by == "prefill" and state is None
         given = [None] * len(self.layers) if start else check_states(state, len(self.layers))
         states = []

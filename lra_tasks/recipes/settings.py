@@ -58,8 +58,9 @@ class VideoSettings:
         codebook: number of words that latent pixels are made of; null leaves them continuous.
         mean: gray level that predictions start from, best the mean of the data.
         loss: error that training minimises, mse, l1, their mean mse_l1, or bce for gray levels as probabilities.
-        feedback: most passes in which predictions become inputs of the training, as in a rollout; 0 is teacher forcing.
-        feedback_from: share of the training, in [0, 1], that is teacher forced; after it passes grow in number from 1.
+        rollout_from: share of the training, in [0, 1], that is teacher forced; after it predictions are the inputs that
+            follow the task's context, their number growing to all of a clip over half of what remains.
+        forced_frames: frames, from the first on, of a clip in the teacher-forced share; null takes all.
     """
 
     d_model: int = 32
@@ -72,13 +73,14 @@ class VideoSettings:
     codebook: int | None = None
     mean: float = 0.5
     loss: Literal["mse", "l1", "mse_l1", "bce"] = "bce"
-    feedback: int = 0
-    feedback_from: float = 0.0
+    rollout_from: float = 1.0
+    forced_frames: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "depths", tuple(self.depths))
-        check_int("model.feedback", self.feedback, least=0)
-        check_real("model.feedback_from", self.feedback_from, least=0.0, most=1.0)
+        check_real("model.rollout_from", self.rollout_from, least=0.0, most=1.0)
+        if self.forced_frames is not None:
+            check_int("model.forced_frames", self.forced_frames, least=2)
 
 
 @dataclass(frozen=True)

@@ -122,19 +122,23 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(tmp_path: Path, data_dir: 
     assert read_metrics(tmp_path / "run").keys() == read_metrics(finished).keys()
 
 
-def test_predictions_are_fed_back_in_the_last_share_of_the_training(
+def test_rollouts_grow_after_the_teacher_forced_share_of_the_training(
     tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    passes: list[int] = []
+    """Eight steps, two of them teacher forced."""
+    clips: list[tuple[int, int | None]] = []
     loss = VideoPredictor.loss
 
-    def recorded(self: VideoPredictor, frames: torch.Tensor, kind: str, *, feedback: int) -> torch.Tensor:
-        passes.extend([feedback] * self.training)
-        return loss(self, frames, kind, feedback=feedback)
+    def recorded(self: VideoPredictor, frames: torch.Tensor, kind: str, *, context: int | None) -> torch.Tensor:
+        clips.append((frames.shape[1] * (1 if self.training else -1), context))
+        return loss(self, frames, kind, context=context)
 
     monkeypatch.setattr(VideoPredictor, "loss", recorded)
-    run(tiny(tmp_path / "run", data_dir, "--model.feedback", "3", "--model.feedback_from", "0.25"))
-    assert passes == [0, 1, 2, 3]
+    words = ["--data.frames", "9", "--model.rollout_from", "0.25", "--model.forced_frames", "5"]
+    run(tiny(tmp_path / "run", data_dir, *words, "--trainer.max_epochs", "4"))
+    trained = [clip for clip in clips if clip[0] > 0]
+    assert trained == [(5, None), (5, None), (4, 3), (5, 3), (7, 3), (9, 3), (9, 3), (9, 3)]
+    assert {clip for clip in clips if clip[0] < 0} == {(-6, 3)}
 
 
 def test_what_is_compiled_is_what_training_calls(
@@ -157,7 +161,7 @@ def test_what_is_compiled_is_what_training_calls(
 
 def test_a_divided_model_trains(tmp_path: Path, data_dir: Path) -> None:
     """By one process, which has all parts; their parameters have to be gathered all the same."""
-    words = ["--trainer.strategy", "fsdp2", "--model.feedback", "1", "--trainer.max_epochs", "1"]
+    words = ["--trainer.strategy", "fsdp2", "--data.frames", "6", "--model.rollout_from", "0", "--trainer.max_epochs", "1"]
     process = start(tiny(tmp_path / "run", data_dir, *words))
     printed, _ = process.communicate(timeout=200)
     assert process.returncode == 0 and "Traceback" not in printed, printed
@@ -182,7 +186,9 @@ def test_the_mixers_to_compare_with_train_too(mixer: str, tmp_path: Path, data_d
         (["train", "moving_mnist", "--data.horizons", "[5,2]"], "horizons is [5, 2]"),
         (["train", "moving_mnist", "--preset", "paper", "--mixer", "conv_lstm"], "'conv_lstm'"),
         (["train", "moving_mnist", "--mixer_options.d_state", "7"], "d_state is 7"),
-        (["train", "moving_mnist", "--model.feedback_from", "1.5"], "model.feedback_from is 1.5"),
+        (["train", "moving_mnist", "--model.rollout_from", "1.5"], "model.rollout_from is 1.5"),
+        (["train", "moving_mnist", "--model.forced_frames", "1"], "model.forced_frames is 1"),
+        (["train", "moving_mnist", "--data.frames", "10"], "frames is 10 with context = 10 and rollout_from = 0.3"),
     ],
 )
 def test_wrong_requests_are_refused(

@@ -126,26 +126,64 @@ def test_losses_compare_predictions_with_the_next_frames() -> None:
 
 
 @every_mixer
-def test_feedback_makes_the_inputs_of_a_rollout(mixer: str) -> None:
-    """As many passes as frames: from the random place on they are those of the rollout from there, exactly."""
-    model, x = predictor(mixer), video(4, 6)
-    torch.manual_seed(3)
-    starts = torch.randint(1, 6, (4, 1))[:, 0].tolist()
-    torch.manual_seed(3)
-    given = model._fed_back(x, 6)
-    assert not given.requires_grad
-    for sample, start in enumerate(starts):
-        one = x[sample : sample + 1]
-        want = torch.cat([one[:, :start], model.eval().rollout(one[:, :start], 6 - start)], 1)
-        assert_close(given[sample : sample + 1], want, 1e-11)
-    torch.manual_seed(3)
-    fed = model._fed_back(x[:, :-1], 2)
-    torch.manual_seed(3)
-    expected = (model(fed) - x[:, 1:]).square().mean()
-    assert model.loss(x, feedback=2).item() == pytest.approx(expected.item(), rel=1e-5)
-    assert model.loss(x[:, :2], feedback=1).isfinite()
-    with pytest.raises(ValueError, match="feedback is -1"):
-        model.loss(x, feedback=-1)
+@pytest.mark.parametrize("options", [{}, {"codebook": 5}, {"patch": 4, "depths": (), "prenorm": True}], ids=str)
+def test_the_loss_of_a_rollout_and_its_gradient_are_those_of_a_loop(mixer: str, options: dict[str, Any]) -> None:
+    """The loop runs the whole model anew for every frame, with all predictions so far in the graph."""
+    model, x = predictor(mixer, **options), video(2, 7)
+    shown = x[:, :3]
+    while shown.shape[1] < 7:
+        shown = torch.cat([shown, model(shown)[:, -1:]], 1)
+    want = F.binary_cross_entropy(model(x[:, :3]), x[:, 1:4]) * 3 / 6
+    want = want + F.binary_cross_entropy(shown[:, 4:], x[:, 4:]) * 3 / 6
+    if model.quantizer is not None:
+        want = want + model.quantizer(model.encoder(shown[:, :-1].flatten(0, 1)).movedim(1, -1)).loss
+    got = model.loss(x, "bce", context=3)
+    assert got.item() == pytest.approx(want.item(), rel=1e-6)
+    parameters = [*model.parameters()]
+    for one, other in zip(torch.autograd.grad(got, parameters), torch.autograd.grad(want, parameters), strict=True):
+        assert_close(one, other, 1e-5)
+
+
+@every_mixer
+def test_a_rollout_trains_from_any_number_of_given_frames(mixer: str) -> None:
+    model, x = predictor(mixer), video(2, 6)
+    assert model.loss(x, context=5).item() == model.loss(x).item()
+    for context in (1, 4):
+        rolled = model.rollout(x[:, :context], 6 - context)
+        given = model(x[:, :context])[:, :-1]
+        expected = (torch.cat([given, rolled], 1) - x[:, 1:]).square().mean()
+        assert model.loss(x, context=context).item() == pytest.approx(expected.item(), rel=1e-6)
+    for context, message in ((0, "context is 0"), (6, "context is 6, expected less than the 6 frames")):
+        with pytest.raises(ValueError, match=message):
+            model.loss(x, context=context)
+
+
+def test_what_a_rollout_keeps_for_the_gradient_grows_with_its_frames_alone() -> None:
+    model = predictor()
+
+    def kept(frames: int) -> int:
+        sizes: dict[int, int] = {}
+
+        def note(saved: Tensor) -> Tensor:
+            sizes[saved.untyped_storage().data_ptr()] = saved.untyped_storage().nbytes()
+            return saved
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda saved: saved):
+            loss = model.loss(video(1, frames), context=2)
+        assert loss.requires_grad
+        return sum(sizes.values())
+
+    eight, sixteen, thirty_two = (kept(frames) for frames in (8, 16, 32))
+    assert thirty_two - sixteen == pytest.approx(2 * (sixteen - eight), rel=0.02)
+
+
+def test_a_rollout_trains_with_dropout() -> None:
+    model, x = predictor(dropout=0.5), video()
+    torch.manual_seed(0)
+    first = model.loss(x, context=3)
+    first.backward()
+    assert first.item() != model.loss(x, context=3).item()
+    assert model.eval().loss(x, context=3).item() == model.loss(x, context=3).item()
 
 
 @pytest.mark.parametrize(("codebook", "share"), [(None, 0.2), (16, 0.7)])
