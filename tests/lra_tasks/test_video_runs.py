@@ -161,7 +161,8 @@ def test_what_is_compiled_is_what_training_calls(
 
 def test_a_divided_model_trains(tmp_path: Path, data_dir: Path) -> None:
     """By one process, which has all parts; their parameters have to be gathered all the same."""
-    words = ["--trainer.strategy", "fsdp2", "--data.frames", "6", "--model.rollout_from", "0", "--trainer.max_epochs", "1"]
+    rollouts = ["--data.frames", "6", "--model.rollout_from", "0"]
+    words = ["--trainer.strategy", "fsdp2", *rollouts, "--trainer.max_epochs", "1"]
     process = start(tiny(tmp_path / "run", data_dir, *words))
     printed, _ = process.communicate(timeout=200)
     assert process.returncode == 0 and "Traceback" not in printed, printed
