@@ -40,8 +40,12 @@ QUICK_MOVING_MNIST = Preset(
             "trainer": {"max_epochs": 10, "limit_train_batches": 210},
         }
     ),
-    # A ConvLSTM's steps are shorter by a tenth: it gets the same time.
-    {**QUICK_MIXERS, "conv_lstm": {**QUICK_MIXERS["conv_lstm"], "trainer": {"limit_train_batches": 230}}},
+    # The same time for all: a step of a ConvLSTM is shorter by a tenth, one of attention several times as long.
+    {
+        **QUICK_MIXERS,
+        "conv_lstm": {**QUICK_MIXERS["conv_lstm"], "trainer": {"limit_train_batches": 230}},
+        "frame_attention": {**QUICK_MIXERS["frame_attention"], "trainer": {"max_epochs": 2}},
+    },
 )
 
 _PUBLISHED_S5 = {"d_state": 256, "blocks": 1, "clip": True, "output": "resnet"}
