@@ -221,6 +221,35 @@ def test_limits_of_a_device_with_less_shared_memory(
 
 
 @on_host
+@pytest.mark.parametrize("shared", [101376, 166912, 232448])
+def test_gradients_of_taps_fit_both_ways(shared: int, host_library: _native.Library) -> None:
+    """Those of sequences in half precision come back in tf32, whose blocks hold fewer rows and columns."""
+    device = torch.device("cpu")
+    with shared_memory(host_library, shared):
+        most = cuda_plan.limits(_cuda.TF32, 0)
+        ways = [
+            cuda_plan.choose(length, 0, length, 1 / 8, _cuda.HALF, device, tap_gradients=True)
+            for length in (2**17 * i + 1 for i in range(32))
+        ]
+        outers = {way for way in ways if isinstance(way, Outer)}
+        assert outers
+        for way in outers:
+            assert way.rows <= most.rows and way.columns <= most.columns
+            inner = calls.InnerRows(rows=way.rows, columns=way.columns, arithmetic=_cuda.TF32, inverse=True)
+            _cuda.run("fft_rows", inner, device)
+
+
+@on_host
+@pytest.mark.parametrize(("wanted", "counted"), [("u", False), ("k", True), ("skip", True)])
+def test_gradients_of_taps_are_told_to_the_choice(wanted: str, counted: bool) -> None:
+    call = {"u": torch.ones(1, 1, 9), "k": torch.ones(1, 9), "skip": torch.ones(1)}
+    call[wanted].requires_grad_()
+    with mock.patch.object(cuda_plan, "choose", wraps=cuda_plan.choose) as choose:
+        fft_conv(**call, backend="cuda").sum().backward()
+    assert [one.kwargs["tap_gradients"] for one in choose.call_args_list] == [False, counted]
+
+
+@on_host
 def test_fewer_columns_back_where_shared_memory_is_short(host_library: _native.Library) -> None:
     call = {"u": torch.randn(1, 1, 150000), "k": torch.randn(1, 100) / 10}
     with shared_memory(host_library, 101376), outer(192, 1024):
@@ -229,7 +258,7 @@ def test_fewer_columns_back_where_shared_memory_is_short(host_library: _native.L
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("length", [65536, 200003, 2**20])
+@pytest.mark.parametrize("length", [65536, 200003, 2**20, 2**22])
 @pytest.mark.parametrize("mode", ["causal", "circular"])
 def test_on_a_gpu(dtype: torch.dtype, length: int, mode: str) -> None:
     call = make(length, length, reverse=length * (mode == "causal"), samples=2, gates=True)

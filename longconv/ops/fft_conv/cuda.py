@@ -65,7 +65,7 @@ def backward(
     wanted: Sequence[bool],
 ) -> list[Tensor]:
     """The wanted gradients, in the order of the operator's arguments; u may be None for du alone."""
-    call = _passes(dy, k, k_reverse, skip, lengths, mode)
+    call = _passes(dy, k, k_reverse, skip, lengths, mode, tap_gradients=any(wanted[1:4]))
     dy, u, pre_gate, post_gate = (_straight(t) for t in (dy, u, pre_gate, post_gate))
     du, dk, dk_reverse, dskip, dpre, dpost = (
         torch.empty(t.shape, dtype=t.dtype, device=t.device) if want and t is not None else None
@@ -80,11 +80,12 @@ def backward(
     return [grad for grad in (du, dk, dk_reverse, dskip, dpre, dpost) if grad is not None]
 
 
-def _passes(like: Tensor, k: Tensor, k_reverse: Tensor | None, *rest: Any) -> Passes:
+def _passes(like: Tensor, k: Tensor, k_reverse: Tensor | None, *rest: Any, tap_gradients: bool = False) -> Passes:
     """The passes of a call, the cheaper ones where there are two ways."""
     batch, _, length = like.shape
     arguments = like, k, k_reverse, *rest
     before, after = reach(length, k, k_reverse, rest[-1])
     filters = 1 if per_sample(k, k_reverse, *rest[1:]) else 1 / batch
-    way = cuda_plan.choose(length, before, after, filters, _cuda.arithmetic(like.dtype), like.device)
+    arithmetic = _cuda.arithmetic(like.dtype)
+    way = cuda_plan.choose(length, before, after, filters, arithmetic, like.device, tap_gradients=tap_gradients)
     return Blocks(way, *arguments) if isinstance(way, cuda_plan.Cut) else OuterPasses(way, *arguments)
