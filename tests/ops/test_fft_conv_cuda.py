@@ -17,7 +17,7 @@ from torch import Tensor
 
 from longconv import _native
 from longconv.ops import _cuda, fft_conv
-from longconv.ops.fft_conv import cuda, cuda_passes, cuda_plan
+from longconv.ops.fft_conv import cuda, cuda_passes, cuda_plan, operator
 from longconv.ops.fft_conv import cuda_calls as calls
 from longconv.ops.fft_conv.operator import BACKENDS
 from tests.ops.cuda_host import counted_reads, cuda_on_host, host_library
@@ -148,6 +148,17 @@ def small_blocks() -> Iterator[None]:
 def test_several_blocks(dtype: torch.dtype, taps: int, reverse: int) -> None:
     with small_blocks():
         against_double(rounded(make(2000, taps, reverse=reverse, skip=True), dtype), RELATIVE_L2[dtype])
+
+
+@on_host
+@pytest.mark.parametrize("mode", ["causal", "circular"])
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_lengths_outside_of_the_sequence_count_as_none_or_all(blocks: int, mode: str) -> None:
+    """On a GPU nobody refuses them."""
+    call = rounded(make(301, 301, gates=True, skip=True), torch.float16)
+    unchecked = mock.patch.object(operator, "check_lengths")
+    with unchecked, small_blocks() if blocks > 1 else contextlib.nullcontext():
+        against_double(call, RELATIVE_L2[torch.float16], mode=mode, lengths=torch.tensor([310, -2]))
 
 
 @on_host
