@@ -20,7 +20,7 @@ from longconv.ops.sparse_fft_conv import cuda
 from longconv.ops.sparse_fft_conv.blocks import residues
 from longconv.ops.sparse_fft_conv.operator import BACKENDS
 from tests.ops.cuda_host import cuda_on_host, host_library
-from tests.ops.test_fft_conv_cuda import LARGE
+from tests.ops.test_fft_conv_cuda import LARGE, impulse, rms
 from tests.ops.test_sparse_fft_conv import some
 from tests.tolerances import RELATIVE_L2, assert_close
 
@@ -193,6 +193,13 @@ def test_any_scale(dtype: torch.dtype, scale: float) -> None:
 def test_all_of_the_range_of_bfloat16(scale: tuple[float, float]) -> None:
     u, k = inputs(300, 300, torch.float32)
     against_double((u * scale[0]).bfloat16(), k * scale[1], some(5))
+
+
+@on_host
+def test_scales_whose_product_is_beyond_the_range() -> None:
+    u, k = impulse()
+    y = sparse_fft_conv(u, k, torch.ones(4, dtype=torch.bool), backend="cuda")
+    assert_close(y, u.double().cumsum(-1), RELATIVE_L2[torch.bfloat16])
 
 
 @on_host
