@@ -50,8 +50,8 @@ def against_double(u: Tensor, k: Tensor, mask: Tensor, tolerance: float | None =
     dy = torch.randn(u.shape, device=u.device).to(u.dtype)
     (du, dk), (du_want, dk_want) = torch.autograd.grad(y, leaves, dy), torch.autograd.grad(want, wide, dy.double())
     assert (y.dtype, du.dtype, dk.dtype) == (u.dtype, u.dtype, k.dtype)
-    kept = mask.double().mean().item() ** 0.5
-    floor = kept * (dy.numel() * k.shape[-1] / (u.shape[1] if k.ndim == 2 else 1)) ** 0.5
+    unit = mask.double().mean().item() ** 0.5 * rms(u) * rms(dy)
+    floor = unit * (dy.numel() * k.shape[-1] / (u.shape[1] if k.ndim == 2 else 1)) ** 0.5
     for got, exact, least in ((y, want, 0.0), (du, du_want, 0.0), (dk, dk_want, floor)):
         error, size = (got.double() - exact).norm().item(), max(exact.norm().item(), least)
         assert size > 0 and error <= tolerance * size, f"relative L2 error {error / size:.3g} > {tolerance:.3g}"
