@@ -219,7 +219,7 @@ LONGCONV_DEVICE Complex root(int64_t numerator, int64_t denominator, double scal
 }
 
 // The power of two at or below a magnitude, from 2^-119 on; 1 for zero. Its inverse is exact, and 128 times that
-// finite.
+// finite. Spectra that go to memory aren't divided by it: sums of magnitudes, and products of two of them, are to be floats.
 LONGCONV_DEVICE float power_below(float magnitude) {
     int exponent = static_cast<int>(bits_of(magnitude) >> 23 & 255);
     if (magnitude == 0) return 1;

@@ -209,6 +209,24 @@ def test_scales_whose_product_is_beyond_the_range() -> None:
     assert_close(fft_conv(u, k, backend="cuda"), u.double().cumsum(-1), RELATIVE_L2[torch.bfloat16])
 
 
+def below_the_bound_of_spectra(ones: int) -> None:
+    """The output and dk of an impulse, whose magnitude times the sum of so many ones is just below 2^127."""
+    u, k = torch.zeros(1, 1, 768, dtype=torch.bfloat16), torch.ones(1, 768, requires_grad=True)
+    u[..., 3] = 0.9 * 2.0**127 / ones
+    y = fft_conv(u, k, backend="cuda")
+    assert_close(y, u.double().cumsum(-1), RELATIVE_L2[torch.bfloat16])
+    (dk,) = torch.autograd.grad(y, k, torch.ones_like(y))
+    assert_close(dk, u.double().cumsum(-1)[0].flip(-1), RELATIVE_L2[torch.bfloat16])
+
+
+@on_host
+@pytest.mark.parametrize("blocks", [1, 3])
+def test_products_of_spectra_reach_the_end_of_the_range(blocks: int) -> None:
+    """As far as the docstring of the backend says: two of three blocks of 256 taps are in a spectrum."""
+    with small_blocks() if blocks > 1 else contextlib.nullcontext():
+        below_the_bound_of_spectra(768 if blocks == 1 else 512)
+
+
 @on_host
 def test_one_tap_near_the_end_of_the_range() -> None:
     """Its spectrum is no larger than it is, nor are the results."""

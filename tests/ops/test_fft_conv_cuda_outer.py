@@ -19,7 +19,16 @@ from longconv.ops.fft_conv import cuda_passes, cuda_plan
 from longconv.ops.fft_conv.cuda_outer import OuterPasses, Work
 from longconv.ops.fft_conv.cuda_plan import Cut, Outer
 from tests.ops.cuda_host import counted_reads, cuda_on_host, host_library, shared_memory
-from tests.ops.test_fft_conv_cuda import DTYPES, LARGE, TF32, against_double, impulse, rounded, tf32
+from tests.ops.test_fft_conv_cuda import (
+    DTYPES,
+    LARGE,
+    TF32,
+    against_double,
+    below_the_bound_of_spectra,
+    impulse,
+    rounded,
+    tf32,
+)
 from tests.tolerances import RELATIVE_L2, assert_close
 
 __all__ = ["cuda_on_host", "host_library", "tf32"]
@@ -105,6 +114,12 @@ def test_scales_whose_product_is_beyond_the_range() -> None:
     with outer():
         y = fft_conv(u, k, backend="cuda")
     assert_close(y, u.double().cumsum(-1), RELATIVE_L2[torch.bfloat16])
+
+
+@on_host
+def test_products_of_spectra_reach_the_end_of_the_range() -> None:
+    with outer():
+        below_the_bound_of_spectra(768)
 
 
 @on_host

@@ -8,6 +8,13 @@ Sequences that are longer than a block of the GPU holds are cut, and every pair 
 the filter is a product of spectra; or they are transformed as a whole, in three passes, by an outer transform through
 memory. What takes fewer bytes and operations is done, see :func:`longconv.ops.fft_conv.cuda_plan.choose`. Gradients
 come from the inputs alone: spectra are computed anew.
+
+Spectra in memory and their products are floats without a scale, up to the sums of the magnitudes of samples and taps.
+So right results are sure where sum |u| times sum |k| over each pair of pieces, one of the filter being of two blocks'
+taps, summed over the pairs of a piece of y, is below 2^127, and gradients of taps where sum |u| times sum |dy|, summed
+over the samples that share a filter, is. In 16 bits the output and du of sequences in one block take the spectrum of
+the filter alone to memory: with sum |k| below 2^127 sequences, taps and results may be of all sizes from 2^-119 to
+2^127. With an outer transform so may those whose sums over its rows, which have scales as floats, are below 2^127.
 """
 
 from __future__ import annotations
