@@ -11,8 +11,8 @@ namespace longconv {
 // y = y_gate c and z = z_gate c of a call at a stripe of which time(place) tells when a place is, if that is not before
 // 0; c times scale.
 template <typename L, typename Call, typename Time>
-LONGCONV_DEVICE void write_gated(const Call& call, const Tile (&c)[L::R][2], float scale, int stripe, int64_t sample,
-                                 int64_t channel, const Time& time) {
+LONGCONV_DEVICE void write_gated(const Call& call, const Tile (&c)[L::R][2], const Factor& scale, int stripe,
+                                 int64_t sample, int64_t channel, const Time& time) {
     const int64_t end = call.lengths ? Global<const int64_t>(call.lengths, call.batch).get(sample) : call.length;
     const auto write = [&](const LongconvRows& to, const LongconvRows& gate, int64_t t, float v, float w) {
         if (!to.data) return;
@@ -114,7 +114,8 @@ struct Filter {
         const int i = job / layout.stripes, stripe = job % layout.stripes;
         if (16LL * stripe * L::kColumns >= call.length) return;
         const int64_t row = first + i;
-        const float scale = scale_of(layout, i) * (4 / sqrtf(static_cast<float>(layout.points()))) * norm(row);
+        const Factor scale =
+            product_of_powers(scale_of(layout, i), norm(row), 4 / sqrtf(static_cast<float>(layout.points())));
         Tile c[L::R][2];
         finish(c, layout, tables, stripe, layout.result(i, false), layout.result(i, true));
         write_gated<L>(call, c, scale, stripe, sample(row), channel(row), [](int place) { return place; });

@@ -151,14 +151,14 @@ struct InnerRows {
     LONGCONV_DEVICE void write(int job, int64_t unit) const {
         const int i = job / layout.stripes, stripe = job % layout.stripes;
         const float n = static_cast<float>(layout.points());
-        float by = norm(i) * (call.forward ? 4 / sqrtf(n) : 16 / n) * scale(i);
+        Factor by = product_of_powers(norm(i), scale(i), call.forward ? 4 / sqrtf(n) : 16 / n);
         Stripe<L> z;
         finish<true>(z.re, z.im, layout, Tables<L>(call.tables, layout), stripe, layout.result_after(i, false),
                      layout.result_after(i, true));
         if constexpr (L::Math::kNarrow) {
-            const float peak = by * greatest_part(z.re, z.im);
+            const float peak = greatest_part(z.re, z.im) * by;
             set_peak(unit, stripe, peak);
-            if (call.half) by /= power_below(peak);
+            if (call.half) by.second /= power_below(peak);
         }
         LONGCONV_UNROLL
         for (int a = 0; a < L::R; ++a)
@@ -166,7 +166,7 @@ struct InnerRows {
                 Vector<Complex, 2> pair;
                 LONGCONV_UNROLL
                 for (int k = 0; k < 2; ++k)
-                    pair.v[k] = {by * z.re[a][half](lane, j + k), by * z.im[a][half](lane, j + k)};
+                    pair.v[k] = {z.re[a][half](lane, j + k) * by, z.im[a][half](lane, j + k) * by};
                 numbers(unit).set(place, pair);
             });
     }

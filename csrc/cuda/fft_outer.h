@@ -179,7 +179,8 @@ struct Columns {
         Stripe<L> x;
         x.template begin<false>(layout, tables, stripe, filled, layout.sequence(i), layout.sequence(i));
         if constexpr (L::Math::kNarrow) {
-            const float peak = set_peak(by * greatest_part(x.re, x.im), sequence, stripe, tile, before);
+            const float peak = by * greatest_part(x.re, x.im);
+            set_peak(peak, sequence, stripe, tile, before);
             if (call.half) by /= power_below(peak);
         }
         LONGCONV_UNROLL
@@ -204,14 +205,12 @@ struct Columns {
     }
 
     // Adds to a peak, or begins it; the twiddles make numbers of at most 1.5 of it.
-    LONGCONV_DEVICE float set_peak(float peak, int64_t sequence, int64_t stripe, int64_t tile, bool before) const {
+    LONGCONV_DEVICE void set_peak(float peak, int64_t sequence, int64_t stripe, int64_t tile, bool before) const {
         const Global<float> peaks(call.peaks, call.batch * call.channels * shape().peaks());
         const int64_t place = shape().peak_of_tile(sequence, stripe, tile);
-        if (before) peak += peaks.get(place);
         each_lane([&](int lane) {
-            if (lane == 0) peaks.set(place, peak);
+            if (lane == 0) peaks.set(place, before ? peaks.get(place) + peak : peak);
         });
-        return peak;
     }
 };
 

@@ -219,12 +219,28 @@ LONGCONV_DEVICE Complex root(int64_t numerator, int64_t denominator, double scal
 }
 
 // The power of two at or below a magnitude, from 2^-119 on; 1 for zero. Its inverse is exact, and 128 times that
-// finite.
+// finite. Spectra that go to memory aren't divided by it: they and products of two of them are to be floats.
 LONGCONV_DEVICE float power_below(float magnitude) {
     int exponent = static_cast<int>(bits_of(magnitude) >> 23 & 255);
     if (magnitude == 0) return 1;
     exponent = exponent < 8 ? 8 : exponent > 254 ? 254 : exponent;
     return float_of(static_cast<uint32_t>(exponent) << 23);
+}
+
+// A factor that may be beyond the range of floats, of which numbers take one part and then the other.
+struct Factor {
+    float first, second;
+
+    LONGCONV_DEVICE Factor(float all) : first(all), second(1) {}
+    LONGCONV_DEVICE Factor(float one, float other) : first(one), second(other) {}
+    friend LONGCONV_DEVICE float operator*(float v, const Factor& by) { return v * by.first * by.second; }
+};
+
+// The product of two numbers of power_below, times `by`: powers of two of about its root, both at most or at least
+// 1, so that no number leaves the range on its way to one that is within.
+LONGCONV_DEVICE Factor product_of_powers(float a, float b, float by) {
+    const uint32_t exponents = (bits_of(a) >> 23) + (bits_of(b) >> 23), half = exponents / 2;
+    return {by * float_of(half << 23), float_of((exponents - half) << 23)};
 }
 
 // Times exp(-2 pi i eighths / 8), or its conjugate.

@@ -168,7 +168,7 @@ struct SparseFilter : SparseCall<L> {
                 multiply(filter, stripe, chunk, re, im, 1 / sqrtf(static_cast<float>(layout.n2)) / norm);
             });
             transform.finish(block, this->sequence(call.y, channel, sample), call.length,
-                             scale / this->root_n1() * norm);
+                             product_of_powers(scale, norm, 1 / this->root_n1()));
         }
     }
 
@@ -267,7 +267,7 @@ struct SparseTaps : SparseCall<L> {
             });
             const int64_t points = static_cast<int64_t>(layout.n1) * layout.n2;
             transform.finish(block, this->sequence(call.y, row / call.batch, row % call.batch), call.taps,
-                             norm * sqrtf(static_cast<float>(layout.n2)) / static_cast<float>(points));
+                             norm * (sqrtf(static_cast<float>(layout.n2)) / static_cast<float>(points)));
         }
     }
 

@@ -155,7 +155,7 @@ class SparseTransform {
     }
 
     // The last phase: y[t], t < length, = scale times the real part of the result.
-    LONGCONV_DEVICE void finish(Block& block, const Sequence& y, int64_t length, float scale) const {
+    LONGCONV_DEVICE void finish(Block& block, const Sequence& y, int64_t length, const Factor& scale) const {
         block.phase([&](int warp) {
             each_job(block, warp, layout_.sixteens(static_cast<int>((length + layout_.n2 - 1) / layout_.n2)),
                      [&](int m, int a) { invert_rows(m, a, y, scale); });
@@ -259,7 +259,7 @@ class SparseTransform {
         });
     }
 
-    LONGCONV_DEVICE void invert_rows(int m, int a, const Sequence& y, float scale) const {
+    LONGCONV_DEVICE void invert_rows(int m, int a, const Sequence& y, const Factor& scale) const {
         Tile sums[kTogether][2];
         clear_all(sums);
         for (int k = 0; k < layout_.stripes(); ++k) {

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from longconv import _native
 from longconv.ops import _cuda, fft_conv
-from longconv.ops.fft_conv import cuda, cuda_passes, cuda_plan
+from longconv.ops.fft_conv import cuda, cuda_passes, cuda_plan, operator
 from longconv.ops.fft_conv import cuda_calls as calls
 from longconv.ops.fft_conv.operator import BACKENDS
 from tests.ops.cuda_host import counted_reads, cuda_on_host, host_library
@@ -49,10 +49,20 @@ def apply(call: dict[str, Tensor], **options: Any) -> Tensor:
     return fft_conv(**arguments)
 
 
-def against_double(call: dict[str, Tensor], tolerance: float, *, gradients: bool = True, **options: Any) -> None:
-    """The output and all gradients against float64; a gradient of few numbers is as exact as the terms of its sums."""
+def rms(x: Tensor) -> float:
+    """The root mean square."""
+    return x.double().square().mean().sqrt().item()
+
+
+def against_double(
+    call: dict[str, Tensor], tolerance: float, *, gradients: bool = True, dy_scale: float = 1, **options: Any
+) -> None:
+    """The output and all gradients against float64; a gradient of few numbers is as exact as the terms of its sums.
+
+    Gates are of unit scale.
+    """
     dtype = call["u"].dtype
-    dy = torch.randn(call["u"].shape, device=call["u"].device).to(dtype).double()
+    dy = (torch.randn(call["u"].shape, device=call["u"].device) * dy_scale).to(dtype).double()
     wide = {n: t.double() for n, t in call.items()}
     if not gradients:
         got = apply(call, backend="cuda", **options)
@@ -66,7 +76,7 @@ def against_double(call: dict[str, Tensor], tolerance: float, *, gradients: bool
         assert grad.dtype == call[name].dtype
         error, size = (grad.double() - want_grads[name]).norm().item(), want_grads[name].norm().item()
         if name in ("k", "k_reverse", "skip"):
-            size = max(size, (dy.numel() * grad.shape[-1] / dy.shape[1]) ** 0.5)
+            size = max(size, (dy.numel() * grad.shape[-1] / dy.shape[1]) ** 0.5 * rms(call["u"]) * rms(dy))
         assert error <= tolerance * size, f"{name}: {error / size:.3g}"
     return None
 
@@ -143,6 +153,17 @@ def small_blocks() -> Iterator[None]:
 
 
 @on_host
+@pytest.mark.parametrize("mode", ["causal", "circular"])
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_lengths_outside_of_the_sequence_count_as_none_or_all(blocks: int, mode: str) -> None:
+    """On a GPU nobody refuses them."""
+    call = rounded(make(301, 301, gates=True, skip=True), torch.float16)
+    unchecked = mock.patch.object(operator, "check_lengths")
+    with unchecked, small_blocks() if blocks > 1 else contextlib.nullcontext():
+        against_double(call, RELATIVE_L2[torch.float16], mode=mode, lengths=torch.tensor([310, -2]))
+
+
+@on_host
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("taps", "reverse"), [(2000, 0), (300, 1999), (10, 300), (1, 0)])
 def test_several_blocks(dtype: torch.dtype, taps: int, reverse: int) -> None:
@@ -156,7 +177,7 @@ def test_several_blocks(dtype: torch.dtype, taps: int, reverse: int) -> None:
 def test_any_scale(dtype: torch.dtype, scale: float) -> None:
     """Half precision has a small range; sequences and filters needn't know."""
     call = {"u": torch.randn(2, 3, 600) * scale, "k": torch.randn(3, 600) / (24 * scale)}
-    against_double(rounded(call, dtype), RELATIVE_L2[dtype], gradients=False)
+    against_double(rounded(call, dtype), RELATIVE_L2[dtype], dy_scale=scale)
 
 
 LARGE = 1e35
@@ -170,7 +191,40 @@ def test_all_of_the_range_of_bfloat16(blocks: int, scale: tuple[float, float]) -
     """Near its ends sequences, filters and gradients are as right as in single precision."""
     call = {"u": torch.randn(2, 3, 600) * scale[0], "k": torch.randn(3, 600) / 24 * scale[1]}
     with small_blocks() if blocks > 1 else contextlib.nullcontext():
-        against_double(rounded(call, torch.bfloat16), RELATIVE_L2[torch.bfloat16], gradients=blocks == 1)
+        against_double(
+            rounded(call, torch.bfloat16), RELATIVE_L2[torch.bfloat16], gradients=blocks == 1 or scale[0] <= 1
+        )
+
+
+def impulse() -> tuple[Tensor, Tensor]:
+    """A sequence and a filter of ones whose scales, each with the other's, are beyond the range; the output isn't."""
+    u = torch.zeros(1, 1, 1024, dtype=torch.bfloat16)
+    u[..., 3] = 1e38
+    return u, torch.ones(1, 1024)
+
+
+@on_host
+def test_scales_whose_product_is_beyond_the_range() -> None:
+    u, k = impulse()
+    assert_close(fft_conv(u, k, backend="cuda"), u.double().cumsum(-1), RELATIVE_L2[torch.bfloat16])
+
+
+def below_the_bound_of_spectra(ones: int) -> None:
+    """The output and dk of an impulse, whose magnitude times the sum of so many ones is just below 2^127."""
+    u, k = torch.zeros(1, 1, 768, dtype=torch.bfloat16), torch.ones(1, 768, requires_grad=True)
+    u[..., 3] = 0.9 * 2.0**127 / ones
+    y = fft_conv(u, k, backend="cuda")
+    assert_close(y, u.double().cumsum(-1), RELATIVE_L2[torch.bfloat16])
+    (dk,) = torch.autograd.grad(y, k, torch.ones_like(y))
+    assert_close(dk, u.double().cumsum(-1)[0].flip(-1), RELATIVE_L2[torch.bfloat16])
+
+
+@on_host
+@pytest.mark.parametrize("blocks", [1, 3])
+def test_products_of_spectra_reach_the_end_of_the_range(blocks: int) -> None:
+    """As far as the docstring of the backend says: two of three blocks of 256 taps are in a spectrum."""
+    with small_blocks() if blocks > 1 else contextlib.nullcontext():
+        below_the_bound_of_spectra(768 if blocks == 1 else 512)
 
 
 @on_host

@@ -19,7 +19,16 @@ from longconv.ops.fft_conv import cuda_passes, cuda_plan
 from longconv.ops.fft_conv.cuda_outer import OuterPasses, Work
 from longconv.ops.fft_conv.cuda_plan import Cut, Outer
 from tests.ops.cuda_host import counted_reads, cuda_on_host, host_library, shared_memory
-from tests.ops.test_fft_conv_cuda import DTYPES, LARGE, TF32, against_double, rounded, tf32
+from tests.ops.test_fft_conv_cuda import (
+    DTYPES,
+    LARGE,
+    TF32,
+    against_double,
+    below_the_bound_of_spectra,
+    impulse,
+    rounded,
+    tf32,
+)
 from tests.tolerances import RELATIVE_L2, assert_close
 
 __all__ = ["cuda_on_host", "host_library", "tf32"]
@@ -88,7 +97,7 @@ def test_channels_and_samples_in_turn(dtype: torch.dtype, rank: int) -> None:
 def test_any_scale(dtype: torch.dtype, scale: float) -> None:
     call = {"u": torch.randn(1, 1, 9000) * scale, "k": torch.randn(1, 9000) / (95 * scale)}
     with outer():
-        against_double(rounded(call, dtype), RELATIVE_L2[dtype], gradients=False)
+        against_double(rounded(call, dtype), RELATIVE_L2[dtype], dy_scale=scale)
 
 
 @on_host
@@ -96,7 +105,21 @@ def test_any_scale(dtype: torch.dtype, scale: float) -> None:
 def test_all_of_the_range_of_bfloat16(scale: tuple[float, float]) -> None:
     call = {"u": torch.randn(1, 1, 9000) * scale[0], "k": torch.randn(1, 9000) / 95 * scale[1]}
     with outer():
-        against_double(rounded(call, torch.bfloat16), RELATIVE_L2[torch.bfloat16], gradients=False)
+        against_double(rounded(call, torch.bfloat16), RELATIVE_L2[torch.bfloat16], gradients=scale[0] <= 1)
+
+
+@on_host
+def test_scales_whose_product_is_beyond_the_range() -> None:
+    u, k = impulse()
+    with outer():
+        y = fft_conv(u, k, backend="cuda")
+    assert_close(y, u.double().cumsum(-1), RELATIVE_L2[torch.bfloat16])
+
+
+@on_host
+def test_products_of_spectra_reach_the_end_of_the_range() -> None:
+    with outer():
+        below_the_bound_of_spectra(768)
 
 
 @on_host
@@ -221,6 +244,35 @@ def test_limits_of_a_device_with_less_shared_memory(
 
 
 @on_host
+@pytest.mark.parametrize("shared", [101376, 166912, 232448])
+def test_gradients_of_taps_fit_both_ways(shared: int, host_library: _native.Library) -> None:
+    """Those of sequences in half precision come back in tf32, whose blocks hold fewer rows and columns."""
+    device = torch.device("cpu")
+    with shared_memory(host_library, shared):
+        most = cuda_plan.limits(_cuda.TF32, 0)
+        ways = [
+            cuda_plan.choose(length, 0, length, 1 / 8, _cuda.HALF, device, tap_gradients=True)
+            for length in (2**17 * i + 1 for i in range(32))
+        ]
+        outers = {way for way in ways if isinstance(way, Outer)}
+        assert outers
+        for way in outers:
+            assert way.rows <= most.rows and way.columns <= most.columns
+            inner = calls.InnerRows(rows=way.rows, columns=way.columns, arithmetic=_cuda.TF32, inverse=True)
+            _cuda.run("fft_rows", inner, device)
+
+
+@on_host
+@pytest.mark.parametrize(("wanted", "counted"), [("u", False), ("k", True), ("skip", True)])
+def test_gradients_of_taps_are_told_to_the_choice(wanted: str, counted: bool) -> None:
+    call = {"u": torch.ones(1, 1, 9), "k": torch.ones(1, 9), "skip": torch.ones(1)}
+    call[wanted].requires_grad_()
+    with mock.patch.object(cuda_plan, "choose", wraps=cuda_plan.choose) as choose:
+        fft_conv(**call, backend="cuda").sum().backward()
+    assert [one.kwargs["tap_gradients"] for one in choose.call_args_list] == [False, counted]
+
+
+@on_host
 def test_fewer_columns_back_where_shared_memory_is_short(host_library: _native.Library) -> None:
     call = {"u": torch.randn(1, 1, 150000), "k": torch.randn(1, 100) / 10}
     with shared_memory(host_library, 101376), outer(192, 1024):
@@ -229,7 +281,7 @@ def test_fewer_columns_back_where_shared_memory_is_short(host_library: _native.L
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("length", [65536, 200003, 2**20])
+@pytest.mark.parametrize("length", [65536, 200003, 2**20, 2**22])
 @pytest.mark.parametrize("mode", ["causal", "circular"])
 def test_on_a_gpu(dtype: torch.dtype, length: int, mode: str) -> None:
     call = make(length, length, reverse=length * (mode == "causal"), samples=2, gates=True)

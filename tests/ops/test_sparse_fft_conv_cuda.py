@@ -20,7 +20,7 @@ from longconv.ops.sparse_fft_conv import cuda
 from longconv.ops.sparse_fft_conv.blocks import residues
 from longconv.ops.sparse_fft_conv.operator import BACKENDS
 from tests.ops.cuda_host import cuda_on_host, host_library
-from tests.ops.test_fft_conv_cuda import LARGE
+from tests.ops.test_fft_conv_cuda import LARGE, impulse, rms
 from tests.ops.test_sparse_fft_conv import some
 from tests.tolerances import RELATIVE_L2, assert_close
 
@@ -50,8 +50,8 @@ def against_double(u: Tensor, k: Tensor, mask: Tensor, tolerance: float | None =
     dy = torch.randn(u.shape, device=u.device).to(u.dtype)
     (du, dk), (du_want, dk_want) = torch.autograd.grad(y, leaves, dy), torch.autograd.grad(want, wide, dy.double())
     assert (y.dtype, du.dtype, dk.dtype) == (u.dtype, u.dtype, k.dtype)
-    kept = mask.double().mean().item() ** 0.5
-    floor = kept * (dy.numel() * k.shape[-1] / (u.shape[1] if k.ndim == 2 else 1)) ** 0.5
+    unit = mask.double().mean().item() ** 0.5 * rms(u) * rms(dy)
+    floor = unit * (dy.numel() * k.shape[-1] / (u.shape[1] if k.ndim == 2 else 1)) ** 0.5
     for got, exact, least in ((y, want, 0.0), (du, du_want, 0.0), (dk, dk_want, floor)):
         error, size = (got.double() - exact).norm().item(), max(exact.norm().item(), least)
         assert size > 0 and error <= tolerance * size, f"relative L2 error {error / size:.3g} > {tolerance:.3g}"
@@ -193,6 +193,13 @@ def test_any_scale(dtype: torch.dtype, scale: float) -> None:
 def test_all_of_the_range_of_bfloat16(scale: tuple[float, float]) -> None:
     u, k = inputs(300, 300, torch.float32)
     against_double((u * scale[0]).bfloat16(), k * scale[1], some(5))
+
+
+@on_host
+def test_scales_whose_product_is_beyond_the_range() -> None:
+    u, k = impulse()
+    y = sparse_fft_conv(u, k, torch.ones(4, dtype=torch.bool), backend="cuda")
+    assert_close(y, u.double().cumsum(-1), RELATIVE_L2[torch.bfloat16])
 
 
 @on_host

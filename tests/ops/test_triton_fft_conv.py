@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
 from torch import Tensor
 
 from longconv import fft_conv
-from longconv.ops import _triton
+from longconv.ops import _cuda, _triton
 from longconv.ops.fft_conv import triton_plan
 from tests.ops.native_calls import Call
 from tests.ops.triton_calls import DEVICE, MARKS, compare, sizes
@@ -164,3 +165,18 @@ def test_every_tile(dtype: torch.dtype) -> None:
     for length, tile in tiles.items():
         assert length == tile.N1 * tile.N2 * tile.N3
         compare("fft_conv", arguments(1, 1, length - 1, names=TENSORS[:3]), {}, dtype, exact="torch")
+
+
+@pytest.mark.parametrize("captured", [False, True])
+def test_tables_are_there_before_other_streams_see_them(captured: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And those that a graph makes, seen by it alone, wait for nothing."""
+    device, plans = torch.device("cuda", 1), dict[Any, Any]()
+    monkeypatch.setattr(triton_plan, "_plans", plans)
+    monkeypatch.setattr(triton_plan, "_make_plan", lambda *key: key)
+    monkeypatch.setattr(_cuda, "capturing", lambda of: captured and of == device)
+    kept = list[int]()
+    with mock.patch.object(torch.cuda, "synchronize", side_effect=lambda of: kept.append(len(plans))) as synchronize:
+        for _ in range(2):
+            triton_plan.plan_of(300, torch.float32, device)
+    assert [call.args for call in synchronize.call_args_list] == ([] if captured else [(device,)])
+    assert kept == ([] if captured else [0]) and len(plans) == (not captured)

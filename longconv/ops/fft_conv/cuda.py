@@ -8,6 +8,13 @@ Sequences that are longer than a block of the GPU holds are cut, and every pair 
 the filter is a product of spectra; or they are transformed as a whole, in three passes, by an outer transform through
 memory. What takes fewer bytes and operations is done, see :func:`longconv.ops.fft_conv.cuda_plan.choose`. Gradients
 come from the inputs alone: spectra are computed anew.
+
+Spectra in memory and their products are floats without a scale, up to the sums of the magnitudes of samples and taps.
+So right results are sure where sum |u| times sum |k| over each pair of pieces, one of the filter being of two blocks'
+taps, summed over the pairs of a piece of y, is below 2^127, and gradients of taps where sum |u| times sum |dy|, summed
+over the samples that share a filter, is. In 16 bits the output and du of sequences in one block take the spectrum of
+the filter alone to memory: with sum |k| below 2^127 sequences, taps and results may be of all sizes from 2^-119 to
+2^127. With an outer transform so may those whose sums over its rows, which have scales as floats, are below 2^127.
 """
 
 from __future__ import annotations
@@ -65,7 +72,7 @@ def backward(
     wanted: Sequence[bool],
 ) -> list[Tensor]:
     """The wanted gradients, in the order of the operator's arguments; u may be None for du alone."""
-    call = _passes(dy, k, k_reverse, skip, lengths, mode)
+    call = _passes(dy, k, k_reverse, skip, lengths, mode, tap_gradients=any(wanted[1:4]))
     dy, u, pre_gate, post_gate = (_straight(t) for t in (dy, u, pre_gate, post_gate))
     du, dk, dk_reverse, dskip, dpre, dpost = (
         torch.empty(t.shape, dtype=t.dtype, device=t.device) if want and t is not None else None
@@ -80,11 +87,12 @@ def backward(
     return [grad for grad in (du, dk, dk_reverse, dskip, dpre, dpost) if grad is not None]
 
 
-def _passes(like: Tensor, k: Tensor, k_reverse: Tensor | None, *rest: Any) -> Passes:
+def _passes(like: Tensor, k: Tensor, k_reverse: Tensor | None, *rest: Any, tap_gradients: bool = False) -> Passes:
     """The passes of a call, the cheaper ones where there are two ways."""
     batch, _, length = like.shape
     arguments = like, k, k_reverse, *rest
     before, after = reach(length, k, k_reverse, rest[-1])
     filters = 1 if per_sample(k, k_reverse, *rest[1:]) else 1 / batch
-    way = cuda_plan.choose(length, before, after, filters, _cuda.arithmetic(like.dtype), like.device)
+    arithmetic = _cuda.arithmetic(like.dtype)
+    way = cuda_plan.choose(length, before, after, filters, arithmetic, like.device, tap_gradients=tap_gradients)
     return Blocks(way, *arguments) if isinstance(way, cuda_plan.Cut) else OuterPasses(way, *arguments)

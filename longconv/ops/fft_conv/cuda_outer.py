@@ -43,7 +43,7 @@ class OuterPasses(Passes):
         super().__init__(*arguments)
         self.outer = outer
         self.tables = cuda_plan.outer_plan(outer, self.arithmetic, self.device).tables
-        self.wide = _cuda.TF32 if self.arithmetic == _cuda.HALF else self.arithmetic
+        self.wide = cuda_plan.wide(self.arithmetic)
         size = 8 * outer.points
         self.samples = min(self.batch, max(1, cuda_passes.WORK_BYTES // size))
         self.step = max(1, cuda_passes.WORK_BYTES // (size * self.batch))

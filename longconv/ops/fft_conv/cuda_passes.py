@@ -59,7 +59,7 @@ class Passes(ABC):
         self.dtype, self.device = like.dtype, like.device
         self.arithmetic, self.element = _cuda.arithmetic(self.dtype), _native.ELEMENTS[self.dtype]
         self.circular = mode == "circular"
-        self.lengths = None if lengths is None else lengths.to(torch.int64).contiguous()
+        self.lengths = None if lengths is None else lengths.clamp(0, self.length).to(torch.int64).contiguous()
         self.periods = self.lengths if self.circular else None
         self.per_sample = per_sample(k, k_reverse, lengths, mode)
         self.filters = self.batch if self.per_sample else 1

@@ -92,20 +92,32 @@ class Outer(NamedTuple):
         return self.points * _time(memory, 8 * (1 - filters) + matrices, 8 * rows + 16 * (inner + 16), arithmetic)
 
 
-def choose(length: int, before: int, after: int, filters: float, arithmetic: int, device: torch.device) -> Cut | Outer:
+def choose(
+    length: int,
+    before: int,
+    after: int,
+    filters: float,
+    arithmetic: int,
+    device: torch.device,
+    *,
+    tap_gradients: bool = False,
+) -> Cut | Outer:
     """The cheapest way for sequences of a length and filters with taps at ``before`` lags below 0, ``after`` from 0 on.
 
     One block where it holds the sequence; else the cut into blocks of about the filter's length, or, if that takes
     more bytes and operations by the count of ``cost``, the smallest outer transforms. Filters of few taps are cut, so
     that their length tells the work; with long ones sequences are transformed as a whole from about two blocks on.
-    What is longer than the most rows of the most columns, 4M samples or more on a H100, is cut.
+    What is longer than the most rows of the most columns, 4M samples or more on a H100, is cut. For the gradients of
+    taps those are the least of the arithmetic's and of :func:`wide`'s, which they come back in.
     """
     index = device.index or 0
     most = longest(arithmetic, index)
     cut = _cut(length, before, after, most, arithmetic, device)
     if cut.blocks == 1:
         return cut
-    ways: list[Cut | Outer] = [cut, *_outers(length, *limits(arithmetic, index))]
+    taken = {arithmetic, wide(arithmetic)} if tap_gradients else {arithmetic}
+    rows, columns = map(min, zip(*(limits(one, index) for one in taken), strict=True))
+    ways: list[Cut | Outer] = [cut, *_outers(length, rows, columns)]
     return min(ways, key=lambda way: way.cost(arithmetic, filters))
 
 
@@ -124,6 +136,11 @@ def _outers(length: int, most_rows: int, most_columns: int) -> Iterator[Outer]:
         rows = ROWS * blocks(length, ROWS * columns)
         if rows <= most_rows:
             yield Outer(rows, columns)
+
+
+def wide(arithmetic: int) -> int:
+    """The arithmetic of transforms without a scale."""
+    return _cuda.TF32 if arithmetic == _cuda.HALF else arithmetic
 
 
 @functools.cache

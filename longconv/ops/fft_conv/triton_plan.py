@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from longconv.ops import _triton
+from longconv.ops import _cuda, _triton
 from longconv.ops._sizes import blocks, power_of_two
 
 
@@ -103,14 +103,19 @@ _plans: dict[tuple[Tile, torch.dtype, torch.device], Plan] = {}
 
 
 def plan_of(length: int, kind: torch.dtype, device: torch.device) -> Plan:
-    """The plan of a length: there are few, and they stay; but for those of a graph that is being captured."""
+    """The plan of a length: there are few, and they stay; but for those of a graph that is being captured.
+
+    They are for all streams, which therefore wait for their tables.
+    """
     tile = TILES[kind][max(min(TILES[kind]), power_of_two(length))]
     key = tile, kind, device
     plan = _plans.get(key)
     if plan is None:
         with torch.inference_mode(False):
             plan = _make_plan(*key)
-        if not (device.type == "cuda" and torch.cuda.is_current_stream_capturing()):
+        if not _cuda.capturing(device):
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
             _plans[key] = plan
     return plan
 

@@ -6,7 +6,8 @@ spectra and shared memory; N1 is the divisor of n that leaves the least to multi
 ``fft_conv``'s backend of this name. A block of the GPU holds a sequence: longer ones are refused.
 
 The mask is read on the CPU, so a call waits for it. A CUDA graph can't: a call that is captured takes the mask as the
-last one before it has read it, if it is unchanged, and the plan that was made then.
+last one before it has read it, if it is unchanged, and the plan that was made then. Changes that torch doesn't count,
+by ``mask.data``, by a replayed graph or through DLPack, aren't seen: after one, call with the mask before the capture.
 """
 
 from __future__ import annotations
@@ -81,7 +82,8 @@ _masks = WeakTensorKeyDictionary()
 """Of a mask the version that ``supports`` has read last, and what was kept, for the next call and for graphs."""
 _NOT_READ = (
     "a CUDA graph is being captured, which can't read block_mask on the CPU: before the capture call sparse_fft_conv "
-    "with tensors of the same dtype and length and the same mask, unchanged since and no inference tensor"
+    "with tensors of the same dtype and length and the same mask, unchanged since and no inference tensor; "
+    "changes by .data, by a replayed graph or through DLPack aren't seen"
 )
 
 
