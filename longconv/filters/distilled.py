@@ -59,13 +59,13 @@ class DistilledFilter(Filter):
             self.modes.B.copy_(torch.tensor([1.0, 0.0]).expand_as(self.modes.B))
             self.modes.C.copy_(torch.view_as_real(c / (phi(z) * self.modes.log_dt.double().exp())))
 
-    def forward(self, length: int) -> Tensor:
-        """The first ``length`` taps, (..., length)."""
-        check_int("length", length, least=0)
+    def forward(self, length: int, start: int = 0) -> Tensor:
+        """The first ``length`` taps from ``start`` on, (..., length - start); those before it are computed too."""
+        check_int("length", length, least=check_int("start", start, least=0))
         k = self.modes(length)[0]
         k = k + F.pad(self.first[:, None], (0, length))[:, :length].to(k.dtype)
         self.require_finite(k)
-        return k.view(*self.shape, length)
+        return k.view(*self.shape, length)[..., start:]
 
     def system(self, rows: Tensor | None = None, skip: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """A_bar, B_bar (R, P) and C (1, R, P) complex128, D (1, R): y = 2 Re(C x) + D u. D is ``first`` and ``skip``.

@@ -236,8 +236,6 @@ class Hyena(ProjectionMixer):
     def _filters_between(self, start: int, stop: int) -> Tensor:
         """The taps from ``start`` to ``stop`` in the order of use, (n - 1, D or M, stop - start)."""
         with _autocast.off(self.D.device):
-            if isinstance(self.taps, DistilledFilter):
-                return self._in_order(_sequence.alone(self.taps, stop)[..., start:])
             return self._in_order(_sequence.alone(self.taps, stop, start))
 
     def _taps_with_skip(self, filters: TapRange, i: int, start: int, stop: int) -> Tensor:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import random
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -56,3 +57,14 @@ def between_nans(*shape: int, dtype: torch.dtype) -> Tensor:
     room = torch.full([2 * size + 3 for size in shape], torch.nan, dtype=dtype)
     view = room[tuple(slice(1, 2 * size + 1, 2) for size in shape)]
     return view.copy_(torch.randn(shape, dtype=torch.float64))
+
+
+def each_length(check: Callable[[random.Random, int], None], *ranges: tuple[int, int]) -> None:
+    """A check of a length from each of some ranges, others each run; the seed is in the message of a failure."""
+    seed = random.SystemRandom().randrange(10**6)
+    draw = random.Random(seed)
+    for length in [draw.randint(*ends) for ends in ranges]:
+        try:
+            check(draw, length)
+        except AssertionError as error:
+            raise AssertionError(f"seed {seed}, length {length}: {error}") from error

@@ -13,7 +13,7 @@ from longconv.ops import cauchy
 from longconv.ops.cauchy import cuda
 from longconv.ops.cauchy.operator import BACKENDS
 from tests.ops import test_cauchy
-from tests.ops.comparison import compare
+from tests.ops.comparison import compare, each_length
 from tests.ops.cuda_host import cuda_on_host, host_library
 from tests.ops.native_calls import Call
 from tests.tolerances import assert_close
@@ -65,14 +65,10 @@ def test_every_option(data: st.DataObject) -> None:
 
 @on_host
 def test_a_sample_of_lengths() -> None:
-    """Others each run; the seed is in the message of a failure."""
-    seed = random.SystemRandom().randrange(10**6)
-    draw = random.Random(seed)
-    for length in (draw.randint(1000, 9000), draw.randint(9000, 70000)):
-        try:
-            compare("cauchy", arguments((2, 3), (2, 3), length), {}, torch.float32)
-        except AssertionError as error:
-            raise AssertionError(f"seed {seed}, length {length}: {error}") from error
+    def check(draw: random.Random, length: int) -> None:
+        compare("cauchy", arguments((2, 3), (2, 3), length), {}, torch.float32)
+
+    each_length(check, (1000, 9000), (9000, 70000))
 
 
 @on_host

@@ -20,6 +20,7 @@ from longconv.ops import _cuda, fft_conv
 from longconv.ops.fft_conv import cuda, cuda_passes, cuda_plan, operator
 from longconv.ops.fft_conv import cuda_calls as calls
 from longconv.ops.fft_conv.operator import BACKENDS
+from tests.ops.comparison import each_length
 from tests.ops.cuda_host import counted_reads, cuda_on_host, host_library
 from tests.ops.test_fft_conv import make, run
 from tests.tolerances import RELATIVE_L2, assert_close
@@ -99,21 +100,12 @@ def test_lengths(dtype: torch.dtype, length: int) -> None:
 @on_host
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_sample_of_lengths(dtype: torch.dtype) -> None:
-    """Others each run; the seed is in the message of a failure."""
-    seed = random.SystemRandom().randrange(10**6)
-    draw = random.Random(seed)
-    most = cuda_plan.longest(_cuda.arithmetic(dtype), 0)
-    for length in (
-        draw.randint(1, 1000),
-        draw.randint(1000, 5000),
-        draw.randint(5000, most),
-        draw.randint(most, 70000),
-    ):
+    def check(draw: random.Random, length: int) -> None:
         call = rounded({"u": torch.randn(1, 1, length), "k": torch.randn(1, draw.randint(1, length)) / 8}, dtype)
-        try:
-            against_double(call, RELATIVE_L2[dtype])
-        except AssertionError as error:
-            raise AssertionError(f"seed {seed}, length {length}: {error}") from error
+        against_double(call, RELATIVE_L2[dtype])
+
+    most = cuda_plan.longest(_cuda.arithmetic(dtype), 0)
+    each_length(check, (1, 1000), (1000, 5000), (5000, most), (most, 70000))
 
 
 @on_host

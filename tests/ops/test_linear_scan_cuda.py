@@ -16,7 +16,7 @@ from torch import Tensor
 from longconv.ops import linear_scan
 from longconv.ops.linear_scan import cuda
 from longconv.ops.linear_scan.operator import BACKENDS
-from tests.ops.comparison import between_nans, compare
+from tests.ops.comparison import between_nans, compare, each_length
 from tests.ops.cuda_host import cuda_on_host, host_library
 from tests.ops.test_linear_scan import SHAPES, coefficients
 from tests.tolerances import RELATIVE_L2, assert_close
@@ -74,33 +74,28 @@ def test_every_option(data: st.DataObject) -> None:
 @pytest.mark.parametrize("timeless", [False, True])
 def test_long_memories(dtype: torch.dtype, timeless: bool) -> None:
     """Of hundreds of steps, with time first, last, and between; a length that is new each run."""
-    seed = random.SystemRandom().randrange(10**6)
-    length = random.Random(seed).randint(2000, 5000)
-    for shape, dim in (((length, 6), 0), ((6, length), 1), ((6, length, 1), -2)):  # fewer a may cancel to nothing
-        size = list(shape)
-        size[dim] = 1 if timeless else length
-        for is_complex in (False, True) if dtype.itemsize > 2 else (False,):
-            a = coefficients(*size, dtype=kind(is_complex), least=0.99)
-            call = {"a": a, "b": torch.randn(shape, dtype=kind(is_complex)) / 4096}  # float16 ends at 65504
-            try:
-                compare("linear_scan", call, {"dim": dim}, dtype)
-            except AssertionError as error:
-                raise AssertionError(f"seed {seed}, length {length}: {error}") from error
+
+    def check(draw: random.Random, length: int) -> None:
+        for shape, dim in (((length, 6), 0), ((6, length), 1), ((6, length, 1), -2)):  # fewer a may cancel to nothing
+            size = list(shape)
+            size[dim] = 1 if timeless else length
+            for is_complex in (False, True) if dtype.itemsize > 2 else (False,):
+                a = coefficients(*size, dtype=kind(is_complex), least=0.99)
+                b = torch.randn(shape, dtype=kind(is_complex)) / 4096  # float16 ends at 65504
+                compare("linear_scan", {"a": a, "b": b}, {"dim": dim}, dtype)
+
+    each_length(check, (2000, 5000))
 
 
 @on_host
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_a_sample_of_lengths(dtype: torch.dtype) -> None:
-    """Values and gradients; others each run, the seed is in the message of a failure."""
-    seed = random.SystemRandom().randrange(10**6)
-    draw = random.Random(seed)
-    for length in (draw.randint(1, 3000), draw.randint(3000, 70000)):
+    def check(draw: random.Random, length: int) -> None:
         is_complex = dtype.itemsize > 2 and draw.random() < 0.5
         a, b = coefficients(length, 5, dtype=kind(is_complex)), torch.randn(length, 5, dtype=kind(is_complex))
-        try:
-            compare("linear_scan", {"a": a, "b": b}, {"dim": 0, "reverse": draw.random() < 0.5}, dtype, exact="torch")
-        except AssertionError as error:
-            raise AssertionError(f"seed {seed}, length {length}: {error}") from error
+        compare("linear_scan", {"a": a, "b": b}, {"dim": 0, "reverse": draw.random() < 0.5}, dtype, exact="torch")
+
+    each_length(check, (1, 3000), (3000, 70000))
 
 
 @on_host

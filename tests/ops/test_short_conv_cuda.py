@@ -13,7 +13,7 @@ from torch import Tensor
 from longconv.ops import short_conv
 from longconv.ops.short_conv import cuda
 from longconv.ops.short_conv.operator import BACKENDS
-from tests.ops.comparison import between_nans, compare
+from tests.ops.comparison import between_nans, compare, each_length
 from tests.ops.cuda_host import cuda_on_host, host_library
 from tests.ops.native_calls import Call
 from tests.ops.test_short_conv import NAMES
@@ -76,15 +76,11 @@ def test_many_taps(taps: int, last: bool) -> None:
 @on_host
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_a_sample_of_lengths(dtype: torch.dtype) -> None:
-    """Others each run; the seed is in the message of a failure."""
-    seed = random.SystemRandom().randrange(10**6)
-    draw = random.Random(seed)
-    for length in (draw.randint(1, 3000), draw.randint(3000, 70000)):
+    def check(draw: random.Random, length: int) -> None:
         call = arguments(1, 5, length, draw.randint(1, 9), last=draw.random() < 0.5)  # one bias may cancel to nothing
-        try:
-            compare("short_conv", call, {"activation": "gelu"}, dtype, exact="torch")
-        except AssertionError as error:
-            raise AssertionError(f"seed {seed}, length {length}: {error}") from error
+        compare("short_conv", call, {"activation": "gelu"}, dtype, exact="torch")
+
+    each_length(check, (1, 3000), (3000, 70000))
 
 
 @on_host

@@ -19,6 +19,7 @@ from longconv.ops import _cuda, fft_conv, sparse_fft_conv
 from longconv.ops.sparse_fft_conv import cuda
 from longconv.ops.sparse_fft_conv.blocks import residues
 from longconv.ops.sparse_fft_conv.operator import BACKENDS
+from tests.ops.comparison import each_length
 from tests.ops.cuda_host import cuda_on_host, host_library
 from tests.ops.test_fft_conv_cuda import LARGE, impulse, rms
 from tests.ops.test_sparse_fft_conv import some
@@ -106,15 +107,13 @@ def test_any_call(
 @on_host
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_sample_of_lengths(dtype: torch.dtype) -> None:
-    """Others each run, up to those that a block just holds; the seed is in the message of a failure."""
-    seed = random.SystemRandom().randrange(10**6)
-    draw = random.Random(seed)
-    for most in (1000, 5000):
-        length, blocks = draw.randint(1, most), draw.randint(1, 40)
-        try:
-            against_double(*inputs(length, draw.randint(1, length), dtype), some(blocks, seed=seed))
-        except AssertionError as error:
-            raise AssertionError(f"seed {seed}, length {length}, {blocks} blocks: {error}") from error
+    """Up to those that a block just holds."""
+
+    def check(draw: random.Random, length: int) -> None:
+        mask = some(draw.randint(1, 40), seed=draw.randrange(10**6))
+        against_double(*inputs(length, draw.randint(1, length), dtype), mask)
+
+    each_length(check, (1, 1000), (1, 5000))
 
 
 @on_host

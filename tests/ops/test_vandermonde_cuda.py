@@ -14,7 +14,7 @@ from torch import Tensor
 from longconv.ops import _cuda, vandermonde, vandermonde_log
 from longconv.ops.vandermonde import cuda
 from longconv.ops.vandermonde.operator import LOGARITHMS, NODES
-from tests.ops.comparison import compare
+from tests.ops.comparison import compare, each_length
 from tests.ops.cuda_host import cuda_on_host, host_library
 from tests.tolerances import assert_close
 
@@ -77,14 +77,10 @@ def test_every_option(data: st.DataObject) -> None:
 
 @on_host
 def test_a_sample_of_lengths() -> None:
-    """Others each run; the seed is in the message of a failure."""
-    seed = random.SystemRandom().randrange(10**6)
-    draw = random.Random(seed)
-    for length in (draw.randint(1000, 9000), draw.randint(9000, 70000)):
-        try:
-            check(((2, 3), (2, 3)), (True, True), length, draw.random() < 0.5)
-        except AssertionError as error:
-            raise AssertionError(f"seed {seed}, length {length}: {error}") from error
+    def at(draw: random.Random, length: int) -> None:
+        check(((2, 3), (2, 3)), (True, True), length, draw.random() < 0.5)
+
+    each_length(at, (1000, 9000), (9000, 70000))
 
 
 @on_host

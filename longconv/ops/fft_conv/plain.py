@@ -25,12 +25,12 @@ class Arguments(NamedTuple):
     """What the operator takes beside the sequence that it convolves, in its order."""
 
     k: Tensor
-    k_reverse: Tensor | None
-    skip: Tensor | None
-    pre_gate: Tensor | None
-    post_gate: Tensor | None
-    lengths: Tensor | None
-    mode: str
+    k_reverse: Tensor | None = None
+    skip: Tensor | None = None
+    pre_gate: Tensor | None = None
+    post_gate: Tensor | None = None
+    lengths: Tensor | None = None
+    mode: str = "causal"
 
 
 class Filter(NamedTuple):

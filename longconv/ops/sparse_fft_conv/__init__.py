@@ -83,7 +83,9 @@ def sparse_fft_conv(u: Tensor, k: Tensor, block_mask: Tensor, *, backend: str = 
         raise ValueError(f"block_mask is {describe(block_mask)}, expected at least one block along every axis")
     check_device("block_mask", block_mask, "u", u)
     check_choice("backend", backend, BACKENDS.names())
-    if (shard := _sequence.shard()) is not None:
-        return shard.channelwise(lambda own, u: call_forward(u, k[..., own, :], block_mask, backend), (u,), u.shape[-1])
-    y: Tensor = call_forward(u, k, block_mask, backend)
-    return y
+
+    def convolve(channels: slice, u: Tensor) -> Tensor:
+        y: Tensor = call_forward(u, k[..., channels, :], block_mask, backend)
+        return y
+
+    return _sequence.channelwise(convolve, u, size=u.shape[-1])

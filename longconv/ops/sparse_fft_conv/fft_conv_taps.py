@@ -15,12 +15,9 @@ import torch
 from torch import Tensor
 
 from longconv.ops.fft_conv.operator import BACKENDS
-from longconv.ops.fft_conv.plain import Filter, Gradients
+from longconv.ops.fft_conv.plain import Arguments, Filter, Gradients
 from longconv.ops.sparse_fft_conv.blocks import residues, spectrum_size
 from longconv.ops.sparse_fft_conv.torch_blocks import unit
-
-_NO_OTHERS = (None, None, None, None, "causal")
-"""What ``fft_conv`` takes after its filters: skip, gates, lengths and mode."""
 
 
 class MaskedTaps:
@@ -33,23 +30,21 @@ class MaskedTaps:
         self.alive = kept.repeat(self.n // len(kept))
         self.twist = unit(torch.arange(self.n, device=taps.k.device), 4 * self.n, taps.k)
         z = self._masked(torch.nn.functional.pad(taps.k, (0, self.n - self.size)))
-        self.after, self.before = z.real[..., : self.length], z.imag[..., self.n - self.length + 1 :].flip(-1)
+        self.call = Arguments(z.real[..., : self.length], z.imag[..., self.n - self.length + 1 :].flip(-1))
 
     def _masked(self, z: Tensor) -> Tensor:
         spectrum = torch.fft.fft(z * self.twist)
         return torch.fft.ifft(torch.where(self.alive, spectrum, spectrum.new_zeros(()))) * self.twist.conj_physical()
 
     def apply(self, x: Tensor) -> Tensor:
-        arguments = x, self.after, self.before, *_NO_OTHERS
-        y: Tensor = BACKENDS.choose("auto", *arguments).forward(*arguments)
+        y: Tensor = BACKENDS.choose("auto", x, *self.call).forward(x, *self.call)
         return y
 
     def gradients(self, x: Tensor | None, g: Tensor, wanted: tuple[bool, bool, bool]) -> Gradients:
         to_k = wanted[1] and x is not None
-        arguments = self.after, self.before, *_NO_OTHERS
-        backward = BACKENDS.choose("auto", g, *arguments).backward
+        backward = BACKENDS.choose("auto", g, *self.call).backward
         assert backward is not None
-        found = iter(backward(g, x, *arguments, [wanted[0], to_k, to_k, False, False, False]))
+        found = iter(backward(g, x, *self.call, [wanted[0], to_k, to_k, False, False, False]))
         dx = next(found) if wanted[0] else None
         if not to_k:
             return dx, None, None

@@ -18,9 +18,6 @@ from longconv.ops.sparse_fft_conv.fft_conv_taps import MaskedTaps
 from longconv.ops.sparse_fft_conv.reference import MaskedMatrix
 from longconv.ops.sparse_fft_conv.torch_blocks import MaskedSpectrum
 
-_NO_OTHERS = (None, None, None, None, None, "causal")
-"""What ``fft_conv`` takes after k: its other filters, gates, lengths and mode."""
-
 _TAGS = (torch.Tag.cudagraph_unsafe,)
 """Every backend reads the mask on the CPU: the graphs of ``torch.compile`` are to leave it out."""
 
@@ -28,14 +25,14 @@ Make = Callable[[Tensor, plain.Filter], plain.Convolution]
 
 
 def _forward_in(make: Make, u: Tensor, k: Tensor, block_mask: Tensor) -> Tensor:
-    return plain.forward(functools.partial(make, block_mask), u, k, *_NO_OTHERS)
+    return plain.forward(functools.partial(make, block_mask), u, *plain.Arguments(k))
 
 
 def _backward_in(
     make: Make, dy: Tensor, u: Tensor | None, k: Tensor, block_mask: Tensor, wanted: Sequence[bool]
 ) -> list[Tensor]:
     all_wanted = (*wanted, False, False, False, False)
-    return plain.backward(functools.partial(make, block_mask), dy, u, k, *_NO_OTHERS, all_wanted)
+    return plain.backward(functools.partial(make, block_mask), dy, u, *plain.Arguments(k), all_wanted)
 
 
 def _plain(name: str, make: Make, **options: Any) -> Backend:

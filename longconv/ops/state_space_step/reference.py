@@ -57,7 +57,7 @@ def backward(
         if dx is not None:
             dx = dx + (right.conj() * t).sum(1)
         if to_left:
-            d_left = (_dots(right.conj_physical(), x)[..., None] * G[:, None]).sum(0)
+            d_left = (_dots(right.conj(), x)[..., None] * G[:, None]).sum(0)
         if to_right:
             d_right = (t * x.conj()[:, None]).sum(0)
     system = (None if grad is None else grad.to(torch.complex128) for grad in (dA, dB, dC, d_left, d_right))
