@@ -121,8 +121,8 @@ class VideoModule(TrainingModule):
 
     def _loss(self, batch: Batch, stage: Literal["train", "val", "test"]) -> Tensor:
         frames, rolled = batch["inputs"], self.rollout_from < 1
-        if stage == "train" and (progress := self._progress()) is not None:
-            frames = frames[:, : self.context + max(1, round(progress * (frames.shape[1] - self.context)))]
+        if stage == "train" and (horizon := self._horizon(frames.shape[1] - self.context)) is not None:
+            frames = frames[:, : self.context + horizon]
         elif stage == "train":
             frames, rolled = frames[:, : self.forced_frames], False
         loss = self.model.loss(frames, self.loss, context=self.context if rolled else None)
@@ -132,11 +132,16 @@ class VideoModule(TrainingModule):
             self.log("train/loss_step", loss, on_step=True, on_epoch=False)
         return loss
 
-    def _progress(self) -> float | None:
-        """How long this training step's rollout is as a share of the longest one; None: it is teacher forced."""
+    def _horizon(self, longest: int) -> int | None:
+        """How many frames this training step rolls out; None: it is teacher forced.
+
+        They double at a steady rate from one to the longest, and stay there for the second half of these steps.
+        """
         steps = self.trainer.estimated_stepping_batches
         first = self.rollout_from * steps
-        return None if self.global_step < first else min(1.0, 2 * (self.global_step - first) / max(steps - first, 1))
+        if self.global_step < first:
+            return None
+        return round(longest ** min(1.0, 2 * (self.global_step - first) / max(steps - first, 1)))
 
     def _score(self, batch: Batch, stage: Literal["val", "test"]) -> None:
         frames = batch["inputs"]

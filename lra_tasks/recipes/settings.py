@@ -59,7 +59,8 @@ class VideoSettings:
         mean: gray level that predictions start from, best the mean of the data.
         loss: error that training minimises, mse, l1, their mean mse_l1, or bce for gray levels as probabilities.
         rollout_from: share of the training, in [0, 1], that is teacher forced; after it predictions are the inputs that
-            follow the task's context, their number growing to all of a clip over half of what remains.
+            follow the task's context, one at first, then more by steady doubling up to all of a clip, which the second
+            half of what remains has.
         forced_frames: frames, from the first on, of a clip in the teacher-forced share; null takes all.
     """
 
