@@ -12,7 +12,7 @@ from __future__ import annotations
 from lra_tasks.recipes.settings import OptimizerSettings, Overrides, Preset, Recipe, TrainerSettings, VideoSettings
 
 # The mixers that ConvS5 is compared with have encoders and decoders of the same depth, and as many parameters; a step
-# of attention takes three times as long. Small HiPPO matrices have no modes that turn by more than pi a frame.
+# of attention takes three times as long. Small HiPPO matrices have hardly a mode that turns by more than pi a frame.
 QUICK_MIXERS: dict[str, Overrides] = {
     "conv_s5": {"mixer_options": {"d_state": 64, "blocks": 16, "dt_min": 0.05, "dt_max": 1.0}},
     "conv_lstm": {"model": {"d_model": 46}},
@@ -48,6 +48,8 @@ QUICK_MOVING_MNIST = Preset(
     },
 )
 
+_FILES = "github.com/NVlabs/ConvSSM, configs/Moving-MNIST/300_train_len"
+_NAMES = {"conv_s5": "convS5", "conv_lstm": "convLSTM"}
 _PUBLISHED_S5 = {"d_state": 256, "blocks": 1, "clip": True, "output": "resnet"}
 
 # 300,000 steps of 8 videos of 300 frames. Those of 600 are for smaller models: data.frames 600, model.d_model 128,
@@ -61,8 +63,5 @@ PAPER_MOVING_MNIST = Preset(
     ),
     mixers={"conv_s5": {"mixer_options": _PUBLISHED_S5}, "conv_lstm": {"optimizer": {"lr": 5e-4}}},
     only_named=True,
-    sources={
-        mixer: f"github.com/NVlabs/ConvSSM, configs/Moving-MNIST/300_train_len/mnist_{name}_novq.yaml (arXiv:2310.19694)"
-        for mixer, name in (("conv_s5", "convS5"), ("conv_lstm", "convLSTM"))
-    },
+    sources={mixer: f"{_FILES}/mnist_{name}_novq.yaml (arXiv:2310.19694)" for mixer, name in _NAMES.items()},
 )
