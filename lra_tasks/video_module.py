@@ -34,7 +34,8 @@ class VideoModule(TrainingModule):
     """Training of a video predictor, scored by its rollouts.
 
     The scores are ``mse@10``, ``psnr@10`` and ``ssim@10``, of the tenth frame after the context alone, and so on for
-    all horizons of the task; ``copy_mse@10`` and the like are those of the context's last frame.
+    all horizons of the task; ``copy_mse@10`` and the like are those of the context's last frame. The loss of validation
+    and test is that of clips as long as training's, so that a farther horizon asks for more steps, not for more memory.
 
     Args:
         model: the predictor.
@@ -67,7 +68,7 @@ class VideoModule(TrainingModule):
     ) -> None:
         super().__init__(model, optimizer, seed=seed)
         self.loss, self.rollout_from, self.forced_frames = loss, rollout_from, forced_frames
-        self.context, self.horizons = task.context, task.horizons
+        self.context, self.frames, self.horizons = task.context, task.frames, task.horizons
         if rollout_from < 1 and task.frames <= task.context:
             raise ValueError(
                 f"frames is {task.frames} with context = {task.context} and rollout_from = {rollout_from:g}, expected "
@@ -125,6 +126,8 @@ class VideoModule(TrainingModule):
             frames = frames[:, : self.context + horizon]
         elif stage == "train":
             frames, rolled = frames[:, : self.forced_frames], False
+        else:
+            frames = frames[:, : self.frames]
         loss = self.model.loss(frames, self.loss, context=self.context if rolled else None)
         self.refuse_infinite(loss, stage)
         self.log(f"{stage}/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch["inputs"]), sync_dist=True)

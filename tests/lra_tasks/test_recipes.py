@@ -17,7 +17,7 @@ from longconv.models.drop import SCHEDULES
 from longconv.models.norms import NORMS
 from longconv.models.pooling import POOLINGS
 from lra_tasks.config import RunConfig, differences, flatten
-from lra_tasks.data import TASKS, VIDEO_TASKS
+from lra_tasks.data import TASKS, VIDEO_TASKS, VideoTask
 from lra_tasks.errors import UsageError
 from lra_tasks.evaluation import build
 from lra_tasks.mixers import list_mixers_of
@@ -25,6 +25,7 @@ from lra_tasks.recipes import DEFAULT_MIXERS, ModelSettings, Preset, create_reci
 from lra_tasks.recipes.paper import PAPER
 from lra_tasks.recipes.quick import ENCODER, QUICK
 from lra_tasks.selection import select
+from lra_tasks.train import count_parameters
 from tests.lra_tasks.running import run
 
 ROWS = [
@@ -32,6 +33,12 @@ ROWS = [
     for task in sorted(set(TASKS) - set(VIDEO_TASKS))
     for preset in list_presets(task)
     for mixer in (PAPER[task].mixers if preset == "paper" else (*list_mixers(video=False), "transformer"))
+]
+VIDEO_ROWS = [
+    (task, mixer, preset)
+    for task in sorted(VIDEO_TASKS)
+    for preset in list_presets(task)
+    for mixer in (PAPER[task].mixers if preset == "paper" else list_mixers_of(task))
 ]
 
 
@@ -48,6 +55,25 @@ def test_a_recipe_builds_a_model_of_the_task(task: str, mixer: str, preset: str)
     positions = (length,) if info.per_position else ()
     assert module({"inputs": inputs}).shape == (2, *positions, info.n_classes)
     assert RunConfig.from_dict(config.to_dict()) == config
+
+
+@pytest.mark.parametrize(("task", "mixer", "preset"), VIDEO_ROWS)
+def test_a_recipe_builds_a_model_of_video(task: str, mixer: str, preset: str) -> None:
+    config = RunConfig(task, mixer, preset, 0, None, create_recipe(task, mixer, preset))
+    data, module = build(config)
+    assert isinstance(data, VideoTask)
+    video = torch.rand(1, 2, data.channels, 64, 64)
+    assert module({"inputs": video}).shape == video.shape
+    assert RunConfig.from_dict(config.to_dict()) == config
+
+
+@pytest.mark.parametrize("task", sorted(VIDEO_TASKS))
+def test_mixers_of_video_are_compared_at_equal_size(task: str) -> None:
+    sizes = {
+        mixer: count_parameters(build(RunConfig(task, mixer, "quick", 0, None, create_recipe(task, mixer)))[1])
+        for mixer in list_mixers_of(task)
+    }
+    assert max(sizes.values()) < 1.02 * min(sizes.values()), sizes
 
 
 @pytest.mark.parametrize(("mixer", "option", "value"), [("s4d", "bidirectional", True), ("orchid", "causal", False)])

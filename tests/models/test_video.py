@@ -70,6 +70,20 @@ def test_a_rollout_is_the_model_fed_with_its_own_predictions(mixer: str, context
     assert model.rollout(x, 0).shape == (2, 0, 2, 16, 16)
 
 
+@every_mixer
+def test_no_frames_and_a_single_one(mixer: str) -> None:
+    model, x = predictor(mixer).eval(), video()
+    want = model(x[:, :2])
+    none, state = model.prefill(x[:, :0])
+    assert none.shape == model(x[:, :0]).shape == (2, 0, 2, 16, 16)
+    first, state = model.step(x[:, 0], state)
+    none, state = model.prefill(x[:, :0], state)
+    second, _ = model.prefill(x[:, 1:2], state)
+    assert none.shape == (2, 0, 2, 16, 16)
+    assert_close(first, model(x[:, :1])[:, 0], 1e-11)
+    assert_close(torch.stack([first, second[:, 0]], 1), want, 1e-11)
+
+
 def test_layers_norm_with_the_published_epsilon() -> None:
     norms = [
         module
@@ -121,8 +135,9 @@ def test_losses_compare_predictions_with_the_next_frames() -> None:
         assert model.loss(x, kind).item() == pytest.approx(value.item(), rel=1e-5)
     with pytest.raises(ValueError, match=r"kind is 'ms'.*did you mean 'mse'"):
         model.loss(x, "ms")
-    with pytest.raises(ValueError, match="expected T >= 2"):
-        model.loss(x[:, :1])
+    for frames in (0, 1):
+        with pytest.raises(ValueError, match=rf"frames has shape \(2, {frames}, .*expected T >= 2"):
+            model.loss(x[:, :frames])
 
 
 @every_mixer
@@ -248,6 +263,8 @@ def test_words_are_the_nearest_ones() -> None:
     [
         ({"mixer": "conv_s4"}, ValueError, "mixer is 'conv_s4' (str), expected one of 'conv_s5'"),
         ({"mixer_options": {"d_stat": 8}}, TypeError, "mixer 'conv_s5' has no option 'd_stat'; did you mean 'd_state'"),
+        ({"mixer": "conv_lstm", "mixer_options": {"kernel": 4}}, ValueError, "kernel is 4, expected an odd number"),
+        ({"mixer": "frame_attention", "mixer_options": {"heads": 3}}, ValueError, "heads is 3, expected a divisor of"),
         ({"depths": ()}, ValueError, "depths is empty"),
         ({"depths": (4, 0)}, ValueError, "depths is 0"),
         ({"patch": 0}, ValueError, "patch is 0"),
@@ -273,6 +290,7 @@ def test_bad_frames() -> None:
         (x[:, :, :1], r"frames is a \(2, 9, 1, 16, 16\)"),
         (x[:, 0], r"frames is a \(2, 2, 16, 16\)"),
         (x[..., :14, :], "frames of 14 x 16, expected multiples of 4"),
+        (x[..., :8, :], r"a kernel larger than the frames of u, a \(2, [89], 8, 2, 4\)"),
     ]:
         for call in (model, model.prefill, model.loss):
             with pytest.raises(ValueError, match=message):

@@ -145,11 +145,16 @@ def test_dmlab_is_read_as_it_is_released(tmp_path: Path) -> None:
     assert task.dataset("train")[0]["inputs"].shape == (5, 3, 16, 16)
 
 
+@pytest.mark.parametrize(("name", "suffix"), [("dmlab", "npz"), ("minecraft", "mp4"), ("habitat", "mp4")])
+def test_a_release_that_is_not_there_is_named(name: str, suffix: str, tmp_path: Path) -> None:
+    layout = rf"FOLDER/train/\*/\*\.{suffix} of https://github.com/wilson1yan/teco \(scripts/download/{name}\.sh"
+    with pytest.raises(DataError, match=rf"{name} is not shipped.*{layout}.*--data\.official_dir"):
+        create_task(name, data_dir=tmp_path).prepare_data()
+    with pytest.raises(DataError, match=rf"nowhere/train has no videos, expected {name}: {layout}"):
+        create_task(name, data_dir=tmp_path, official_dir=tmp_path / "nowhere").prepare_data()
+
+
 def test_what_is_missing_or_damaged_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"dmlab is not shipped.*FOLDER/train/\*/\*\.npz.*--data\.official_dir"):
-        dmlab(tmp_path, None).prepare_data()
-    with pytest.raises(DataError, match=r"nowhere/train has no videos, expected dmlab: FOLDER/train"):
-        dmlab(tmp_path, tmp_path / "nowhere").prepare_data()
     folder = release(tmp_path / "dmlab", n_train=2)
     task = dmlab(tmp_path, folder, frames=300)
     task.prepare_data()
