@@ -81,7 +81,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Case:
-    """A named problem, made when it is run.
+    """A named problem, made when it is run; a ``device`` is the only one that it runs on.
 
     >>> Case("sum/3", lambda: Problem((torch.ones(3),), {OURS: torch.sum}, torch.sum)).name
     'sum/3'
@@ -90,6 +90,7 @@ class Case:
     name: str
     make: Callable[[], Problem]
     threads: tuple[int, ...] = field(default=(1, 2))
+    device: str | None = None
 
 
 def placed(make: Callable[[], AnyModule]) -> AnyModule:

@@ -91,12 +91,12 @@ def from_jax(function: Callable[..., Any]) -> Solve:
 # --- CUDA -------------------------------------------------------------------------------------------------------------
 
 
-def flash_fft_conv(length: int, dtype: torch.dtype) -> Solve | None:
-    """FlashFFTConv (16 bits, lengths that are powers of two), which has a transform of twice the length."""
+def flash_fft_conv(size: int, dtype: torch.dtype) -> Solve | None:
+    """FlashFFTConv (16 bits, transforms whose size is a power of two); a causal one has twice the length's size."""
 
     def load() -> Solve:
-        convolution = _from("flashfftconv", "FlashFFTConv")(2 * length, dtype=dtype).cuda()
-        return lambda u, k: convolution(u, k.float())
+        convolution = _from("flashfftconv", "FlashFFTConv")(size, dtype=dtype).cuda()
+        return lambda u, k, *gates: convolution(u, k.float(), *gates)
 
     return _on_cuda("flashfftconv", load)
 

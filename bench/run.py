@@ -67,9 +67,11 @@ def run(
     before = _kept(output, machine) if add and output and output.exists() else []
     known = {(row.case, row.threads) for row in before} if missing else set()
     todo = [(case, [n for n in _counts(case, threads, device) if (case.name, n) not in known]) for case in cases]
-    todo = [(case, counts) for case, counts in todo if counts]
+    todo = [(case, counts) for case, counts in todo if counts and case.device in (None, device)]
     console = Console(soft_wrap=True, highlight=False)
     console.print(", ".join(f"{key}: {value}" for key, value in machine.items()))
+    if elsewhere := [case for case in cases if case.device not in (None, device)]:
+        console.print(f"left out, they need --device {elsewhere[0].device}: {len(elsewhere)} cases", markup=False)
     with Progress(*_COLUMNS, console=console, transient=True) as progress:
         task = progress.add_task("rows", total=sum(len(counts) for _, counts in todo))
         for case, counts in todo:

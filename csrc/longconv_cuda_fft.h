@@ -40,6 +40,14 @@ struct LongconvCudaSpectrum {
 };
 LONGCONV_API int32_t longconv_cuda_fft_spectrum(const struct LongconvCudaSpectrum* call, int32_t device, void* stream);
 
+// How sequences are taken in transforms of `points` samples: tile i < tiles gives the samples from i * step up to
+// (i + 1) * step, of what is there from `before` samples before the first of them on. step and before are multiples of
+// 8. Outside of its sequence a sample counts as 0, or is (around) the one a period, the sample's length, from there.
+struct LongconvCudaTiles {
+    int64_t points, tiles, step, before;
+    int32_t around;
+};
+
 // c = the convolution of x x_gate with the filters of a spectrum, or (conjugate) its adjoint; y = y_gate c, z = z_gate
 // c. Absent gates count as 1, and y or z may be absent. From a sample's length on x counts as 0 and y and z are 0.
 struct LongconvCudaFilter {
@@ -48,18 +56,21 @@ struct LongconvCudaFilter {
     const float* norms;
     const int64_t* lengths;  // (batch), or NULL
     int64_t batch, channels, length;
+    struct LongconvCudaTiles tiles;
     int32_t arithmetic, element, per_sample, conjugate;
     struct LongconvRows x, x_gate, y, y_gate, z, z_gate;
 };
 LONGCONV_API int32_t longconv_cuda_fft_filter(const struct LongconvCudaFilter* call, int32_t device, void* stream);
 
-// products[row] (points complex floats, times 16 / points) = the sum of conj(T(x x_gate)) T(g g_gate) over the samples
-// of a row: row channel * parts + p has those from p * batch / parts up to (p + 1) * batch / parts. Parts <= batch.
+// products[row] (points complex floats, times 16 / points) = the sum of conj(T(x x_gate)) T(g g_gate), of g what a tile
+// gives, over the tiles of a row, those of a sample side by side: of n = batch * tiles row channel * parts + p has
+// those from p * n / parts up to (p + 1) * n / parts. Parts <= n.
 struct LongconvCudaCorrelation {
     const void* tables;
     void *products, *scratch;  // of the same size
     const int64_t* lengths;    // (batch), or NULL
     int64_t batch, channels, length, parts;
+    struct LongconvCudaTiles tiles;
     int32_t arithmetic, element;
     struct LongconvRows x, x_gate, g, g_gate;
 };

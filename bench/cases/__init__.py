@@ -11,6 +11,7 @@ from bench.cases import (
     calls,
     distributed,
     fft_conv,
+    gpu,
     loaders,
     mixers,
     scaling,
@@ -23,6 +24,7 @@ from bench.cases import (
 
 MODULES = (
     fft_conv,
+    gpu,
     sparse,
     short_conv,
     state_space,

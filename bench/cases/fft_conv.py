@@ -143,7 +143,7 @@ def problem(batch: int, channels: int, length: int, backward: bool, kind: str = 
     if kind in ("causal", "partial", *DTYPES):
         sides |= {"cudnn": cudnn_fft_conv(), "subquadratic-ops": subquadratic_fft_conv()}
     if kind in ("bfloat16", "float16"):
-        sides["flashfftconv"] = flash_fft_conv(length, DTYPES[kind])
+        sides["flashfftconv"] = flash_fft_conv(2 * length, DTYPES[kind])
     sample = inputs(1, 2, length, kind) if length >= SMALL else inputs(min(batch, 2), min(channels, 32), length, kind)
     work = Work(flops(batch, channels, length, backward, kind), batch * channels, length)
     tolerance = {"bfloat16": 1e-2, "float16": 2e-3}.get(kind, 1e-6)

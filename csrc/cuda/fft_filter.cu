@@ -6,7 +6,8 @@
 using namespace longconv;
 
 int32_t longconv_cuda_fft_filter(const LongconvCudaFilter* call, int32_t device, void* stream) {
-    return with_layout(call->length, call->arithmetic, [&](auto layout) {
-        return launch_rows<Filter<decltype(layout)>>(layout, *call, call->batch * call->channels, device, stream);
+    return with_layout(call->tiles.points, call->arithmetic, [&](auto layout) {
+        const Filter<decltype(layout)> kernel{layout, *call};
+        return launch_rows<Filter<decltype(layout)>>(layout, *call, kernel.rows(), device, stream);
     });
 }

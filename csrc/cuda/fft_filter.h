@@ -1,4 +1,6 @@
-// The kernel of the FFT convolution of sequences that a block holds, in one pass over memory.
+// The kernel of the FFT convolution of sequences that a block holds, in one pass over memory. With few taps a sequence
+// is taken in tiles, whose transforms are as short as fits the filter: with the neighbouring samples that it reaches to
+// a tile has all that its own outputs are made of, and what is wrong in the rest is not written (overlap-save).
 
 #ifndef LONGCONV_CUDA_FFT_FILTER_H
 #define LONGCONV_CUDA_FFT_FILTER_H
@@ -42,44 +44,42 @@ struct Filter {
     Call call;
 
     LONGCONV_BOTH int shared_bytes() const { return layout.filter_bytes(); }
+    LONGCONV_BOTH int64_t rows() const { return call.batch * call.channels * call.tiles.tiles; }
 
     LONGCONV_DEVICE void operator()(Block& block) const {
-        const int64_t rows = call.batch * call.channels;
         const Tables<L> tables(call.tables, layout);
-        for (int64_t first = block.index() * layout.group; first < rows; first += block.count() * layout.group) {
+        for (int64_t first = block.index() * layout.group; first < rows(); first += block.count() * layout.group) {
             load_sequences(block, layout, [&](int i, int t, float (&v)[8]) { read(first + i, t, v); });
             block.phase([&](int warp) {
                 const Leaf<L> leaf(tables, layout);
                 for (int job = warp; job < layout.group * layout.stripes; job += block.warps())
-                    if (first + job / layout.stripes < rows) multiply(job, first, tables, leaf);
+                    if (first + job / layout.stripes < rows()) multiply(job, first, tables, leaf);
             });
             block.phase([&](int warp) {
                 for (int job = warp; job < layout.group * layout.stripes; job += block.warps())
-                    if (first + job / layout.stripes < rows) write(job, first, tables);
+                    if (first + job / layout.stripes < rows()) write(job, first, tables);
             });
         }
     }
 
   private:
-    // Rows are samples first, so that those of a channel, which share a spectrum, are done at about the same time.
-    LONGCONV_DEVICE int64_t sample(int64_t row) const { return row % call.batch; }
-    LONGCONV_DEVICE int64_t channel(int64_t row) const { return row / call.batch; }
+    // Rows are tiles first, then samples, so that those of a channel, which share a spectrum, are done at about the
+    // same time.
+    LONGCONV_DEVICE int64_t of_all(int64_t row) const { return row / call.tiles.tiles; }
+    LONGCONV_DEVICE int64_t sample(int64_t row) const { return of_all(row) % call.batch; }
+    LONGCONV_DEVICE int64_t channel(int64_t row) const { return of_all(row) / call.batch; }
     LONGCONV_DEVICE int64_t end(int64_t row) const {
         return call.lengths ? Global<const int64_t>(call.lengths, call.batch).get(sample(row)) : call.length;
     }
-    LONGCONV_DEVICE Sequence sequence(const LongconvRows& rows, int64_t row) const {
-        return {rows, call.element, call.length, sample(row), channel(row)};
-    }
-    LONGCONV_DEVICE int64_t filter_row(int64_t row) const { return call.per_sample ? row : channel(row); }
+    LONGCONV_DEVICE int64_t filter_row(int64_t row) const { return call.per_sample ? of_all(row) : channel(row); }
     LONGCONV_DEVICE int64_t filter_rows() const { return call.channels * (call.per_sample ? call.batch : 1); }
     LONGCONV_DEVICE float norm(int64_t row) const {
         return power_below(Global<const float>(call.norms, filter_rows()).get(filter_row(row)));
     }
 
     LONGCONV_DEVICE void read(int64_t row, int t, float (&v)[8]) const {
-        const bool inside = row < call.batch * call.channels;
-        read_gated(call.x, call.x_gate, call.element, call.length, sample(row), channel(row), t, inside ? end(row) : 0,
-                   v);
+        read_around(call.x, call.x_gate, call.element, call.length, sample(row), channel(row),
+                    begin_of(call.tiles, row) + t, row < rows() ? end(row) : 0, call.tiles.around, v);
     }
 
     // T of a stripe, times the spectrum, and back as far as the stripe alone goes.
@@ -112,13 +112,16 @@ struct Filter {
 
     LONGCONV_DEVICE void write(int job, int64_t first, const Tables<L>& tables) const {
         const int i = job / layout.stripes, stripe = job % layout.stripes;
-        if (16LL * stripe * L::kColumns >= call.length) return;
-        const int64_t row = first + i;
+        const int64_t row = first + i, begin = begin_of(call.tiles, row), place = 16LL * stripe * L::kColumns;
+        if (place + 16 * L::kColumns <= call.tiles.before || place >= call.tiles.before + call.tiles.step ||
+            begin + place >= call.length)
+            return;
         const Factor scale =
             product_of_powers(scale_of(layout, i), norm(row), 4 / sqrtf(static_cast<float>(layout.points())));
         Tile c[L::R][2];
         finish(c, layout, tables, stripe, layout.result(i, false), layout.result(i, true));
-        write_gated<L>(call, c, scale, stripe, sample(row), channel(row), [](int place) { return place; });
+        write_gated<L>(call, c, scale, stripe, sample(row), channel(row),
+                       [&](int at) { return gives(call.tiles, at) ? begin + at : -1; });
     }
 };
 

@@ -20,32 +20,35 @@ struct Correlation {
 
     LONGCONV_DEVICE void operator()(Block& block) const {
         const Tables<L> tables(call.tables, layout);
-        const int64_t steps = (call.batch + call.parts - 1) / call.parts;
+        const int64_t steps = (tiles() + call.parts - 1) / call.parts;
         for (int64_t first = block.index() * layout.group; first < rows(); first += block.count() * layout.group)
             for (int64_t step = 0; step < steps; ++step) {
-                load(block, first, step, call.x, call.x_gate);
+                load(block, first, step, false);
                 block.phase([&](int warp) { spectra(block, warp, first, step, false, tables); });
-                load(block, first, step, call.g, call.g_gate);
+                load(block, first, step, true);
                 block.phase([&](int warp) { spectra(block, warp, first, step, true, tables); });
             }
     }
 
   private:
     LONGCONV_DEVICE int64_t rows() const { return call.channels * call.parts; }
-    // The sample of a row in a step, or the batch where it has none left.
-    LONGCONV_DEVICE int64_t sample(int64_t row, int64_t step) const {
-        const int64_t part = row % call.parts, b = part * call.batch / call.parts + step;
-        return b < (part + 1) * call.batch / call.parts ? b : call.batch;
+    LONGCONV_DEVICE int64_t tiles() const { return call.batch * call.tiles.tiles; }
+    // The tile of a row in a step, or the number of all where it has none left.
+    LONGCONV_DEVICE int64_t tile(int64_t row, int64_t step) const {
+        const int64_t part = row % call.parts, i = part * tiles() / call.parts + step;
+        return i < (part + 1) * tiles() / call.parts ? i : tiles();
     }
 
-    LONGCONV_DEVICE void load(Block& block, int64_t first, int64_t step, const LongconvRows& rows_of,
-                              const LongconvRows& gate) const {
+    // Of x all that the tiles reach, of g what they give.
+    LONGCONV_DEVICE void load(Block& block, int64_t first, int64_t step, bool of_g) const {
         load_sequences(block, layout, [&](int i, int t, float (&v)[8]) {
-            const int64_t row = first + i, b = row < rows() ? sample(row, step) : call.batch;
+            const int64_t row = first + i, of = row < rows() ? tile(row, step) : tiles();
+            const int64_t sample = of / call.tiles.tiles;
             int64_t end = 0;
-            if (b < call.batch)
-                end = call.lengths ? Global<const int64_t>(call.lengths, call.batch).get(b) : call.length;
-            read_gated(rows_of, gate, call.element, call.length, b, row / call.parts, t, end, v);
+            if (of < tiles() && (!of_g || gives(call.tiles, t)))
+                end = call.lengths ? Global<const int64_t>(call.lengths, call.batch).get(sample) : call.length;
+            read_around(of_g ? call.g : call.x, of_g ? call.g_gate : call.x_gate, call.element, call.length, sample,
+                        row / call.parts, begin_of(call.tiles, of) + t, end, !of_g && call.tiles.around, v);
         });
     }
 
@@ -56,7 +59,7 @@ struct Correlation {
         for (int job = warp; job < layout.group * layout.stripes; job += block.warps()) {
             const int i = job / layout.stripes, stripe = job % layout.stripes;
             const int64_t row = first + i;
-            if (row >= rows() || sample(row, step) == call.batch) continue;
+            if (row >= rows() || tile(row, step) == tiles()) continue;
             const Global<Complex> scratch(static_cast<Complex*>(call.scratch) + row * layout.points(), layout.points()),
                 products(static_cast<Complex*>(call.products) + row * layout.points(), layout.points());
             const float scale = scale_of(layout, i);

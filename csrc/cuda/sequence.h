@@ -85,6 +85,30 @@ LONGCONV_DEVICE void read_gated(const LongconvRows& rows, const LongconvRows& ga
     for (int j = 0; j < 8; ++j) v[j] *= factor[j];
 }
 
+// The time of the first sample of a tile, the tiles of a sequence being side by side.
+LONGCONV_DEVICE int64_t begin_of(const LongconvCudaTiles& tiles, int64_t tile) {
+    return tile % tiles.tiles * tiles.step - tiles.before;
+}
+// Whether a tile gives the sample at a place in it.
+LONGCONV_DEVICE bool gives(const LongconvCudaTiles& tiles, int64_t place) {
+    return place >= tiles.before && place < tiles.before + tiles.step;
+}
+
+// As read_gated, at a multiple of 8 that may be before 0: there is 0, or (around) what is `end` later, as beyond the
+// end what is `end` earlier.
+LONGCONV_DEVICE void read_around(const LongconvRows& rows, const LongconvRows& gate, int element, int64_t length,
+                                 int64_t sample, int64_t channel, int64_t t, int64_t end, bool around, float (&v)[8]) {
+    if (t >= 0 && (t + 8 <= end || !around)) return read_gated(rows, gate, element, length, sample, channel, t, end, v);
+    const Sequence row(rows, element, length, sample, channel), of_gate(gate, element, length, sample, channel);
+    LONGCONV_UNROLL
+    for (int j = 0; j < 8; ++j) {
+        const int64_t from = t + j < 0 ? t + j + end : t + j < end ? t + j : t + j - end;
+        const bool inside = around && from >= 0;
+        v[j] = inside ? row.read(from, end) : 0;
+        if (inside && gate.data) v[j] *= of_gate.read(from, end);
+    }
+}
+
 }  // namespace longconv
 
 #endif

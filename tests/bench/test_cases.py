@@ -17,9 +17,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 import longconv
 from bench import peers
 from bench.case import OURS, Work
-from bench.cases import CASES, fft_conv, quick, scan, select, short_conv
+from bench.cases import CASES, fft_conv, gpu, quick, scan, select, short_conv
 from bench.measure import errors, least_bytes
-from bench.run import make
+from bench.run import make, run
 from longconv.ops.sparse_fft_conv.blocks import next_smooth
 
 
@@ -113,7 +113,41 @@ SMALLEST = [
 
 
 def test_one_case_of_every_group_is_checked() -> None:
-    assert {name.split("/")[0] for name in SMALLEST} == {name.split("/")[0] for name in CASES}
+    assert {name.split("/")[0] for name in SMALLEST} == {
+        n.split("/")[0] for n, case in CASES.items() if not case.device
+    }
+
+
+@pytest.mark.parametrize("kind", ["causal", "circular", "partial"])
+def test_cases_of_a_gpu_solve_what_their_peers_solve(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the CPU, by its backends; FlashFFTConv is called as it is documented."""
+
+    class Flash(torch.nn.Module):
+        """Sizes of transforms, and gates after the filter."""
+
+        def __init__(self, size: int, dtype: torch.dtype) -> None:
+            super().__init__()
+            self.size = size
+
+        def cuda(self, device: Any = None) -> Flash:
+            return self
+
+        def forward(self, u: Tensor, k: Tensor, pregate: Tensor, postgate: Tensor) -> Tensor:
+            assert u.dtype == torch.float16 and k.dtype == torch.float32
+            y = torch.fft.irfft(
+                torch.fft.rfft((u * pregate).float(), n=self.size) * torch.fft.rfft(k, n=self.size), n=self.size
+            )
+            return y[..., : u.shape[-1]].half() * postgate
+
+    fake(monkeypatch, "flashfftconv", FlashFFTConv=Flash)
+    it = gpu.problem(2, 32, 256, kind, True, backends=("cpu", "torch"))
+    found, refused = errors(it)
+    assert found.keys() == {OURS, "longconv torch", "torch rfft", "flashfftconv"} and not refused
+
+
+def test_cases_of_a_gpu_are_left_out_elsewhere(capsys: pytest.CaptureFixture[str]) -> None:
+    assert not run(select(["fft_conv_gpu"]), seconds=0.0)
+    assert "left out, they need --device cuda: 90 cases" in capsys.readouterr().out
 
 
 @pytest.mark.slow

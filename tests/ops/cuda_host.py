@@ -93,7 +93,7 @@ def shared_memory(library: _native.Library, most: int) -> Iterator[None]:
 
 
 def _forget_device() -> None:
-    for of_device in (cuda_plan.longest, cuda_plan.limits, sparse_cuda.choose):
+    for of_device in (cuda_plan.longest, cuda_plan.limits, cuda_plan.choose, sparse_cuda.choose):
         of_device.cache_clear()
 
 

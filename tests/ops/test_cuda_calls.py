@@ -30,6 +30,7 @@ from tests.ops.cuda_host import cuda_on_host, host_library
 from tests.ops.native_calls import ROWS
 from tests.ops.test_fft_conv_cuda import small_blocks
 from tests.ops.test_fft_conv_cuda_outer import outer
+from tests.ops.test_fft_conv_cuda_tiles import tiles
 from tests.ops.test_sparse_fft_conv import some
 from tests.tolerances import RELATIVE_L2, assert_close
 
@@ -150,10 +151,14 @@ def _apart(*shape: int) -> Tensor:
 
 
 @on_host
-@pytest.mark.parametrize("way", [contextlib.nullcontext, small_blocks, outer])
-def test_offsets_of_convolutions_beyond_32_bits(way: Callable[[], contextlib.AbstractContextManager[None]]) -> None:
-    """In one block, in several, and with an outer stage."""
-    u, k = _apart(2, 1, 700), torch.randn(1, 700).half() / 26
+@pytest.mark.parametrize(
+    ("way", "taps"), [(contextlib.nullcontext, 700), (tiles, 100), (small_blocks, 700), (outer, 700)]
+)
+def test_offsets_of_convolutions_beyond_32_bits(
+    way: Callable[[], contextlib.AbstractContextManager[None]], taps: int
+) -> None:
+    """In one block, in tiles, in several blocks, and with an outer stage."""
+    u, k = _apart(2, 1, 700), torch.randn(1, taps).half() / taps**0.5
     with way():
         y = fft_conv(u, k, backend="cuda")
     assert_close(y, fft_conv(u.double(), k.double(), backend="torch"), RELATIVE_L2[torch.float16])

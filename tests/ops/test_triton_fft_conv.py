@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 from unittest import mock
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from longconv import fft_conv
 from longconv.ops import _cuda, _triton
 from longconv.ops.fft_conv import triton_plan
+from tests.ops.comparison import each_length
 from tests.ops.native_calls import Call
 from tests.ops.triton_calls import DEVICE, MARKS, compare, sizes
 from tests.tolerances import assert_close
@@ -42,6 +44,15 @@ def convolved(call: Call, backend: str, lengths: Tensor | None = None) -> Tensor
 def test_two_sided_with_gates_and_skip(dtype: torch.dtype, length: int) -> None:
     names = TENSORS if length > 1 else tuple(name for name in TENSORS if name != "k_reverse")
     compare("fft_conv", arguments(2, 2, length, names=names), {}, dtype, exact="torch")
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_a_sample_of_lengths(dtype: torch.dtype) -> None:
+    def check(draw: random.Random, length: int) -> None:
+        call = arguments(1, 1, length, draw.randint(1, length), ("u", "k"))
+        compare("fft_conv", call, {"mode": draw.choice(["causal", "circular"])}, dtype, exact="torch")
+
+    each_length(check, (1, 1000), (1000, 8192))
 
 
 @pytest.mark.parametrize("names", [("u", "k"), ("u", "k", "pre_gate"), ("u", "k", "post_gate"), ("u", "k", "skip")])

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from longconv.ops import short_conv
 from longconv.ops.short_conv.activations import ACTIVATIONS
+from tests.ops.comparison import each_length
 from tests.ops.native_calls import Call
 from tests.ops.triton_calls import DEVICE, FLOATS, MARKS, compare, sizes
 
@@ -26,6 +27,14 @@ def channels_last(x: Tensor) -> Tensor:
 @pytest.mark.parametrize("activation", [None, *ACTIVATIONS])
 def test_activations(activation: str | None) -> None:
     compare("short_conv", arguments(2, 3, 70, 4), {"activation": activation}, torch.float32)
+
+
+def test_a_sample_of_lengths() -> None:
+    each_length(
+        lambda draw, length: compare("short_conv", arguments(1, 1, length, draw.randint(1, 9)), {}, torch.float32),
+        (1, 3000),
+        (3000, 70000),
+    )
 
 
 @pytest.mark.parametrize("taps", [1, 2, 37])

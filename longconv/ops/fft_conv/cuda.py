@@ -4,15 +4,16 @@ The products of the transforms are in half precision with a scale a row for sequ
 as ``torch.get_float32_matmul_precision()`` says: "highest" takes three products in tf32 that make one of float32,
 "high" and "medium" take one in tf32.
 
-Sequences that are longer than a block of the GPU holds are cut, and every pair of a piece of the sequence and one of
-the filter is a product of spectra; or they are transformed as a whole, in three passes, by an outer transform through
-memory. What takes fewer bytes and operations is done, see :func:`longconv.ops.fft_conv.cuda_plan.choose`. Gradients
-come from the inputs alone: spectra are computed anew.
+In one pass over memory go sequences that a block of the GPU holds, and those of any length with a filter of fewer taps
+than that: they are taken in tiles that overlap by the filter's length, each with a transform of its own. Other ones are
+cut, and every pair of a piece of the sequence and one of the filter is a product of spectra; or they are transformed as
+a whole, in three passes, by an outer transform through memory. What takes the fewest bytes and operations is done, see
+:func:`longconv.ops.fft_conv.cuda_plan.choose`. Gradients come from the inputs alone: spectra are computed anew.
 
 Spectra in memory and their products are floats without a scale, up to the sums of the magnitudes of samples and taps.
 So right results are sure where sum |u| times sum |k| over each pair of pieces, one of the filter being of two blocks'
 taps, summed over the pairs of a piece of y, is below 2^127, and gradients of taps where sum |u| times sum |dy|, summed
-over the samples that share a filter, is. In 16 bits the output and du of sequences in one block take the spectrum of
+over the samples that share a filter, is. In 16 bits the output and du of sequences in one pass take the spectrum of
 the filter alone to memory: with sum |k| below 2^127 sequences, taps and results may be of all sizes from 2^-119 to
 2^127. With an outer transform so may those whose sums over its rows, which have scales as floats, are below 2^127.
 """
@@ -29,7 +30,7 @@ from longconv.ops import _cuda
 from longconv.ops._cuda import straight as _straight
 from longconv.ops.fft_conv import cuda_plan
 from longconv.ops.fft_conv.cuda_outer import OuterPasses
-from longconv.ops.fft_conv.cuda_passes import Blocks, Passes, per_sample, reach
+from longconv.ops.fft_conv.cuda_passes import BlockPasses, Passes, TilePasses, per_sample, reach
 
 
 def available() -> str | None:
@@ -94,5 +95,8 @@ def _passes(like: Tensor, k: Tensor, k_reverse: Tensor | None, *rest: Any, tap_g
     before, after = reach(length, k, k_reverse, rest[-1])
     filters = 1 if per_sample(k, k_reverse, *rest[1:]) else 1 / batch
     arithmetic = _cuda.arithmetic(like.dtype)
-    way = cuda_plan.choose(length, before, after, filters, arithmetic, like.device, tap_gradients=tap_gradients)
-    return Blocks(way, *arguments) if isinstance(way, cuda_plan.Cut) else OuterPasses(way, *arguments)
+    options = {"circular": rest[-1] == "circular", "tap_gradients": tap_gradients}
+    way = cuda_plan.choose(length, before, after, filters, arithmetic, like.device, **options)
+    if isinstance(way, cuda_plan.Tiles):
+        return TilePasses(way, *arguments)
+    return BlockPasses(way, *arguments) if isinstance(way, cuda_plan.Cut) else OuterPasses(way, *arguments)

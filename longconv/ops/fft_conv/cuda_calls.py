@@ -23,8 +23,14 @@ class Rows(ctypes.Structure):
         return cls(tensor.data_ptr(), tensor.stride(0) if tensor.shape[0] > 1 else 0, tensor.stride(1))
 
 
+class Tiles(ctypes.Structure):
+    """``LongconvCudaTiles``."""
+
+    _fields_ = [*((name, _I64) for name in ("points", "tiles", "step", "before")), ("around", _I32)]
+
+
 def _fields(**kinds: str) -> list[tuple[str, Any]]:
-    types = {"pointers": _POINTER, "sizes": _I64, "switches": _I32, "rows": Rows}
+    types = {"pointers": _POINTER, "sizes": _I64, "tiles": Tiles, "switches": _I32, "rows": Rows}
     return [(name, types[kind]) for kind, names in kinds.items() for name in names.split()]
 
 
@@ -89,6 +95,7 @@ class Filter(ctypes.Structure):
     _fields_ = _fields(
         pointers="tables spectrum norms lengths",
         sizes="batch channels length",
+        tiles="tiles",
         switches="arithmetic element per_sample conjugate",
         rows="x x_gate y y_gate z z_gate",
     )
@@ -111,6 +118,7 @@ class Correlation(ctypes.Structure):
     _fields_ = _fields(
         pointers="tables products scratch lengths",
         sizes="batch channels length parts",
+        tiles="tiles",
         switches="arithmetic element",
         rows="x x_gate g g_gate",
     )

@@ -1,4 +1,4 @@
-"""The passes of a call of the backend ``cuda``: what they share, and those of sequences of one block or several."""
+"""The passes of a call of the backend ``cuda``: what they share, and those of sequences in tiles and in blocks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from longconv.ops import _cuda
 from longconv.ops._cuda import pointers as _pointers
 from longconv.ops.fft_conv import cuda_calls as calls
 from longconv.ops.fft_conv import cuda_plan
-from longconv.ops.fft_conv.cuda_plan import Cut
+from longconv.ops.fft_conv.cuda_plan import Cut, Tiles
 
 WORK_BYTES = 2**28
 """Memory for the spectra of long sequences, unless one channel takes more, of an outer transform: one sequence.
@@ -109,101 +109,50 @@ class Passes(ABC):
             _cuda.finish(grads[1], dback)
 
     def _fold(self, dk: Tensor, dback: Tensor) -> Tensor:
-        """The gradient of circular taps: tap j is also at the lag j - period."""
+        """The gradient of circular taps: tap j is also at the lag j - period, if any are below 0."""
         if self.periods is None:
-            if self.taps > 1:
+            if self.back_taps:
                 dk[..., 1:] += dback.flip(-1)[..., : self.taps - 1]
             return dk
         tap, period = torch.arange(self.taps, device=self.device), self.periods[:, None, None]
         zero = dk.new_zeros(())
-        if self.taps > 1:
+        if self.back_taps:
             place = (period - 1 - tap).clamp(0, self.back_taps - 1).expand(dk.shape)
             dk = dk + torch.where((tap > 0) & (tap < period), dback.gather(-1, place), zero)
         return torch.where(tap < period, dk, zero)
 
 
-class Blocks(Passes):
-    """Those of sequences of one block, in one pass over memory, or cut into several of them."""
+class _InBlocks(Passes):
+    """What those of tiles and of cut sequences have in common: spectra of the filters in blocks."""
 
-    def __init__(self, cut: Cut, *arguments: Any) -> None:
+    alone: bool
+    """Whether a filter is in the lags from 0 on of one block."""
+    first, filter_blocks = 0, 1
+
+    def __init__(self, points: int, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self.points, self.blocks, self.first, self.filter_blocks = cut
-        self.tables = cuda_plan.plan(self.points, self.arithmetic, self.device).tables
-        size = 8 * self.batch * self.blocks * self.points
-        self.step = self.channels if self.blocks == 1 else max(1, WORK_BYTES // size)
+        self.points = points
+        self.tables = cuda_plan.plan(points, self.arithmetic, self.device).tables
 
     @functools.cached_property
     def spectrum(self) -> tuple[Tensor, Tensor]:
         """The spectra of the filters (H, 1 or B, filter blocks, points) and the greatest magnitude in each."""
         spectrum = self._empty(self.channels, self.filters, self.filter_blocks, self.points, 2)
         norms = self._empty(*spectrum.shape[:3])
-        reverse, alone = self.k_reverse, self.blocks == 1 and self.back_taps == 0
+        reverse = self.k_reverse
         call = calls.Spectrum(
             *_pointers(self.tables, spectrum, norms, self.skip, self.periods),
             *(self.filters, self.channels, self.points, self.length, self.first, self.filter_blocks),
-            *(self.taps, 0 if reverse is None else reverse.shape[-1], self.arithmetic, self.circular, alone),
+            *(self.taps, 0 if reverse is None else reverse.shape[-1], self.arithmetic, self.circular, self.alone),
             *self._elements,
             *map(calls.Rows.of, (self.k, None, reverse)),
         )
         self._run("fft_spectrum", call)
         return spectrum, norms
 
-    def _spectra(self, x: Gated, group: slice) -> tuple[Tensor, Tensor]:
-        """The same of the blocks of a sequence times its gate, for a group of channels."""
-        spectra = self._empty(group.stop - group.start, self.batch, self.blocks, self.points, 2)
-        norms = self._empty(*spectra.shape[:3])
-        call = calls.Spectrum(
-            *_pointers(self.tables, spectra, norms, None, self.lengths),
-            *(self.batch, spectra.shape[0], self.points, self.length, 0, self.blocks, self.length, 0),
-            *(self.arithmetic, False, True, self.element, 0),
-            *(calls.Rows.of(part(t, group)) for t in (*x, None)),
-        )
-        self._run("fft_spectrum", call)
-        return spectra, norms
-
-    def filter(self, x: Gated, y: Gated, z: Gated = (None, None), *, conjugate: bool = False) -> None:
-        switches = self.arithmetic, self.element, self.per_sample, conjugate
-        if self.blocks == 1:
-            call = calls.Filter(
-                *_pointers(self.tables, *self.spectrum, self.lengths),
-                *(self.batch, self.channels, self.length, *switches),
-                *map(calls.Rows.of, (*x, *y, *z)),
-            )
-            return self._run("fft_filter", call)
-        for group in self._groups():
-            spectra, norms = self._spectra(x, group)
-            spectrum, filter_norms = (t[group] for t in self.spectrum)
-            blocks = calls.Blocks(
-                *_pointers(self.tables, spectra, spectrum, norms, filter_norms, self.lengths),
-                *(self.batch, spectra.shape[0], self.length, self.points, self.blocks, self.first, self.filter_blocks),
-                *switches,
-                *(calls.Rows.of(part(t, group)) for t in (*y, *z)),
-            )
-            self._run("fft_blocks", blocks)
-        return None
-
+    @abstractmethod
     def _products(self, x: Gated, g: Gated) -> tuple[Tensor, float]:
         """The spectra of the correlations (H, parts, filter blocks, points), and what they are to be multiplied by."""
-        shared = _cuda.correlation_parts(self.batch, self.channels) if self.blocks == 1 else 1
-        parts = self.batch if self.per_sample else shared
-        products = self._empty(self.channels, parts, self.filter_blocks, self.points, 2)
-        if self.blocks == 1:
-            scratch = torch.empty_like(products)
-            call = calls.Correlation(
-                *_pointers(self.tables, products, scratch, self.lengths),
-                *(self.batch, self.channels, self.length, parts, self.arithmetic, self.element),
-                *map(calls.Rows.of, (*x, *g)),
-            )
-            self._run("fft_correlate", call)
-            return products, 1 / 16
-        for group in self._groups():
-            spectra = [self._spectra(t, group)[0] for t in (x, g)]
-            sums = calls.Products(
-                *_pointers(*spectra, products[group]),
-                *(self.batch, spectra[0].shape[0], self.points, self.blocks, self.first, self.filter_blocks, parts),
-            )
-            self._run("fft_products", sums)
-        return products, 1 / self.points
 
     def _tap_gradients(self, x: Gated, g: Gated, taps: int, back_taps: int) -> tuple[Tensor, Tensor]:
         products, scale = self._products(x, g)
@@ -216,6 +165,93 @@ class Blocks(Passes):
         )
         self._run("fft_taps", call)
         return dk, dback
+
+
+class TilePasses(_InBlocks):
+    """One of a convolution: a sequence is a block, or is in tiles that overlap by the filter's length."""
+
+    def __init__(self, tiles: Tiles, *arguments: Any) -> None:
+        super().__init__(tiles.points, *arguments)
+        self.tiles = tiles
+        self.around = self.circular and tiles.pieces > 1
+        if self.around:
+            self.back_taps = 0
+        self.alone = self.back_taps == 0
+
+    def _tiles(self, before: int) -> calls.Tiles:
+        return calls.Tiles(self.points, self.tiles.pieces, self.tiles.step, before, self.around)
+
+    def filter(self, x: Gated, y: Gated, z: Gated = (None, None), *, conjugate: bool = False) -> None:
+        call = calls.Filter(
+            *_pointers(self.tables, *self.spectrum, self.lengths),
+            *(self.batch, self.channels, self.length),
+            self._tiles(self.tiles.after if conjugate else self.tiles.before),
+            *(self.arithmetic, self.element, self.per_sample, conjugate),
+            *map(calls.Rows.of, (*x, *y, *z)),
+        )
+        self._run("fft_filter", call)
+
+    def _products(self, x: Gated, g: Gated) -> tuple[Tensor, float]:
+        each = self.batch * self.tiles.pieces // self.filters
+        parts = self.filters * _cuda.correlation_parts(each, self.channels * self.filters)
+        products = self._empty(self.channels, parts, 1, self.points, 2)
+        scratch = torch.empty_like(products)
+        call = calls.Correlation(
+            *_pointers(self.tables, products, scratch, self.lengths),
+            *(self.batch, self.channels, self.length, parts, self._tiles(self.tiles.before)),
+            *(self.arithmetic, self.element),
+            *map(calls.Rows.of, (*x, *g)),
+        )
+        self._run("fft_correlate", call)
+        return products, 1 / 16
+
+
+class BlockPasses(_InBlocks):
+    """Two of a convolution, of sequences cut into several blocks: their spectra, and the sums of products of pairs."""
+
+    alone = False
+
+    def __init__(self, cut: Cut, *arguments: Any) -> None:
+        super().__init__(cut.points, *arguments)
+        self.blocks, self.first, self.filter_blocks = cut[1:]
+        self.step = max(1, WORK_BYTES // (8 * self.batch * self.blocks * self.points))
+
+    def _spectra(self, x: Gated, group: slice) -> tuple[Tensor, Tensor]:
+        """The spectra and norms of the blocks of a sequence times its gate, for a group of channels."""
+        spectra = self._empty(group.stop - group.start, self.batch, self.blocks, self.points, 2)
+        norms = self._empty(*spectra.shape[:3])
+        call = calls.Spectrum(
+            *_pointers(self.tables, spectra, norms, None, self.lengths),
+            *(self.batch, spectra.shape[0], self.points, self.length, 0, self.blocks, self.length, 0),
+            *(self.arithmetic, False, True, self.element, 0),
+            *(calls.Rows.of(part(t, group)) for t in (*x, None)),
+        )
+        self._run("fft_spectrum", call)
+        return spectra, norms
+
+    def filter(self, x: Gated, y: Gated, z: Gated = (None, None), *, conjugate: bool = False) -> None:
+        for group in self._groups():
+            spectra, norms = self._spectra(x, group)
+            spectrum, filter_norms = (t[group] for t in self.spectrum)
+            call = calls.Blocks(
+                *_pointers(self.tables, spectra, spectrum, norms, filter_norms, self.lengths),
+                *(self.batch, spectra.shape[0], self.length, self.points, self.blocks, self.first, self.filter_blocks),
+                *(self.arithmetic, self.element, self.per_sample, conjugate),
+                *(calls.Rows.of(part(t, group)) for t in (*y, *z)),
+            )
+            self._run("fft_blocks", call)
+
+    def _products(self, x: Gated, g: Gated) -> tuple[Tensor, float]:
+        products = self._empty(self.channels, self.filters, self.filter_blocks, self.points, 2)
+        for group in self._groups():
+            spectra = [self._spectra(t, group)[0] for t in (x, g)]
+            sums = calls.Products(
+                *_pointers(*spectra, products[group]),
+                *(self.batch, spectra[0].shape[0], self.points, self.blocks, self.first, self.filter_blocks),
+                self.filters,
+            )
+            self._run("fft_products", sums)
+        return products, 1 / self.points
 
 
 def part(x: Tensor | None, channels: slice, samples: slice = slice(None)) -> Tensor | None:

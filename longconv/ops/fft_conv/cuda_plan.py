@@ -1,4 +1,4 @@
-"""The sizes and tables of the transforms of the backend ``cuda``, and which of two ways a long sequence goes."""
+"""The sizes and tables of the transforms of the backend ``cuda``, and which of three ways a sequence goes."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from longconv.ops.fft_conv import cuda_calls as calls
 CACHE_BYTES = 2**26
 SHORTEST = 4096
 """The least samples of a block of several."""
+EIGHT = 8
+"""Samples that are read together."""
 ROWS, COLUMNS = 16, 1024
 """Those of an outer transform are multiples of these."""
 _FLOPS = {_cuda.HALF: 295, _cuda.TF32: 148, _cuda.TF32X3: 49}
@@ -34,11 +36,46 @@ def _matrix(rows: float, columns: int, arithmetic: int) -> float:
     return 2 * rows * (2 if arithmetic == _cuda.HALF else 4) / columns
 
 
+def _transforms(points: int, arithmetic: int) -> tuple[float, float]:
+    """Bytes of matrices, which the cache has, and flop a point of a block's transform and of one back.
+
+    They are 8 (rows + 32) flop; a block is so many rows of 16 columns up to 768 points, then of 64, in half precision
+    of 128 beyond 4096.
+    """
+    columns = 16 if points <= 768 else 128 if arithmetic == _cuda.HALF and points > 4096 else 64
+    rows = points / columns
+    return 2 * _matrix(rows, columns, arithmetic), 8 * (rows + 32)
+
+
 class Plan(NamedTuple):
     """Points of a transform and its tables."""
 
     points: int
     tables: Tensor
+
+
+class Tiles(NamedTuple):
+    """A sequence in ``pieces`` blocks of ``points``, of which ``before`` and ``after`` are the neighbours' as well."""
+
+    points: int
+    pieces: int = 1
+    before: int = 0
+    after: int = 0
+
+    @property
+    def step(self) -> int:
+        """The samples that a tile gives."""
+        return self.points - self.before - self.after
+
+    def cost(self, arithmetic: int, filters: float) -> float:
+        """The time of a sequence beside its own reading and writing, in bytes of memory.
+
+        A point of a filter's spectrum is 8 bytes, written for its share ``filters`` of the sequences. The cache has it
+        for each tile, and the neighbours' samples.
+        """
+        matrices, flops = _transforms(self.points, arithmetic)
+        shared = (2 if arithmetic == _cuda.HALF else 4) * (1 - self.step / self.points)
+        return self.points * (self.pieces * _time(0, 8 + matrices + shared, flops, arithmetic) + filters * 8)
 
 
 class Cut(NamedTuple):
@@ -50,19 +87,15 @@ class Cut(NamedTuple):
     filter_blocks: int
 
     def cost(self, arithmetic: int, filters: float) -> float:
-        """The time of a sequence beside its own reading and writing, in bytes of memory.
+        """As of tiles.
 
         A point is 8 bytes of spectrum, written once and read for every pair of a block with one of the filter, which
-        is read as well; all but the first reads are the cache's. The filter's are written for its share ``filters`` of
-        the sequences. A transform there and one back are 8 (rows + 32) flop a point; a block is so many rows of 64
-        columns, of 128 in half precision beyond 4096 points.
+        is read as well; all but the first reads are the cache's.
         """
         first, end = self.first, self.first + self.filter_blocks
         pairs = sum(max(0, self.blocks - abs(m)) for m in range(first, end)) / self.blocks
-        columns = 128 if arithmetic == _cuda.HALF and self.points > 4096 else 64
-        rows = self.points / columns
-        matrices = 2 * _matrix(rows, columns, arithmetic)
-        each = _time(16, 16 * pairs - 8 + matrices, 8 * (rows + 32), arithmetic)
+        matrices, flops = _transforms(self.points, arithmetic)
+        each = _time(16, 16 * pairs - 8 + matrices, flops, arithmetic)
         return self.points * (self.blocks * each + filters * 8 * self.filter_blocks)
 
 
@@ -78,7 +111,7 @@ class Outer(NamedTuple):
         return self.rows * self.columns
 
     def cost(self, arithmetic: int, filters: float) -> float:
-        """As of a cut.
+        """As of tiles.
 
         A point is 8 bytes, in half precision 4, written and read twice; a filter's is 8, written, read, written and
         read again; samples that share it find it in the cache. The outer transform and its inverse are 8 rows flop a
@@ -92,6 +125,7 @@ class Outer(NamedTuple):
         return self.points * _time(memory, 8 * (1 - filters) + matrices, 8 * rows + 16 * (inner + 16), arithmetic)
 
 
+@functools.lru_cache(maxsize=1024)
 def choose(
     length: int,
     before: int,
@@ -100,31 +134,45 @@ def choose(
     arithmetic: int,
     device: torch.device,
     *,
+    circular: bool = False,
     tap_gradients: bool = False,
-) -> Cut | Outer:
-    """The cheapest way for sequences of a length and filters with taps at ``before`` lags below 0, ``after`` from 0 on.
+) -> Tiles | Cut | Outer:
+    """The way for sequences of a length and filters with taps at ``before`` lags below 0, ``after`` from 0 on.
 
-    One block where it holds the sequence; else the cut into blocks of about the filter's length, or, if that takes
-    more bytes and operations by the count of ``cost``, the smallest outer transforms. Filters of few taps are cut, so
-    that their length tells the work; with long ones sequences are transformed as a whole from about two blocks on.
-    What is longer than the most rows of the most columns, 4M samples or more on a H100, is cut. For the gradients of
-    taps those are the least of the arithmetic's and of :func:`wide`'s, which they come back in.
+    It is the one that takes the fewest bytes and operations by the count of ``cost``. In one pass over memory go the
+    block that holds a sequence and, for a filter that is shorter than a block, tiles, so that its length tells the
+    work. Sequences that no block holds can also be cut into blocks of about the filter's length, or be transformed as
+    a whole by the smallest outer transforms, as they are with long filters from about two blocks on. What is longer
+    than the most rows of the most columns, 4M samples or more on a H100, is not. For the gradients of taps those are
+    the least of the arithmetic's and of :func:`wide`'s, which they come back in. Tiles of a circular convolution are
+    read around the end, so that none of its taps is below 0.
     """
     index = device.index or 0
     most = longest(arithmetic, index)
-    cut = _cut(length, before, after, most, arithmetic, device)
-    if cut.blocks == 1:
-        return cut
+    ways: list[Tiles | Cut | Outer] = [*_tiles(length, 0 if circular else before, after, most, arithmetic, device)]
+    if length <= most:
+        return min(ways, key=lambda way: way.cost(arithmetic, filters))
     taken = {arithmetic, wide(arithmetic)} if tap_gradients else {arithmetic}
     rows, columns = map(min, zip(*(limits(one, index) for one in taken), strict=True))
-    ways: list[Cut | Outer] = [cut, *_outers(length, rows, columns)]
+    ways += [_cut(length, before, after, most, arithmetic, device), *_outers(length, rows, columns)]
     return min(ways, key=lambda way: way.cost(arithmetic, filters))
 
 
+def _tiles(length: int, before: int, after: int, most: int, arithmetic: int, device: torch.device) -> Iterator[Tiles]:
+    """Those of every size that a filter leaves a part of, up to the block that holds the whole sequence."""
+    sides = EIGHT * blocks(after - 1, EIGHT), EIGHT * blocks(before, EIGHT)
+    points = 0
+    while points < min(length, most):
+        points = _points(points + 1, arithmetic, device)
+        if points >= length:
+            yield Tiles(points)
+        elif points > sum(sides):
+            yield Tiles(points, blocks(length, points - sum(sides)), *sides)
+
+
 def _cut(length: int, before: int, after: int, most: int, arithmetic: int, device: torch.device) -> Cut:
-    reach = max(after, before + 1, SHORTEST)
-    parts = 1 if length <= most else blocks(length, min(most, reach))
-    points = _size(_of_block(blocks(length, parts), arithmetic), device).points
+    parts = blocks(length, min(most, max(after, before + 1, SHORTEST)))
+    points = _points(blocks(length, parts), arithmetic, device)
     count = blocks(length, points)
     first = -min(blocks(before, points), count - 1)
     return Cut(points, count, first, min(blocks(after, points), count - 1) - first + 1)
@@ -171,6 +219,11 @@ def outer_plan(outer: Outer, arithmetic: int, device: torch.device) -> Plan:
     """The same of a transform with an outer stage."""
     call = functools.partial(_native.cuda().call, "fft_outer_plan")
     return _made(lambda *rest: call(rest[0], *outer, arithmetic, *rest[1:]), (outer, arithmetic, device), device)
+
+
+def _points(length: int, arithmetic: int, device: torch.device) -> int:
+    """Those of the block for a length."""
+    return _size(_of_block(length, arithmetic), device).points
 
 
 def _of_block(length: int, arithmetic: int) -> Callable[..., None]:
