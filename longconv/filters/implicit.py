@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from longconv import _sequence
 from longconv._checks import check_bool, check_int, check_real
 from longconv.filters.base import Filter, parameter_dtype
-from longconv.ops import transpose
+from longconv.ops.transpose import transpose
 
 
 class ImplicitOptions(TypedDict, total=False):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.module import _has_any_global_hook
 
-from longconv._checks import check_device, check_int, check_shape, check_tensor, describe
+from longconv._checks import check_batch, check_device, check_int, check_shape, check_tensor, describe
 from longconv.filters.local import short_stream
 from longconv.mixers.base import Mixer
 from longconv.mixers.gated import Short
@@ -104,6 +104,7 @@ class ProjectionMixer(Mixer):
         total, K = self.short_weight.shape
         symbols = f"(B, {total // self.d_model} D, K - 1)"
         check_tensor("state.past", past, symbols, ndim=3, dtypes=(torch.float64, torch.float32))
+        check_batch("state.past", past, u)
         check_shape("state.past", past, (u.shape[0], total, K - 1), symbols)
         check_device("state.past", past, "the input", u)
         if u.dtype == torch.float64 != past.dtype:
