@@ -213,6 +213,15 @@ def check_stream(batch_size: object, dtype: torch.dtype | None) -> None:
         raise TypeError(f"dtype is {dtype}, expected one of {', '.join(map(str, FLOATS))}")
 
 
+def check_batch(name: str, part: Tensor, u: Tensor) -> None:
+    """Raise an error unless a part (B, ...) of a state is of the batch size of the chunk or the sample ``u``."""
+    if part.shape[0] != u.shape[0]:
+        raise ValueError(
+            f"{name} is {describe(part)}, a state of batch size {part.shape[0]}, but the input is {describe(u)}: "
+            f"init_state({u.shape[0]}) makes one that fits"
+        )
+
+
 def check_state(
     state: object,
     kind: type,
@@ -236,11 +245,7 @@ def check_state(
     if not isinstance(state, kind):
         raise TypeError(f"state is {describe(state)}, expected the {kind.__name__} that init_state returns")
     x = check_tensor("state.x", state.x, symbols, ndim=len(shape), dtypes=dtypes)  # type: ignore[attr-defined]
-    if x.shape[0] != u.shape[0]:
-        raise ValueError(
-            f"state.x is {describe(x)}, a state of batch size {x.shape[0]}, but the input is {describe(u)}: "
-            f"init_state({u.shape[0]}) makes one that fits"
-        )
+    check_batch("state.x", x, u)
     check_shape("state.x", x, shape, symbols)
     C: Tensor = state.C  # type: ignore[attr-defined]
     if C.shape != torch.Size(outputs):

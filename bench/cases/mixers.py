@@ -69,6 +69,24 @@ def model(name: str) -> nn.Module:
     return placed(lambda: SequenceClassifier(10, d_input=width, d_model=width, **options))
 
 
+class Composed(nn.Module):
+    """A Hyena of order 2 by one operator of the library after the other, each of all projections."""
+
+    def __init__(self, hyena: nn.Module) -> None:
+        super().__init__()
+        self.hyena: Any = hyena
+
+    def forward(self, u: Tensor) -> Tensor:
+        """(B, L, D) -> (B, L, D)."""
+        hyena = self.hyena
+        p = longconv.ops.transpose(hyena.input(u))
+        x_0, x_1, v = longconv.ops.short_conv(p, hyena.short_weight, hyena.short_bias).chunk(3, 1)
+        k = hyena.filter(u.shape[1])[0]
+        y = longconv.fft_conv(v, k, skip=hyena.D[0], pre_gate=x_1, post_gate=x_0)
+        mixed: Tensor = hyena.output(longconv.ops.transpose(y))
+        return mixed
+
+
 def wide(module: nn.Module) -> nn.Module:
     """A copy in double precision, its complex parameters too."""
     return copy.deepcopy(module).to(torch.float64)
@@ -77,15 +95,17 @@ def wide(module: nn.Module) -> nn.Module:
 def forward_problem(make: Callable[[str], nn.Module], name: str, backward: bool) -> Problem:
     """The module on (B, L, D), with the gradients of its parameters as well."""
     module, size = make(name), size_of(name)
-    names, parameters = zip(*module.named_parameters(), strict=True)
+    values = tuple(p.detach() for p in module.parameters())
 
     def solve(of: nn.Module, u: Tensor, *values: Tensor) -> Tensor:
+        names = (name for name, _ in of.named_parameters())
         y: Tensor = functional_call(of, dict(zip(names, values, strict=True)), (u,))
         return y
 
-    values = tuple(p.detach() for p in parameters)
     inputs, sample = (size.input(), *values), (size.input(2), *values)
     sides: dict[str, Solve | None] = {OURS: functools.partial(solve, module)}
+    if make is mixer and name == "hyena":
+        sides["operators"] = functools.partial(solve, Composed(module))
     exact = functools.partial(solve, wide(module))
     return Problem(inputs, sides, exact, sample, backward, TOLERANCE, _work(module, size, backward))
 

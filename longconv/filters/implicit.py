@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from longconv import _sequence
 from longconv._checks import check_bool, check_int, check_real
 from longconv.filters.base import Filter, parameter_dtype
+from longconv.ops.transpose import transpose
 
 
 class ImplicitOptions(TypedDict, total=False):
@@ -152,7 +153,7 @@ class ImplicitFilter(Filter):
         x = self.features(length, start).to(self.freq.dtype)
         for layer in self.layers:
             x = torch.sin(self.freq * layer(x))
-        k = self.output.weight @ x.mT
+        k = transpose(self.output(x))
         if self.modulate:
             k = k * self.window(length, start).to(k.dtype)
         if self.normalized:

@@ -18,7 +18,7 @@ from longconv._sequence import zero_beyond
 from longconv.filters import DistilledFilter, ImplicitFilter, ImplicitOptions
 from longconv.mixers.base import ACTIVATIONS, filter_count, with_skip
 from longconv.mixers.gated import Short, again, gated_conv
-from longconv.mixers.projection import ProjectionMixer, from_channels, short_parameters
+from longconv.mixers.projection import ProjectionMixer, short_parameters
 from longconv.ops import short_conv
 from longconv.streaming import ModalConv, ModalState, OnlineConv, OnlineState, StreamConv
 from longconv.streaming.products import TapRange
@@ -168,7 +168,8 @@ class Hyena(ProjectionMixer):
         u = zero_beyond(u, lengths)
         start, stop = _sequence.span(u.shape[1]) if _sequence.total(u.shape[1]) else (0, 1)
         filters = self._filters_between(start, stop).unbind()
-        x_0, *gates, v = (self._short(i, self._projection(i, u)) for i in range(self.order + 1))
+        project = self._projections(u)
+        x_0, *gates, v = (self._short(i, project(i)) for i in range(self.order + 1))
         y: Any
         if self.outer_product:
             y = self._of_heads(x_0, gates[0], v, filters, lengths)
@@ -176,7 +177,7 @@ class Hyena(ProjectionMixer):
             y = v
             for i, gate in enumerate(reversed(gates)):
                 y = self._convolve(self._dropped(y), i, filters, lengths, gate, x_0 if i == self.order - 2 else None)
-        return zero_beyond(from_channels(self.activation(y), self.output.weight, self.output.bias), lengths)
+        return zero_beyond(self._output(self.activation(y)), lengths)
 
     def _convolve(
         self,
@@ -265,8 +266,7 @@ class Hyena(ProjectionMixer):
         for conv, gate, before in zip(self._online(), reversed(gates), state.convolutions, strict=True):
             v, after = conv.prefill(self.dropout(self._keyed(gate, v)), before)
             states.append(after)
-        y = from_channels(self.activation(self._queried(x_0, v)), self.output.weight, self.output.bias)
-        return y, HyenaState(past, tuple(states))
+        return self._output(self.activation(self._queried(x_0, v))), HyenaState(past, tuple(states))
 
     def _check_state(self, u: Tensor, state: HyenaState) -> None:
         if not isinstance(state, HyenaState):

@@ -25,7 +25,7 @@ from longconv.filters.local import Past, mask_beyond
 from longconv.filters.transforms import Transform
 from longconv.mixers.base import with_skip
 from longconv.mixers.gated import Short, gated, gated_conv
-from longconv.mixers.projection import ProjectionMixer, from_channels, short_parameters
+from longconv.mixers.projection import ProjectionMixer, short_parameters
 from longconv.ops import transpose
 from longconv.streaming import OnlineConv, OnlineState
 
@@ -145,13 +145,14 @@ class Orchid(ProjectionMixer):
         if not u.shape[0] * total:
             return self.output(u)
         u = zero_beyond(u, lengths)
-        p = self._projection(2, u)
+        project = self._projections(u)
+        p = project(2)
         h = self.conditioning(p if lengths is None else mask_beyond(p, lengths), lengths)
-        gates = self._short(1, self._projection(1, u)), self._short(0, self._projection(0, u))
+        gates = self._short(1, project(1)), self._short(0, project(0))
         y = self._convolve(self._dropped(self._short(2, p)), self.taps, self.skip, lengths, h, gates)
         if self.residual_taps is not None and self.residual_skip is not None:
             y = y + self._convolve(transpose(u), self.residual_taps, self.residual_skip, lengths).to(y.dtype)
-        return zero_beyond(from_channels(y, self.output.weight, self.output.bias), lengths)
+        return zero_beyond(self._output(y), lengths)
 
     # --- the parts ----------------------------------------------------------------------------------------------------
 
@@ -241,8 +242,7 @@ class Orchid(ProjectionMixer):
         y = y if self.residual_taps is None else y + z[:, self.d_model :]
         state = OrchidState(past, local, product, adaptive, static)
         y = y.to(gate_out.dtype)
-        y = self.output(y.mT) if y.shape[-1] == 1 else from_channels(y, self.output.weight, self.output.bias)
-        return y, state
+        return self.output(y.mT) if y.shape[-1] == 1 else self._output(y), state
 
     def _static_stream(self) -> OnlineConv:
         """The static filters with their skips: of x, and below it of the input where there is a residual."""

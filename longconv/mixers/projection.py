@@ -5,11 +5,14 @@ Symbols: B batch, L length, D features, n projections, K taps of a short convolu
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.module import _has_any_global_hook
 
-from longconv._checks import check_device, check_int, check_shape, check_tensor, describe
+from longconv._checks import check_batch, check_device, check_int, check_shape, check_tensor, describe
 from longconv.filters.local import short_stream
 from longconv.mixers.base import Mixer
 from longconv.mixers.gated import Short
@@ -24,8 +27,12 @@ class ProjectionMixer(Mixer):
     Subclasses make the parameters; there are methods for whole sequences, one projection at a time, whose short
     convolution is left to :func:`~longconv.mixers.gated.gated_conv`, and for the chunks of a stream.
 
+    Of a linear map that is as it was made the parameters are taken, a part of them for each projection. One with hooks
+    or a parametrization, or another module in its place, as adapters and quantisation have it, is called, once.
+
     Attributes:
         input: the linear maps one below the other, D -> n D.
+        output: what comes at the end, D -> D.
         short_weight: (n D, K), from :func:`short_parameters`, as the next one.
         short_bias: (n D,).
         dropout: of what is convolved.
@@ -33,6 +40,7 @@ class ProjectionMixer(Mixer):
 
     shards = True
     input: nn.Linear
+    output: nn.Linear
     short_weight: nn.Parameter
     short_bias: nn.Parameter
     dropout: nn.Dropout
@@ -41,10 +49,20 @@ class ProjectionMixer(Mixer):
         """Where projection i stands in the parameters."""
         return slice(i * self.d_model, (i + 1) * self.d_model)
 
-    def _projection(self, i: int, u: Tensor) -> Tensor:
-        """p_i of u (B, L, D), (B, D, L)."""
-        rows = self._rows(i)
-        return to_channels(u, self.input.weight[rows], self.input.bias[rows])
+    def _projections(self, u: Tensor) -> Callable[[int], Tensor]:
+        """Of u (B, L, D) the function i -> p_i, (B, D, L)."""
+        if is_bare(self.input, nn.Linear):
+            weight, bias = self.input.weight, self.input.bias
+            return lambda i: to_channels(u, weight[self._rows(i)], bias[self._rows(i)])
+        p = transpose(self.input(u))
+        return lambda i: p[:, self._rows(i)]
+
+    def _output(self, y: Tensor) -> Tensor:
+        """The output of y (B, D, L), (B, L, D)."""
+        if is_bare(self.output, nn.Linear):
+            return from_channels(y, self.output.weight, self.output.bias)
+        mixed: Tensor = self.output(transpose(y))
+        return mixed
 
     def _short(self, i: int, p: Tensor) -> Short:
         """c_i of p_i, (B, D, L), still to be done."""
@@ -53,7 +71,7 @@ class ProjectionMixer(Mixer):
 
     def _dropped(self, x: Short | Tensor) -> Short | Tensor:
         """What dropout leaves of x, for which a short convolution has to be done."""
-        if type(self.dropout) is nn.Dropout and not (self.dropout.training and self.dropout.p):
+        if is_bare(self.dropout, nn.Dropout) and not (self.dropout.training and self.dropout.p):
             return x
         dropped: Tensor = self.dropout(x.convolved() if isinstance(x, Short) else x)
         return dropped
@@ -73,9 +91,9 @@ class ProjectionMixer(Mixer):
             p = self.input(u[:, 0])[..., None]
             c, past = short_stream(p, self.short_weight, self.short_bias, past)
             return p[:, self._rows(count - 1)], list(c.chunk(count, 1)), past
-        parts, pasts = [], []
+        project, parts, pasts = self._projections(u), [], []
         for i in range(count):
-            p, rows = self._projection(i, u), self._rows(i)
+            p, rows = project(i), self._rows(i)
             c, last = short_stream(p, self.short_weight[rows], self.short_bias[rows], past[:, rows])
             parts.append(c)
             pasts.append(last)
@@ -86,6 +104,7 @@ class ProjectionMixer(Mixer):
         total, K = self.short_weight.shape
         symbols = f"(B, {total // self.d_model} D, K - 1)"
         check_tensor("state.past", past, symbols, ndim=3, dtypes=(torch.float64, torch.float32))
+        check_batch("state.past", past, u)
         check_shape("state.past", past, (u.shape[0], total, K - 1), symbols)
         check_device("state.past", past, "the input", u)
         if u.dtype == torch.float64 != past.dtype:
@@ -101,6 +120,17 @@ def short_parameters(total: int, short_filter: int) -> tuple[nn.Parameter, nn.Pa
     return (
         nn.Parameter((2 * torch.rand(total, K) - 1) * K**-0.5),
         nn.Parameter((2 * torch.rand(total) - 1) * K**-0.5),
+    )
+
+
+def is_bare(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether a module is of a class and nothing was done to it, so that its parameters say what a call of it does."""
+    hooks = "_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks"
+    return (
+        type(module) is kind
+        and "forward" not in vars(module)
+        and all(type(parameter) in (Tensor, nn.Parameter) for parameter in module._parameters.values())
+        and not (_has_any_global_hook() or any(getattr(module, name) for name in hooks))
     )
 
 

@@ -82,6 +82,14 @@ def test_the_options_are_those_of_the_filter() -> None:
         assert get_type_hints(options) == {name: hints[name] for name in parameters}
 
 
+def test_hooks_of_all_layers_are_run() -> None:
+    taps = build()
+    for layer in (*taps.layers, taps.output):
+        before = taps(30)
+        layer.register_forward_hook(lambda module, given, y: 2 * y)
+        assert (taps(30) - before).norm() > 0.1 * before.norm()
+
+
 def test_gradcheck() -> None:
     taps = build(2, width=3, normalized=True, shift=0.1)
     names, values = zip(*taps.named_parameters(), strict=True)

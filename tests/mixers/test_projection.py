@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import functools
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 import torch.utils.checkpoint
-from torch import Tensor
+from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn import functional as F
 from torch.utils import _pytree as pytree
@@ -16,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from longconv import create_mixer
 from longconv.mixers.projection import from_channels, to_channels
-from tests.tolerances import assert_close
+from tests.tolerances import assert_close, relative_l2
 
 MAPS = {
     "to": (to_channels, lambda x, w, b: F.linear(x, w, b).mT),
@@ -197,3 +200,181 @@ def test_checkpoints_hooks_and_torch_func(name: str, options: dict[str, Any]) ->
     found = torch.func.grad(lambda given: torch.func.functional_call(mixer, given, u).square().sum())(parameters)
     for key, gradient in zip(parameters, want, strict=True):
         assert_close(found[key], gradient)
+
+
+# --- linear maps that something was done to ---------------------------------------------------------------------------
+
+
+class Adapted(nn.Module):
+    """A linear map and a correction of low rank beside it, which also shows the weight of the map alone."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.linear = linear
+        self.down = nn.Linear(linear.in_features, 1, bias=False, dtype=linear.weight.dtype)
+        self.up = nn.Linear(1, linear.out_features, bias=False, dtype=linear.weight.dtype)
+
+    weight, bias = property(lambda self: self.linear.weight), property(lambda self: self.linear.bias)
+
+    def forward(self, u: Tensor) -> Tensor:
+        y: Tensor = self.linear(u) + self.up(self.down(u))
+        return y
+
+
+class Quantised(nn.Module):
+    """Integers in place of weights, a scale for all of them."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        weight = linear.weight.detach()
+        self.bias, self.scale = linear.bias, weight.abs().amax() / 3
+        self.integers = (weight / self.scale).round().to(torch.int8)
+
+    def weight(self) -> Tensor:
+        return self.integers * self.scale
+
+    def forward(self, u: Tensor) -> Tensor:
+        return F.linear(u, self.weight(), self.bias)
+
+
+class Doubled(nn.Linear):
+    def forward(self, u: Tensor) -> Tensor:
+        return 2 * super().forward(u)
+
+
+class DoubledWeight(Tensor):
+    """A parameter of another kind, as quantised ones and those of a mesh of devices are."""
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is F.linear:
+            u, weight, bias = args
+            return F.linear(u, 2 * weight.as_subclass(Tensor), bias)
+        return super().__torch_function__(func, types, args, kwargs or {})
+
+
+def doubled(linear: nn.Linear) -> nn.Linear:
+    other = Doubled(linear.in_features, linear.out_features, dtype=linear.weight.dtype)
+    other.load_state_dict(linear.state_dict())
+    return other
+
+
+def with_forward(linear: nn.Linear) -> nn.Linear:
+    forward = linear.forward
+    vars(linear)["forward"] = lambda u: 2 * forward(u)
+    return linear
+
+
+def with_weight(linear: nn.Linear) -> nn.Linear:
+    linear.weight = nn.Parameter(linear.weight.detach().as_subclass(DoubledWeight))
+    return linear
+
+
+def without_bias(linear: nn.Linear) -> nn.Linear:
+    linear.bias = None  # type: ignore[assignment]
+    return linear
+
+
+def with_hook(linear: nn.Linear) -> nn.Linear:
+    linear.register_forward_hook(lambda module, given, y: 2 * y)
+    return linear
+
+
+def with_hook_before(linear: nn.Linear) -> nn.Linear:
+    linear.register_forward_pre_hook(lambda module, given: (2 * given[0],))
+    return linear
+
+
+def with_norms(linear: nn.Linear) -> nn.Linear:
+    nn.utils.parametrizations.weight_norm(linear)
+    with torch.no_grad():
+        linear.get_parameter("parametrizations.weight.original0").mul_(2)
+    return linear
+
+
+def with_norms_by_hook(linear: nn.Linear) -> nn.Linear:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        nn.utils.weight_norm(linear)
+    with torch.no_grad():
+        linear.get_parameter("weight_g").mul_(2)
+    return linear
+
+
+CHANGES: list[Callable[[nn.Linear], nn.Module]] = [
+    Adapted,
+    Quantised,
+    doubled,
+    with_forward,
+    with_weight,
+    without_bias,
+    with_hook,
+    with_hook_before,
+    with_norms,
+    with_norms_by_hook,
+]
+
+
+def plain(module: nn.Module, inputs: int) -> nn.Linear:
+    """The same linear map as a module of torch's own."""
+    with torch.no_grad():
+        bias = module(torch.zeros(1, inputs, dtype=torch.float64))
+        weight = (module(torch.eye(inputs, dtype=torch.float64)) - bias).mT
+    linear = nn.Linear(inputs, len(weight), dtype=torch.float64)
+    linear.load_state_dict({"weight": weight, "bias": bias[0]})
+    return linear
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
+@pytest.mark.parametrize("place", ["input", "output"])
+@every_mixer
+def test_changed_linear_maps_are_called(
+    name: str, options: dict[str, Any], place: str, change: Callable[[nn.Linear], nn.Module]
+) -> None:
+    """Forward, backward, in chunks and step by step: as a mixer whose linear map is what came out of the change."""
+    torch.manual_seed(0)
+    mixer, u = create_mixer(name, 8, l_max=8, width=4, **options).double(), torch.randn(2, 70, 8).double()
+    before, changed = mixer(u), copy.deepcopy(mixer)
+    setattr(changed, place, change(changed.get_submodule(place)))  # type: ignore[arg-type]
+    setattr(mixer, place, plain(changed.get_submodule(place), 8))
+    found: list[list[Tensor]] = []
+    for module in (changed, mixer):
+        leaf = u.clone().requires_grad_()
+        y = module(leaf)
+        module.zero_grad()
+        y.square().sum().backward()
+        gradients = [p.grad for key, p in module.named_parameters() if not key.startswith(place)]
+        found.append([y, *(g for g in (leaf.grad, *gradients) if g is not None)])
+    assert relative_l2(found[1][0], before) > 1e-3
+    for got, want in zip(*found, strict=True):
+        assert_close(got, want, 1e-11)
+    if mixer.streaming_refusal() is None:
+        with torch.no_grad():
+            y0, state = changed.prefill(u[:, :40])
+            y1, state = changed.step(u[:, 40], state)
+            y2, _ = changed.prefill(u[:, 41:], state)
+        assert_close(torch.cat([y0, y1[:, None], y2], 1), found[1][0], 1e-11)
+
+
+@every_mixer
+def test_hooks_are_run(name: str, options: dict[str, Any]) -> None:
+    """Of every kind, on linear maps and dropout, and those of all modules."""
+    mixer, u = create_mixer(name, 4, l_max=8, width=4, **options), torch.randn(2, 9, 4)
+    seen: list[str] = []
+    for place in ("input", "output", "dropout"):
+        part = mixer.get_submodule(place)
+        note = functools.partial(seen.append, place)
+        for register in (part.register_forward_pre_hook, part.register_forward_hook):
+            with register(lambda *_, note=note: note()):
+                mixer(u)
+            assert seen and set(seen) == {place}
+            seen.clear()
+        for hook in (part.register_full_backward_pre_hook, part.register_full_backward_hook):
+            with hook(lambda *_, note=note: note()):
+                mixer(u.requires_grad_()).sum().backward()
+            assert seen and set(seen) == {place}
+            seen.clear()
+    places = {module: place for place, module in mixer.named_modules()}
+    with nn.modules.module.register_module_forward_hook(lambda module, *_: seen.append(places[module])):
+        mixer(u)
+    assert {"input", "output", "dropout"} <= set(seen)
