@@ -37,8 +37,8 @@ SIZES = {
 LENGTHS_OF_KINDS = (1024, 4096, 16384, 65536, 1 << 19)
 COMPILED = 4096
 """The length at which the usual way is also given to torch.compile, which takes seconds a case."""
-ODD_LENGTHS = (1009, 1500, 2187, 3001, 5000, 7919, 10007, 16385, 30030, 44100, 65537, 99991)
-"""Primes among them, and lengths just beyond a power of two."""
+ODD_LENGTHS = (1009, 1024, 1500, 2187, 3001, 5000, 7919, 10007, 16385, 30030, 44100, 65537, 99991)
+"""Primes among them, lengths just beyond a power of two, and one to compare a length just below it with."""
 
 SHORT = (16, 64, 96, 128)
 """Taps around those from which transforms are quicker."""
