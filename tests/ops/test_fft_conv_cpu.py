@@ -262,15 +262,15 @@ def test_channels_last_in_groups(way: str, dtype: torch.dtype, threads: int, mon
 
 
 def test_channels_last_is_never_copied_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beside the result no memory is taken but that of a cache line of channels a thread."""
+    """Beside the result no memory is taken but that of four cache lines of channels, or one a thread."""
     monkeypatch.setattr(cpu, "_GROUP", 2**12)
-    u, k = torch.randn(3, 1000, 80).mT, torch.randn(80, 1000)
+    u, k = torch.randn(3, 1000, 320).mT, torch.randn(320, 1000)
     fft_conv(u, k, backend="cpu")
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as seen:
         fft_conv(u, k, backend="cpu")
     *others, result = sorted(event.cpu_memory_usage for event in seen.events() if event.name == "aten::empty")
     assert result == u.nbytes
-    assert 0 < others[-1] <= u.nbytes * 16 * torch.get_num_threads() // 80
+    assert 0 < others[-1] <= u.nbytes * 16 * max(4, torch.get_num_threads()) // 320
 
 
 def test_tables_make_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
