@@ -37,8 +37,8 @@ SIZES = {
 LENGTHS_OF_KINDS = (1024, 4096, 16384, 65536, 1 << 19)
 COMPILED = 4096
 """The length at which the usual way is also given to torch.compile, which takes seconds a case."""
-ODD_LENGTHS = (1009, 1500, 2187, 3001, 5000, 7919, 10007, 16385, 30030, 44100, 65537, 99991)
-"""Primes among them, and lengths just beyond a power of two."""
+ODD_LENGTHS = (1009, 1024, 1500, 2187, 3001, 5000, 7919, 10007, 16385, 30030, 44100, 65537, 99991)
+"""Primes among them, lengths just beyond a power of two, and one to compare a length just below it with."""
 
 SHORT = (16, 64, 96, 128)
 """Taps around those from which transforms are quicker."""
@@ -86,6 +86,11 @@ def narrow(u: Tensor, k: Tensor) -> Tensor:
     return padded(u.float(), k.float()).to(u.dtype)
 
 
+def transposed_first(u: Tensor, k: Tensor) -> Tensor:
+    """Ours of a copy that has the channels first."""
+    return longconv.fft_conv(longconv.ops.transpose(u.mT), k)
+
+
 def flops(batch: int, channels: int, length: int, backward: bool, kind: str = "causal") -> float:
     """Operations of the usual way: real FFTs of n = 2 L (circular: L) numbers at 5/2 n log2 n, products at 6 n / 2.
 
@@ -109,6 +114,8 @@ def inputs(batch: int, channels: int, length: int, kind: str = "causal") -> tupl
         return u, k, torch.randn(channels, length - 1)
     if kind == "per_sample":
         return u, torch.randn(batch, channels, length)
+    if kind == "channels_last":
+        return u.mT.contiguous().mT, k
     if kind in DTYPES:
         return u.to(DTYPES[kind]), k.to(torch.promote_types(DTYPES[kind], torch.float32)) / length**0.5
     return (u, k[:, : length // 8]) if kind == "partial" else (u, k)
@@ -122,11 +129,13 @@ KINDS: dict[str, tuple[Solve, Solve]] = {
     "two_sided": (lambda u, k, k_reverse: longconv.fft_conv(u, k, k_reverse=k_reverse), two_sided),
     "per_sample": (longconv.fft_conv, padded),
     "partial": (longconv.fft_conv, padded),
+    "channels_last": (longconv.fft_conv, padded),
     "bfloat16": (longconv.fft_conv, narrow),
     "float16": (longconv.fft_conv, narrow),
     "float64": (longconv.fft_conv, padded),
 }
-"""Ours and the usual way of every kind; "partial" has an eighth of the taps."""
+"""Ours and the usual way of every kind; "partial" has an eighth of the taps, "channels_last" the
+sequences of modules, (B, L, H) with two axes exchanged."""
 
 
 def problem(batch: int, channels: int, length: int, backward: bool, kind: str = "causal") -> Problem:
@@ -142,6 +151,8 @@ def problem(batch: int, channels: int, length: int, backward: bool, kind: str = 
         sides["torch.compile"] = torch.compile(usual)
     if kind in ("causal", "partial", *DTYPES):
         sides |= {"cudnn": cudnn_fft_conv(), "subquadratic-ops": subquadratic_fft_conv()}
+    if kind == "channels_last":
+        sides["longconv, transposed first"] = transposed_first
     if kind in ("bfloat16", "float16"):
         sides["flashfftconv"] = flash_fft_conv(2 * length, DTYPES[kind])
     sample = inputs(1, 2, length, kind) if length >= SMALL else inputs(min(batch, 2), min(channels, 32), length, kind)

@@ -175,11 +175,22 @@ struct DirectWorker {
 
     // ---- a filter with samples from first to last
 
+    // Where the tile that begins at t ends. Forward those at the ends of a row, which are copied, are small; for the
+    // gradients a tile more costs more than a longer copy, since its sums are added up.
+    int64_t end_of_tile(int64_t t, int64_t n) const {
+        if (p.backward) return least(n, t + kTile);
+        const int64_t inner = (n - p.reverse_taps) / W * W, edge = round_up(taps, kFirSums * W);
+        return least(t + (t > 0 ? kTile : least(kTile, edge)), t < inner ? inner : n);
+    }
+
     template <typename Tile>
     void each_tile(int64_t h, int64_t first, int64_t last, const Tile& tile) const {
         for (int64_t b = first; b < last; ++b) {
             const Line l = {b, h, valid_length(p, b)};
-            for (int64_t t = 0; t < l.n; t += kTile) tile(l, t, least(kTile, l.n - t));
+            for (int64_t t = 0, end; t < l.n; t = end) {
+                end = end_of_tile(t, l.n);
+                tile(l, t, end - t);
+            }
             if (l.n == p.length) continue;
             clear_end(p.y, l), clear_end(p.du, l), clear_end(p.dpre_gate, l), clear_end(p.dpost_gate, l);
         }

@@ -73,6 +73,7 @@ SMALLEST = [
     "fft_conv_circular/8x256x1024/both",
     "fft_conv_per_sample/8x256x4096/forward",
     "fft_conv_partial/8x256x4096/both",
+    "fft_conv_channels_last/8x256x1024/both",
     "fft_conv_bfloat16/8x256x4096/both",
     "fft_conv_float16/8x256x4096/forward",
     "fft_conv_float64/8x256x4096/both",
@@ -176,7 +177,7 @@ def test_every_mixer_is_trained_prompted_and_stepped() -> None:
 
 
 WITHOUT_VIEWS = (
-    r"(?!.*(partial|-last))(fft_conv|short_conv|vandermonde|cauchy|dense_taps|state_space|linear_scan|scaling)"
+    r"(?!.*(partial|[-_]last))(fft_conv|short_conv|vandermonde|cauchy|dense_taps|state_space|linear_scan|scaling)"
 )
 """The cases whose tensors a torch without CUDA lets stand for those of a GPU: made by factories alone."""
 

@@ -262,8 +262,9 @@ def test_channels_last_in_groups(way: str, dtype: torch.dtype, threads: int, mon
 
 
 def test_channels_last_is_never_copied_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beside the result no memory is taken but that of a cache line of channels a thread."""
+    """Beside the result no memory is taken but that of a cache line of channels a thread, where samples are many."""
     monkeypatch.setattr(cpu, "_GROUP", 2**12)
+    monkeypatch.setattr(cpu, "_MOST", 2**14)
     u, k = torch.randn(3, 1000, 80).mT, torch.randn(80, 1000)
     fft_conv(u, k, backend="cpu")
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as seen:

@@ -19,7 +19,9 @@ from longconv.ops._short_way import short_way
 from longconv.ops.fft_conv.plain import Arguments, arithmetic
 
 _GROUP = 2**18  # numbers of a sequence that are put in order at a time
-_LINE = 16  # channels that are put in order together at least: a cache line
+_LINE = 16  # channels that are put in order together: a cache line
+_LINES = 4  # neighbouring ones are read faster than one alone
+_MOST = 2**22  # numbers that are put in order at a time for their sake
 
 _LENGTHS = (2**8, 2**10, 2**12, 2**14)
 _MOST_TAPS = {
@@ -32,17 +34,16 @@ _MOST_TAPS = {
         torch.float64: ((64, 64, 80, 112, 128), (24, 16, 32, 56, 80)),
     },
     "x86-64-v2": {
-        torch.float32: ((56, 56, 56, 56, 96), (24, 24, 32, 48, 72)),
-        torch.float64: ((56, 56, 56, 56, 96), (24, 16, 32, 56, 80)),
+        torch.float32: ((40, 56, 64, 72, 80), (24, 32, 40, 48, 64)),
+        torch.float64: ((48, 56, 72, 80, 80), (24, 32, 40, 56, 64)),
     },
 }
 """Taps, of both filters together, up to which sums over them are quicker than transforms: forward, and for the
 gradients; each for sequences below the first of :data:`_LENGTHS`, between two of them, and from the last one on.
 
-Measured on one thread of a Zen 4 core, medians of interleaved calls of both ways on 2^19 numbers, 8 samples, of every
-power of two from 32 to 64K, with 8 to 160 taps: an entry is about the number of taps up to which the geometric mean of
-the ratios of their times over the lengths is in favour of the sums. Of x86-64-v2 the forward rows are an older
-measurement of fewer lengths, and the others those of x86-64-v3.
+Measured on one thread of a Zen 4 core, medians of interleaved calls of both ways on 2^19 numbers, 8 samples, of powers
+of two from 32 to 64K, with 8 to 160 taps (x86-64-v2: from 64 on, 16 to 128): an entry is about the number of taps up to
+which the geometric mean of the ratios of their times over the lengths is in favour of the sums.
 """
 
 
@@ -204,8 +205,8 @@ class _Problem:
         """The channels that are done together: all of them, unless sequences must be put in order first."""
         size = self.channels
         if not all(t is None or _is_straight(t) for t in rows):
-            lines = max(torch.get_num_threads(), _GROUP // (self.batch * self.length * _LINE))
-            size = lines * _LINE
+            line = self.batch * self.length * _LINE
+            size = _LINE * max(torch.get_num_threads(), _GROUP // line, min(_LINES, _MOST // line))
         return (slice(begin, min(begin + size, self.channels)) for begin in range(0, self.channels, size))
 
 
