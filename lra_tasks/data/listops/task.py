@@ -5,7 +5,7 @@ source    generated here with the Long Range Arena's semantics (``trees``), or i
 length    501 to 1999 tokens (mean about 1035) and ``<eos>``, padded to the longest of a batch, cut at ``l_max`` 2048
 input     tokens, vocabulary of 18: padding, unknown, ``<eos>``, ten digits, four operators, the closing ``X``
 classes   10 values; about 17 % of the labels are 0 and as many are 9, so always answering 0 scores 17 %: chance level
-sizes     96,000 / 2,000 / 2,000 distinct expressions
+sizes     96,000 / 2,000 / 2,000 distinct expressions: the first, next and last ones of one random stream
 metric    accuracy
 protocol  S4's: no parentheses, ``]`` as ``X``, ``<eos>`` appended, at most 2048 tokens
 ========= =============================================================================================================
