@@ -42,12 +42,8 @@ MODULES = (
 CASES: dict[str, Case] = {case.name: case for module in MODULES for case in module.cases()}
 
 
-NOT_QUICK = {
-    "mixers": ("forward", "both"),
-    "models": ("forward", "both", "train"),
-    "drawing": ("500", "100"),
-}
-"""Parts of their other cases: of a training step, and of the one that convolutions are set beside; and long ones."""
+NOT_QUICK = {"mixers": ("forward", "both"), "models": ("forward", "both", "train"), "drawing": ("100",)}
+"""Parts of their other cases: of a training step, and of the one that convolutions are set beside; and a long one."""
 
 
 def quick() -> list[Case]:
