@@ -112,6 +112,9 @@ class TrainingModule(LightningModule, ABC):
             weight_decay=self.settings.weight_decay,
             filter_lr=self.settings.filter_lr,
             dt_lr=self.settings.dt_lr,
+            b_lr=self.settings.b_lr,
+            c_lr=self.settings.c_lr,
+            decayed=self.settings.decayed,
         )
         optimizer = torch.optim.AdamW(groups, lr=self.settings.lr)
         n_steps, warmup = int(self.trainer.estimated_stepping_batches), self.settings.warmup

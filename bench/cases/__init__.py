@@ -10,6 +10,7 @@ from bench.cases import (
     butterfly,
     calls,
     distributed,
+    drawing,
     fft_conv,
     gpu,
     loaders,
@@ -34,14 +35,15 @@ MODULES = (
     calls,
     mixers,
     loaders,
+    drawing,
     scaling,
     distributed,
 )
 CASES: dict[str, Case] = {case.name: case for module in MODULES for case in module.cases()}
 
 
-NOT_QUICK = {"mixers": ("forward", "both"), "models": ("forward", "both", "train")}
-"""Parts of their other cases: of a training step, and of the one that convolutions are set beside."""
+NOT_QUICK = {"mixers": ("forward", "both"), "models": ("forward", "both", "train"), "drawing": ("100",)}
+"""Parts of their other cases: of a training step, and of the one that convolutions are set beside; and a long one."""
 
 
 def quick() -> list[Case]:

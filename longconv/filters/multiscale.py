@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from longconv import _sequence
 from longconv._checks import (
+    check_bool,
     check_choice,
     check_device,
     check_int,
@@ -149,10 +150,10 @@ class MultiscaleFilter(Filter):
         channels: C.
         kernel_dim: d, taps of a sub-filter.
         l_max: taps from l_max on are zero; S = 1 + ceil(log2(l_max / d)) sub-filters, at least one.
-        decay_min, decay_max: decay over the features, evenly spaced; with mode "learnable" drawn between them
-            and trained.
+        decay_min, decay_max: decay over the features, evenly spaced; with mode "learnable" drawn between them.
         mode: see :func:`multiscale_filter`.
         init_scale: see :func:`multiscale_filter`; as many sub-filters fewer.
+        trainable_decay: whether the decay of mode "learnable" is trained; that of other modes isn't.
         scales: S; None takes that number, with fewer the filter ends before l_max.
         filter_dropout: probability that a tap is dropped in training, as in :class:`FreeFilter`; the published filter
             has no dropout of its own.
@@ -179,6 +180,7 @@ class MultiscaleFilter(Filter):
         decay_max: float = 2.0,
         mode: str = "linear",
         init_scale: int = 0,
+        trainable_decay: bool = True,
         scales: int | None = None,
         filter_dropout: float = 0.0,
         filter_lr: float | None = None,
@@ -197,10 +199,16 @@ class MultiscaleFilter(Filter):
         self.weights = nn.ParameterList(
             nn.Parameter(draw(C, H, d, dtype=dtype)) for _ in range(check_int("scales", scales))
         )
-        if mode == "learnable":
-            self.decay = nn.Parameter(least + torch.rand(H, dtype=dtype) * (most - least))
+        drawn = mode == "learnable"
+        decay = (
+            least + torch.rand(H, dtype=dtype) * (most - least)
+            if drawn
+            else torch.linspace(least, most, H, dtype=dtype)
+        )
+        if check_bool("trainable_decay", trainable_decay) and drawn:
+            self.decay = nn.Parameter(decay)
         else:
-            self.register_buffer("decay", torch.linspace(least, most, H, dtype=dtype))
+            self.register_buffer("decay", decay)
         with torch.no_grad():
             whole = _join([weight.double() for weight in self.weights], self.decay.double()[:, None], mode, init_scale)
             self.register_buffer("norm", whole.norm(dim=-1, keepdim=True))

@@ -20,6 +20,7 @@ from longconv.filters.diagonal import discretise
 from longconv.ops._library import square_blocks
 
 DISCRETIZATIONS = ("zoh", "bilinear")
+C_INITS = ("trunc_standard_normal", "lecun_normal", "complex_normal")
 CLIP = -1e-4
 """The largest Re Lambda of a clipped system."""
 ON_THE_CIRCLE = 1e-6
@@ -30,14 +31,17 @@ class S5Filter(SampledFilter):
     """Trainable diagonal state space system of H inputs and H outputs.
 
     k[c, h, l] = f Re sum_n C[c, n] Lambda_bar[n]^l B_bar[n, h], with f = 2 where a mode stands for a conjugate pair and
-    1 otherwise. B and C start in the eigenbasis of the normal part of a HiPPO matrix (of ``blocks`` of them): from
-    numbers of variance 1/H and 1/P.
+    1 otherwise. B and C start in the eigenbasis of the normal part of a HiPPO matrix (of ``blocks`` of them), B from
+    numbers of variance 1/H.
 
     Args:
         d_model: H.
         d_state: N, the size of the real state.
         blocks: number of HiPPO matrices, each of N / blocks states, an even number; None: 8 where that can be, else 1.
         init: measure of these matrices; one with a form of :func:`longconv.filters.hippo.nplr`.
+        C_init: what C starts from: complex numbers of variance 1/P ("trunc_standard_normal"), or 1/(P H)
+            ("lecun_normal"), brought into that eigenbasis, or of variance 1 that are not ("complex_normal"); the names
+            are the published ones, none is truncated here.
         discretization: "zoh" or "bilinear"; see :func:`longconv.filters.diagonal_filter`.
         conj_sym: store one mode of each conjugate pair, P = N/2; else all of them, P = N, with a C free to be anything.
         bidirectional: a C each for the past and for the future; both see the sample itself.
@@ -61,6 +65,7 @@ class S5Filter(SampledFilter):
         *,
         blocks: int | None = None,
         init: str = "legs",
+        C_init: str = "trunc_standard_normal",
         discretization: str = "zoh",
         conj_sym: bool = True,
         bidirectional: bool = False,
@@ -78,7 +83,11 @@ class S5Filter(SampledFilter):
             Lambda, V = torch.cat([Lambda, Lambda.conj()]), torch.cat([V, V.conj()], -1)
         H, P = check_int("d_model", d_model), len(Lambda)
         B = V.mH @ torch.randn(d_state, H, dtype=torch.float64).to(V.dtype) / math.sqrt(H)
-        C = torch.randn(1 + bidirectional, H, d_state, dtype=V.dtype) @ V / math.sqrt(P)
+        if check_choice("C_init", C_init, C_INITS) == "complex_normal":
+            C = torch.randn(1 + bidirectional, H, P, dtype=V.dtype)
+        else:
+            fan_in = P if C_init == "trunc_standard_normal" else P * H
+            C = torch.randn(1 + bidirectional, H, d_state, dtype=V.dtype) @ V / math.sqrt(fan_in)
         self.Lambda = stored(Lambda)
         self.B = stored(B)
         self.C = stored(C.transpose(0, 1).flatten(1))

@@ -249,6 +249,8 @@ class S5(StatePassing, FilterMixer):
         blocks: number of HiPPO matrices that the state starts from; None: 8 (published) where that can be, else 1.
         bidirectional: whether an output depends on the future too; then it can't stream.
         init: measure of the HiPPO matrices.
+        C_init: start of C, "trunc_standard_normal", "lecun_normal" or "complex_normal"; see
+            :class:`~longconv.filters.S5Filter`.
         discretization: "zoh" or "bilinear".
         conj_sym: store one mode of each conjugate pair; else all N of them.
         clip: keep Re Lambda <= -1e-4.
@@ -279,6 +281,7 @@ class S5(StatePassing, FilterMixer):
         blocks: int | None = None,
         bidirectional: bool = False,
         init: str = "legs",
+        C_init: str = "trunc_standard_normal",
         discretization: str = "zoh",
         conj_sym: bool = True,
         clip: bool = False,
@@ -294,6 +297,7 @@ class S5(StatePassing, FilterMixer):
             d_state,
             blocks=blocks,
             init=init,
+            C_init=C_init,
             discretization=discretization,
             conj_sym=conj_sym,
             bidirectional=bidirectional,

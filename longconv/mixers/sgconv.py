@@ -19,6 +19,7 @@ class SGConv(ConvolutionMixer):
         decay_max: decay of the last feature's sub-filters.
         mode: "linear", "nearest", "sum", "cos" or "learnable": how a sub-filter is stretched to its scale.
         init_scale: every scale is stretched by 2^init_scale more.
+        trainable_decay: whether the decay of mode "learnable" is trained, not only drawn.
         scales: number of sub-filters; None: as many as reach l_max.
         filter_dropout: probability that a tap is dropped in training, as in LongConv; the published layer has none.
         activation: what follows the convolution: "gelu", "relu", "silu", "tanh" or None.
@@ -48,6 +49,7 @@ class SGConv(ConvolutionMixer):
         decay_max: float = 2.0,
         mode: str = "linear",
         init_scale: int = 0,
+        trainable_decay: bool = True,
         scales: int | None = None,
         filter_dropout: float = 0.0,
         activation: str | None = "gelu",
@@ -65,6 +67,7 @@ class SGConv(ConvolutionMixer):
             decay_max=decay_max,
             mode=mode,
             init_scale=init_scale,
+            trainable_decay=trainable_decay,
             scales=scales,
             filter_dropout=filter_dropout,
             filter_lr=filter_lr,

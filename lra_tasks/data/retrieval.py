@@ -8,7 +8,7 @@ length    4000 at most for each of the two, ``<eos>`` among them, padded to the 
 input     tokens (B, 2, L): characters (``level="char"``) or bytes of UTF-8 (``level="byte"``); vocabulary of 259 for
           both, specials included (98 are in use)
 classes   2: cited or not; chance 50 %; metric: accuracy
-sizes     147,086 / 18,090 / 17,437 pairs
+sizes     147,086 / 18,090 / 17,437 pairs: the files train, eval and test
 protocol  S4's (arXiv:2111.00396): characters, ``<eos>``; one encoder for both papers, then a network with one hidden
           layer on [a, b, a - b, a b] of their pooled features a and b
 ========= =============================================================================================================

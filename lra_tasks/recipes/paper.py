@@ -17,13 +17,9 @@ References:
 Where an author's file and ours differ:
 
 - S4's state spaces are one a feature; its files share one or two among all features but on Pathfinder and Path-X.
-- No parameter of a filter or a state space has weight decay. S4 decays C; S5 decays C on Long Range Arena, with it B on
-  ListOps, Image and Path-X, and dt on Text and Retrieval.
-- C learns at ``filter_lr``, as B does. S4's C learns at ``lr`` on ListOps, Text, Retrieval, both Speech Commands and
-  the pictures in colour; S5's C at ``lr`` on Long Range Arena, and with it B on ListOps and Image. On the 35 words
-  S5's skip learns at ``filter_lr`` without decay, here at ``lr`` with it.
+- SGConv's filters have no weight decay; its code gives them that of all parameters.
+- On the 35 words S5's skip learns at ``filter_lr`` without decay, here at ``lr`` with it.
 - S5's running statistics of BatchNorm keep 0.95 of the former ones a step; ours 0.9, as on Pathfinder and Path-X.
-- SGConv's decay on Image is drawn as published, then trained; its file keeps it fixed.
 - The masks of dropout inside a mixer are drawn a position, and a batch spread over several GPUs is accumulated.
 
 None of these authors publishes the settings of sequential and permuted MNIST, of ten words as MFCC, of Pathfinder at
@@ -34,6 +30,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from longconv.models.optim import RATES
 from lra_tasks.recipes.settings import ModelSettings, OptimizerSettings, Overrides, Preset, Recipe, TrainerSettings
 from lra_tasks.recipes.video import PAPER_MOVING_MNIST
 
@@ -69,9 +66,11 @@ def _base(
     )
 
 
-def _state_spaces(d_state: int, dt_lr: float | None = None, **options: float) -> dict[str, Overrides]:
-    """S4 and S4D with a state size; the rest is S4's."""
-    optimizer = {"dt_lr": dt_lr}
+def _state_spaces(
+    d_state: int, *, dt_lr: float | None = None, c_lr: float | None = None, **options: float
+) -> dict[str, Overrides]:
+    """S4 and S4D with a state size; the rest is S4's, which decays C."""
+    optimizer = {"dt_lr": dt_lr, "c_lr": c_lr, "decayed": ("C",)}
     return {
         "s4": {"mixer_options": {"d_state": d_state, **options}, "optimizer": optimizer},
         "s4d": {"mixer_options": {"d_state": d_state, "init": "legs", **options}, "optimizer": optimizer},
@@ -127,10 +126,14 @@ def _s5(
     warmup_epochs: int = 1,
     n_layers: int = 6,
     dropout: float = 0.0,
-    dt_global: bool = False,
+    plain: tuple[str, ...] = ("C",),
+    decayed: tuple[str, ...] | None = None,
     **options: object,
 ) -> Overrides:
-    """S5's settings; the learning rate is that of the state space times a factor, and may be that of dt too."""
+    """S5's settings; the learning rate is that of the state space times a factor.
+
+    Those of its parameters that are ``plain`` learn as all others do, and decay where ``decayed`` does not name others.
+    """
     lr = factor * filter_lr
     return {
         "data": {"batch_size": batch_size},
@@ -139,7 +142,8 @@ def _s5(
         "optimizer": {
             "lr": lr,
             "filter_lr": filter_lr,
-            "dt_lr": lr if dt_global else None,
+            **{name: lr if part in plain else None for part, name in RATES.items()},
+            "decayed": plain if decayed is None else decayed,
             "weight_decay": weight_decay,
             "warmup": warmup_epochs / epochs,
         },
@@ -150,8 +154,20 @@ def _s5(
 LISTOPS = Preset(
     _base(32, 40, prenorm=False),
     {
-        **_state_spaces(4, dt_lr=0.01),
-        "s5": _s5(128, 16, 8, n_layers=8, batch_size=50, epochs=40, weight_decay=0.04, factor=3, output="half_glu2"),
+        **_state_spaces(4, dt_lr=0.01, c_lr=0.01),
+        "s5": _s5(
+            128,
+            16,
+            8,
+            n_layers=8,
+            batch_size=50,
+            epochs=40,
+            weight_decay=0.04,
+            factor=3,
+            plain=("B", "C"),
+            C_init="lecun_normal",
+            output="half_glu2",
+        ),
         "sgconv": _sgconv(1, warmup=1 / 80, data={"batch_size": 50}, model={"n_layers": 8, "d_model": 128}),
         "long_conv": {
             **_long_conv(0.2, 0.002, filter_lr=5e-4, warmup=1 / 8),
@@ -166,10 +182,10 @@ LISTOPS = Preset(
 TEXT = Preset(
     _base(16, 32, prenorm=True),
     {
-        **_state_spaces(4, dt_lr=0.01),
+        **_state_spaces(4, dt_lr=0.01, c_lr=0.01),
         "s5": _s5(
             256, 192, 12, batch_size=50, epochs=35, weight_decay=0.07, factor=4, warmup_epochs=0, dropout=0.1,
-            dt_global=True, output="half_glu2",
+            plain=("C", "log_dt"), C_init="lecun_normal", output="half_glu2",
         ),
         "sgconv": _sgconv(2, warmup=1 / 50),
         "long_conv": _long_conv(0.2, 0.003),
@@ -181,8 +197,8 @@ TEXT = Preset(
 RETRIEVAL = Preset(
     _base(64, 20, prenorm=True),
     {
-        **_state_spaces(4, dt_lr=0.01),
-        "s5": _s5(128, 256, 16, batch_size=32, epochs=20, weight_decay=0.05, factor=2, dt_global=True),
+        **_state_spaces(4, dt_lr=0.01, c_lr=0.01),
+        "s5": _s5(128, 256, 16, batch_size=32, epochs=20, weight_decay=0.05, factor=2, plain=("C", "log_dt")),
         "sgconv": _sgconv(1, warmup=1 / 20),
         "long_conv": {
             **_long_conv(0.1, 0.004, filter_lr=1e-4, warmup=1 / 20),
@@ -198,9 +214,13 @@ IMAGE = Preset(
     _base(50, 200, d_model=512, dropout=0.1, prenorm=False),
     {
         **_state_spaces(64),
-        "s5": _s5(512, 384, 3, batch_size=50, epochs=250, weight_decay=0.07, factor=4.5, dropout=0.1, clip=True),
+        "s5": _s5(
+            512, 384, 3, batch_size=50, epochs=250, weight_decay=0.07, factor=4.5, dropout=0.1, plain=("B", "C"),
+            C_init="lecun_normal", clip=True,
+        ),
         "sgconv": _sgconv(
-            32, (1.0, 1.0), warmup=1 / 200, dropout=0.2, model={"norm": "layer"}, mode="learnable"
+            32, (1.0, 1.0), warmup=1 / 200, dropout=0.2, model={"norm": "layer"}, mode="learnable",
+            trainable_decay=False,
         ),
         "long_conv": {**_long_conv(0.2, 0.003, warmup=1 / 200), "model": {"norm": "layer"}},
     },
@@ -228,7 +248,8 @@ PATHX = Preset(
     {
         **_state_spaces(64, dt_min=1e-4),
         "s5": _s5(
-            128, 256, 16, batch_size=32, epochs=75, weight_decay=0.06, factor=3, filter_lr=0.0006, dt_min=1e-4
+            128, 256, 16, batch_size=32, epochs=75, weight_decay=0.06, factor=3, filter_lr=0.0006, decayed=("B", "C"),
+            C_init="complex_normal", dt_min=1e-4,
         ),
         "sgconv": _sgconv(
             64, (1.0, 3.0), warmup=0.08, weight_decay=0.03, lr=0.004, trainer={"accumulate_grad_batches": 4},
@@ -244,9 +265,10 @@ _SPEECH_FILE = f"{_S4_FILES}/sc/s4-sc.yaml"
 SPEECH = Preset(
     _base(16, 40, d_model=128, prenorm=True).override({"optimizer": {"warmup": 1 / 200}}),
     {
-        **_state_spaces(64),
+        **_state_spaces(64, c_lr=0.01),
         "s5": _s5(
-            96, 128, 16, batch_size=16, epochs=40, weight_decay=0.04, factor=4, filter_lr=0.002, dropout=0.1
+            96, 128, 16, batch_size=16, epochs=40, weight_decay=0.04, factor=4, filter_lr=0.002, dropout=0.1,
+            plain=(), C_init="lecun_normal",
         ),
     },
     only_named=True,
@@ -268,7 +290,7 @@ TEN_WORDS = Preset(
             "trainer": {"max_epochs": 200},
         }
     ),
-    {"s4": {"mixer_options": {"d_state": 64, "output": "linear"}}},
+    {"s4": {"mixer_options": {"d_state": 64, "output": "linear"}, "optimizer": {"c_lr": 0.01}}},
     only_named=True,
     sources={"s4": f"{_S4_FILES}/s4-sc.yaml at the tag v1, with a cosine (arXiv:2111.00396)"},
 )
@@ -276,7 +298,7 @@ TEN_WORDS = Preset(
 COLOUR = Preset(
     IMAGE.base.override({"model": {"norm": "layer"}, "optimizer": {"warmup": 1 / 200}}),
     {
-        "s4": {"mixer_options": {"d_state": 64}},
+        "s4": _state_spaces(64, c_lr=0.01)["s4"],
         "long_conv": {**_long_conv(0.2, 0.001, warmup=1 / 300), "trainer": {"max_epochs": 300}},
     },
     only_named=True,

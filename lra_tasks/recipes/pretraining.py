@@ -39,7 +39,7 @@ def for_pretraining(task: str, recipe: Recipe) -> Recipe:
         mask_ratio=MASK_RATIOS.get(task, _TOKENS if tokens else _CONTINUOUS),
         loss="cross_entropy" if tokens or task in LEVELS else "l1",
     )
-    given = {"filter_lr": recipe.optimizer.filter_lr, "dt_lr": recipe.optimizer.dt_lr}
+    given = {name: getattr(recipe.optimizer, name) for name in ("filter_lr", "dt_lr", "b_lr", "c_lr")}
     rates = {name: min(rate, _LR) for name, rate in given.items() if rate is not None}
     optimizer: dict[str, Any] = {"lr": _LR, "schedule": "constant", **rates}
     return replace(recipe.override({"optimizer": optimizer}), pretraining=settings)

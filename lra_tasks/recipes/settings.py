@@ -90,9 +90,12 @@ class OptimizerSettings:
 
     Args:
         lr: highest learning rate.
-        weight_decay: decoupled weight decay; SSM parameters and filters have none.
+        weight_decay: decoupled weight decay; SSM parameters and filters have none, but those in ``decayed``.
         filter_lr: learning rate of SSM parameters and filters; null takes the mixer's own filter_lr, else lr.
         dt_lr: learning rate of the step sizes of an SSM; null takes that of its other parameters.
+        b_lr: the same of B, the matrix that leads into its state.
+        c_lr: the same of C, the matrix that leads out of it.
+        decayed: SSM parameters that weight_decay is for all the same, of log_dt, B and C.
         warmup: share of all steps, in [0, 1), in which the learning rate rises from zero.
         schedule: what follows, a cosine to zero or the highest learning rate to the end (constant).
     """
@@ -101,13 +104,17 @@ class OptimizerSettings:
     weight_decay: float = 0.05
     filter_lr: float | None = 0.001
     dt_lr: float | None = None
+    b_lr: float | None = None
+    c_lr: float | None = None
+    decayed: tuple[Literal["log_dt", "B", "C"], ...] = ()
     warmup: float = 0.1
     schedule: Literal["cosine", "constant"] = "cosine"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "decayed", tuple(self.decayed))
         check_real("optimizer.lr", self.lr, least=0.0, open_least=True)
         check_real("optimizer.weight_decay", self.weight_decay, least=0.0)
-        for name in ("filter_lr", "dt_lr"):
+        for name in ("filter_lr", "dt_lr", "b_lr", "c_lr"):
             if getattr(self, name) is not None:
                 check_real(f"optimizer.{name}", getattr(self, name), least=0.0)
         if check_real("optimizer.warmup", self.warmup, least=0.0, most=1.0) == 1.0:

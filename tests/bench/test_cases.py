@@ -105,6 +105,7 @@ SMALLEST = [
     "mixers/dss/step",
     "models/s4d/both",
     "loaders/pathfinder32/batch",
+    "drawing/128x128/100",
     "scaling-L/2x64x256/both",
     "scaling-B/1x64x4096/both",
     "scaling-H/2x16x4096/both",

@@ -116,6 +116,13 @@ def test_decay_range() -> None:
     trained = MultiscaleFilter(100, decay_min=1.0, decay_max=3.0, mode="learnable").decay
     assert isinstance(trained, torch.nn.Parameter)
     assert trained.min() >= 1 and trained.max() <= 3 and trained.std() > 0.3
+    torch.manual_seed(0)
+    fixed = MultiscaleFilter(100, decay_min=1.0, decay_max=3.0, mode="learnable", trainable_decay=False)
+    torch.manual_seed(0)
+    assert torch.equal(
+        fixed.decay, MultiscaleFilter(100, decay_min=1.0, decay_max=3.0, mode="learnable").decay.detach()
+    )
+    assert "decay" in fixed.state_dict() and "decay" not in dict(fixed.named_parameters())
 
 
 def test_dropout() -> None:

@@ -101,14 +101,35 @@ def test_the_settings_are_all_options_of_the_classifier() -> None:
     assert set(get_args(kinds["drop_path_schedule"])) == set(SCHEDULES)
 
 
-def test_the_step_sizes_learn_at_their_own_rate() -> None:
-    recipe = create_recipe("listops", "s4d", "paper")
-    _, module = build(RunConfig("listops", "s4d", "paper", 0, None, recipe))
+SLOW, ALIKE = (False, False), (True, True)
+
+
+@pytest.mark.parametrize(
+    ("task", "mixer", "published"),
+    [
+        ("listops", "s4d", {"log_dt": (True, False), "B": SLOW, "C": ALIKE}),
+        ("image", "s4", {"log_dt": SLOW, "B": SLOW, "C": (False, True)}),
+        ("sc35", "s4", {"log_dt": SLOW, "B": SLOW, "C": ALIKE}),
+        ("listops", "s5", {"log_dt": SLOW, "B": ALIKE, "C": ALIKE}),
+        ("text", "s5", {"log_dt": ALIKE, "B": SLOW, "C": ALIKE}),
+        ("pathfinder32", "s5", {"log_dt": SLOW, "B": SLOW, "C": ALIKE}),
+        ("pathx", "s5", {"log_dt": SLOW, "B": (False, True), "C": ALIKE}),
+        ("sc35", "s5", {"log_dt": SLOW, "B": SLOW, "C": SLOW}),
+    ],
+)
+def test_parts_of_a_state_space_learn_and_decay_as_published(
+    task: str, mixer: str, published: dict[str, tuple[bool, bool]]
+) -> None:
+    """Whether each learns at the rate of all other parameters, and whether it decays; the remaining ones do neither."""
+    recipe = create_recipe(task, mixer, "paper").override({"model": {"n_layers": 1}})
+    _, module = build(RunConfig(task, mixer, "paper", 0, None, recipe))
     module.trainer = SimpleNamespace(estimated_stepping_batches=10)  # type: ignore[assignment]
-    optimizer = module.configure_optimizers()["optimizer"]
-    rates = {id(p): group["initial_lr"] for group in optimizer.param_groups for p in group["params"]}
-    named = {name.rpartition(".")[2]: rates[id(p)] for name, p in module.named_parameters() if "taps" in name}
-    assert named["log_dt"] == 0.01 and named["log_decay"] == named["C"] == 0.001
+    groups = module.configure_optimizers()["optimizer"].param_groups
+    used = {id(p): (group["initial_lr"], group["weight_decay"]) for group in groups for p in group["params"]}
+    lr, decay, slow = recipe.optimizer.lr, recipe.optimizer.weight_decay, recipe.optimizer.filter_lr
+    for name, parameter in module.named_parameters():
+        fast, decays = published.get(name.rpartition(".")[2], SLOW) if ".taps." in name else ALIKE
+        assert used[id(parameter)] == (lr if fast else slow, decay if decays else 0.0), name
 
 
 def test_every_task_has_a_quick_preset_and_a_default_mixer() -> None:
@@ -144,15 +165,18 @@ def test_paper_recipes_hold_the_published_settings() -> None:
         ("retrieval", "s5", {"optimizer.lr": 0.002, "mixer_options.blocks": 16, "model.d_model": 128}),
         ("image", "s4", {"model.d_model": 512, "model.dropout": 0.1, "model.prenorm": False, "optimizer.dt_lr": None}),
         ("image", "s5", {"optimizer.lr": 0.0045, "mixer_options.d_state": 384, "mixer_options.clip": True}),
+        ("image", "sgconv", {"mixer_options.trainable_decay": False, "mixer_options.decay_min": 1.0}),
         ("image", "sgconv", {"mixer_options.mode": "learnable", "model.norm": "layer", "model.tie_dropout": True}),
         ("image", "long_conv", {"model.norm": "layer", "model.dropout": 0.1, "mixer_options.threshold": 0.003}),
         ("listops", "s5", {"optimizer.lr": 0.003, "mixer_options.output": "half_glu2", "model.n_layers": 8}),
         ("pathfinder32", "s5", {"optimizer.lr": 0.0045, "optimizer.filter_lr": 0.0009, "model.d_model": 192}),
         ("pathx", "s4d", {"mixer_options.dt_min": 1e-4, "optimizer.lr": 0.001, "trainer.max_epochs": 50}),
+        ("pathx", "s5", {"mixer_options.C_init": "complex_normal", "mixer_options.dt_min": 1e-4}),
         ("pathx", "long_conv", {"optimizer.lr": 0.0005, "mixer_options.l_max": 16384, "mixer_options.channels": 2}),
         ("pathx", "sgconv", {"mixer_options.decay_min": 1.0, "mixer_options.mode": "cos", "optimizer.lr": 0.004}),
         ("sc35", "s4", {"model.d_model": 128, "optimizer.lr": 0.01, "trainer.max_epochs": 40}),
         ("sc35", "s5", {"model.d_model": 96, "mixer_options.d_state": 128, "optimizer.lr": 0.008}),
+        ("sc35", "s5", {"mixer_options.C_init": "lecun_normal", "optimizer.weight_decay": 0.04}),
         ("scifar", "s4", {"model.d_model": 512, "model.norm": "layer", "trainer.max_epochs": 200}),
         ("scifar", "long_conv", {"mixer_options.threshold": 0.001, "trainer.max_epochs": 300}),
         ("sc10", "s4", {"data.batch_size": 20, "model.dropout": 0.1, "optimizer.weight_decay": 0.0}),

@@ -264,6 +264,24 @@ def test_bad_options(options: dict[str, Any], message: str) -> None:
         create_mixer("s5", H, **options)
 
 
+@pytest.mark.parametrize(("C_init", "variance"), [("trunc_standard_normal", 1 / 32), ("lecun_normal", 1 / 768)])
+def test_c_starts_from_real_states_with_the_published_variance(C_init: str, variance: float) -> None:
+    """From as many numbers as the real state has, through an eigenbasis of half as many orthonormal columns."""
+    torch.manual_seed(0)
+    C = torch.view_as_complex(S5Filter(24, 64, C_init=C_init, bidirectional=True).C.detach())
+    assert C.shape == (24, 64)
+    assert_close(C.abs().square().mean(), torch.tensor(variance), 0.1)
+
+
+def test_c_may_start_from_numbers_of_its_own() -> None:
+    torch.manual_seed(0)
+    C = torch.view_as_complex(S5Filter(24, 64, C_init="complex_normal").C.detach())
+    assert C.shape == (24, 32)
+    assert_close(C.abs().square().mean(), torch.tensor(1.0), 0.15)
+    with pytest.raises(ValueError, match="C_init is 'lecun'.*did you mean 'lecun_normal'"):
+        S5Filter(24, 64, C_init="lecun")
+
+
 def test_nan_parameters_are_named() -> None:
     mixer = S5(H, d_state=8)
     with torch.no_grad():

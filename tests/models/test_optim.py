@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -23,8 +24,8 @@ class Filter(nn.Module):
         self.bias = nn.Parameter(torch.ones(5))
 
 
-def sizes(model: nn.Module, **options: float | None) -> dict[tuple[float, float], list[int]]:
-    groups = optimizer_groups(model, **{"lr": 0.1, "weight_decay": 0.05, **options})  # type: ignore[arg-type]
+def sizes(model: nn.Module, **options: Any) -> dict[tuple[float, float], list[int]]:
+    groups = optimizer_groups(model, **{"lr": 0.1, "weight_decay": 0.05, **options})
     parameters = [parameter for group in groups for parameter in group["params"]]
     assert len({id(parameter) for parameter in parameters}) == len(parameters)
     assert {id(parameter) for parameter in parameters} == {id(parameter) for parameter in model.parameters()}
@@ -62,6 +63,23 @@ def test_step_sizes_may_have_a_rate_of_their_own() -> None:
     assert sizes(model) == {(0.1, 0.05): [5, 2, 4], (0.01, 0.0): [3, 6]}
 
 
+def test_inputs_and_outputs_of_a_state_space_may_learn_and_decay_as_all_others_do() -> None:
+    class StateSpace(nn.Module):
+        filter_parameters = ("A", "B", "C", "log_dt")
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.A, self.B, self.C = (nn.Parameter(torch.ones(size)) for size in (2, 3, 4))
+            self.log_dt = nn.Parameter(torch.ones(6))
+
+    model, slow = StateSpace(), {"filter_lr": 0.01}
+    assert sizes(model, **slow, c_lr=0.1, decayed=("C",)) == {(0.01, 0.0): [2, 3, 6], (0.1, 0.05): [4]}
+    assert sizes(model, **slow, b_lr=0.2, c_lr=0.3) == {(0.01, 0.0): [2, 6], (0.2, 0.0): [3], (0.3, 0.0): [4]}
+    assert sizes(model, **slow, decayed=["B", "log_dt"]) == {(0.01, 0.0): [2, 4], (0.01, 0.05): [3, 6]}
+    with pytest.raises(ValueError, match=r"decayed is 'A' .*, expected one of 'log_dt', 'B', 'C'"):
+        sizes(model, decayed=("A",))
+
+
 @pytest.mark.parametrize("mixer", ["s4d", "s4", "lssl", "dss"])
 def test_every_state_space_names_its_step_sizes(mixer: str) -> None:
     rates = set(sizes(SequenceClassifier(3, d_input=1, d_model=8, n_layers=1, mixer=mixer), filter_lr=0.01, dt_lr=0.2))
@@ -78,7 +96,7 @@ def test_shared_parameters_are_in_one_group() -> None:
     first.bias = first.taps  # a plain use of a filter's parameter doesn't make it plain
     assert sizes(nn.Sequential(first, second)) == {(0.1, 0.05): [5], (0.01, 0.0): [3, 2, 4, 2, 4]}
     second.filter_lr = 0.02
-    with pytest.raises(ValueError, match=r"1\.taps is shared, with learning rate 0\.02 here and 0\.01 elsewhere"):
+    with pytest.raises(ValueError, match=r"1\.taps is shared, with learning rate 0\.02 and .* here, 0\.01 and"):
         sizes(nn.Sequential(first, second))
     assert len(sizes(LanguageModel(5, d_model=4, n_layers=1, tie_embeddings=True))) == 2
 
@@ -105,7 +123,7 @@ def test_an_optimiser_obeys_the_groups() -> None:
     assert torch.allclose(model.bias, torch.full((5,), 0.95))
 
 
-@pytest.mark.parametrize("name", ["lr", "weight_decay", "filter_lr", "dt_lr"])
+@pytest.mark.parametrize("name", ["lr", "weight_decay", "filter_lr", "dt_lr", "b_lr", "c_lr"])
 def test_negative_rates(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} is -1"):
         sizes(Filter(), **{name: -1.0})

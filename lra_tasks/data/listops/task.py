@@ -5,7 +5,7 @@ source    generated here with the Long Range Arena's semantics (``trees``), or i
 length    501 to 1999 tokens (mean about 1035) and ``<eos>``, padded to the longest of a batch, cut at ``l_max`` 2048
 input     tokens, vocabulary of 18: padding, unknown, ``<eos>``, ten digits, four operators, the closing ``X``
 classes   10 values; about 17 % of the labels are 0 and as many are 9, so always answering 0 scores 17 %: chance level
-sizes     96,000 / 2,000 / 2,000 distinct expressions
+sizes     96,000 / 2,000 / 2,000 distinct expressions: the first, next and last ones of one random stream
 metric    accuracy
 protocol  S4's: no parentheses, ``]`` as ``X``, ``<eos>`` appended, at most 2048 tokens
 ========= =============================================================================================================
@@ -45,7 +45,7 @@ class Expressions(Dataset[Sample]):
     """Rows of a split: tokens lie one after the other in ``tokens.npy``, row i from offsets[i] to offsets[i + 1]."""
 
     def __init__(self, folder: Path, split: str, l_max: int, append_eos: bool) -> None:
-        self.tokens = np.load(folder / f"{split}_tokens.npy")
+        self.tokens = np.load(folder / f"{split}_tokens.npy", mmap_mode="r")
         self.offsets = np.load(folder / f"{split}_offsets.npy")
         self.labels = np.load(folder / f"{split}_labels.npy")
         self.l_max, self.append_eos = l_max, append_eos
@@ -170,7 +170,7 @@ class ListOps(Task):
                 write_tsv(folder / "listops-1000" / f"basic_{split}.tsv", iter(rows))
 
     def load(self, folder: Path) -> dict[str, Dataset[Sample]]:
-        """The three splits; tokens are held in memory, a byte each (104 MB)."""
+        """The three splits, with memory-mapped tokens."""
         return {split: Expressions(folder, split, self.l_max, self.append_eos) for split in SPLITS}
 
     def _read(self) -> dict[str, Rows]:
