@@ -15,7 +15,7 @@ namespace longconv {
 template <typename L, typename Call, typename Time>
 LONGCONV_DEVICE void write_gated(const Call& call, const Tile (&c)[L::R][2], const Factor& scale, int stripe,
                                  int64_t sample, int64_t channel, const Time& time) {
-    const int64_t end = call.lengths ? Global<const int64_t>(call.lengths, call.batch).get(sample) : call.length;
+    const int64_t end = end_of(call, sample);
     const auto write = [&](const LongconvRows& to, const LongconvRows& gate, int64_t t, float v, float w) {
         if (!to.data) return;
         if (gate.data) {
@@ -68,9 +68,6 @@ struct Filter {
     LONGCONV_DEVICE int64_t of_all(int64_t row) const { return row / call.tiles.tiles; }
     LONGCONV_DEVICE int64_t sample(int64_t row) const { return of_all(row) % call.batch; }
     LONGCONV_DEVICE int64_t channel(int64_t row) const { return of_all(row) / call.batch; }
-    LONGCONV_DEVICE int64_t end(int64_t row) const {
-        return call.lengths ? Global<const int64_t>(call.lengths, call.batch).get(sample(row)) : call.length;
-    }
     LONGCONV_DEVICE int64_t filter_row(int64_t row) const { return call.per_sample ? of_all(row) : channel(row); }
     LONGCONV_DEVICE int64_t filter_rows() const { return call.channels * (call.per_sample ? call.batch : 1); }
     LONGCONV_DEVICE float norm(int64_t row) const {
@@ -79,7 +76,7 @@ struct Filter {
 
     LONGCONV_DEVICE void read(int64_t row, int t, float (&v)[8]) const {
         read_around(call.x, call.x_gate, call.element, call.length, sample(row), channel(row),
-                    begin_of(call.tiles, row) + t, row < rows() ? end(row) : 0, call.tiles.around, v);
+                    begin_of(call.tiles, row) + t, row < rows() ? end_of(call, sample(row)) : 0, call.tiles.around, v);
     }
 
     // T of a stripe, times the spectrum, and back as far as the stripe alone goes.

@@ -1,4 +1,4 @@
-// The correlations of sequences that a block holds, for the gradient of their filters.
+// The correlations of sequences in tiles, for the gradient of their filters.
 
 #include "fft_gradient.h"
 #include "fft_launch.h"

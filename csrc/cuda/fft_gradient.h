@@ -1,5 +1,4 @@
-// Kernels of the filter's gradient: the correlation of two sequences in the spectrum, summed over samples, and its
-// taps.
+// Kernels of the filter's gradient: the correlation of two sequences in the spectrum, summed over tiles and samples.
 
 #ifndef LONGCONV_CUDA_FFT_GRADIENT_H
 #define LONGCONV_CUDA_FFT_GRADIENT_H
@@ -44,9 +43,7 @@ struct Correlation {
         load_sequences(block, layout, [&](int i, int t, float (&v)[8]) {
             const int64_t row = first + i, of = row < rows() ? tile(row, step) : tiles();
             const int64_t sample = of / call.tiles.tiles;
-            int64_t end = 0;
-            if (of < tiles() && (!of_g || gives(call.tiles, t)))
-                end = call.lengths ? Global<const int64_t>(call.lengths, call.batch).get(sample) : call.length;
+            const int64_t end = of < tiles() && (!of_g || gives(call.tiles, t)) ? end_of(call, sample) : 0;
             read_around(of_g ? call.g : call.x, of_g ? call.g_gate : call.x_gate, call.element, call.length, sample,
                         row / call.parts, begin_of(call.tiles, of) + t, end, !of_g && call.tiles.around, v);
         });

@@ -69,6 +69,12 @@ class Sequence {
     int64_t length_;
 };
 
+// Where a sample of a call ends: from there on its sequences count as 0.
+template <typename Call>
+LONGCONV_DEVICE int64_t end_of(const Call& call, int64_t sample) {
+    return call.lengths ? Global<const int64_t>(call.lengths, call.batch).get(sample) : call.length;
+}
+
 // v[j] = the number at t + j times that of the gate, if there is one; 0 from `end` on.
 LONGCONV_DEVICE void read_gated(const LongconvRows& rows, const LongconvRows& gate, int element, int64_t length,
                                 int64_t sample, int64_t channel, int64_t t, int64_t end, float (&v)[8]) {

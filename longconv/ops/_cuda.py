@@ -39,9 +39,9 @@ def splits(warps: int, most: int) -> int:
     return min(blocks(_WARPS, max(1, warps)), most)
 
 
-def correlation_parts(batch: int, channels: int) -> int:
-    """Parts that the samples of a correlation are summed in."""
-    return min(batch, blocks(_ROWS, channels))
+def correlation_parts(terms: int, filters: int) -> int:
+    """Parts that the terms of each filter's correlation, samples or their tiles, are summed in."""
+    return min(terms, blocks(_ROWS, filters))
 
 
 def queue(device: torch.device) -> tuple[int, int]:

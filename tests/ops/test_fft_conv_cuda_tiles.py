@@ -48,18 +48,33 @@ def tiles() -> Iterator[None]:
         yield
 
 
-@on_host
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("rank", [2, 3])
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_kind(kind: str, rank: int, dtype: torch.dtype) -> None:
-    """Output and gradients with gates and skip of few taps, periods shorter than a filter among them."""
+def check_kind(kind: str, rank: int, dtype: torch.dtype) -> None:
+    """Output and gradients with gates and skip of few taps."""
     options = {"mode": "causal", "lengths": None, "reverse": 0, **KINDS[kind]}
     reverse, lengths = options.pop("reverse"), options.pop("lengths")
     call = make(701, 1 if kind == "anticausal" else 77, rank=rank, reverse=reverse, gates=True, skip=True)
     with tiles():
         options["lengths"] = None if lengths is None else torch.tensor(lengths)
         against_double(rounded(call, dtype), RELATIVE_L2[dtype], **options)
+
+
+@on_host
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("rank", [2, 3])
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind(kind: str, rank: int, dtype: torch.dtype) -> None:
+    """Periods shorter than a filter are among them."""
+    check_kind(kind, rank, dtype)
+
+
+@on_host
+@pytest.mark.parametrize("rows", [1, 7])
+@pytest.mark.parametrize("rank", [2, 3])
+@pytest.mark.parametrize("kind", KINDS)
+def test_tiles_that_share_a_row_are_summed(kind: str, rank: int, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with many channels: all of a channel, or parts that end within a sample and are not all as large."""
+    monkeypatch.setattr(_cuda, "_ROWS", rows)
+    check_kind(kind, rank, torch.float16)
 
 
 @on_host

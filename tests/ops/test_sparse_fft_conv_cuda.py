@@ -106,6 +106,14 @@ def test_any_call(
 
 @on_host
 @pytest.mark.parametrize("dtype", DTYPES)
+def test_samples_that_share_a_row_are_summed(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with many channels."""
+    monkeypatch.setattr(_cuda, "_ROWS", 1)
+    against_double(*inputs(257, 100, dtype), some(7))
+
+
+@on_host
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_a_sample_of_lengths(dtype: torch.dtype) -> None:
     """Up to those that a block just holds."""
 

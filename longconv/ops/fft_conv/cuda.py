@@ -89,7 +89,7 @@ def backward(
 
 
 def _passes(like: Tensor, k: Tensor, k_reverse: Tensor | None, *rest: Any, tap_gradients: bool = False) -> Passes:
-    """The passes of a call, the cheaper ones where there are two ways."""
+    """The passes of a call, the cheapest of all ways."""
     batch, _, length = like.shape
     arguments = like, k, k_reverse, *rest
     before, after = reach(length, k, k_reverse, rest[-1])

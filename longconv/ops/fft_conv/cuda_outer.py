@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -13,7 +12,7 @@ from longconv.ops import _cuda
 from longconv.ops._cuda import pointers as _pointers
 from longconv.ops.fft_conv import cuda_calls as calls
 from longconv.ops.fft_conv import cuda_passes, cuda_plan
-from longconv.ops.fft_conv.cuda_passes import Gated, Passes, part
+from longconv.ops.fft_conv.cuda_passes import Gated, Passes, part, slices
 from longconv.ops.fft_conv.cuda_plan import Outer
 
 _PEAK = 1024  # numbers
@@ -46,7 +45,7 @@ class OuterPasses(Passes):
         self.wide = cuda_plan.wide(self.arithmetic)
         size = 8 * outer.points
         self.samples = min(self.batch, max(1, cuda_passes.WORK_BYTES // size))
-        self.step = max(1, cuda_passes.WORK_BYTES // (size * self.batch))
+        self.most_channels = max(1, cuda_passes.WORK_BYTES // (size * self.batch))
         self._spectra: tuple[tuple[slice, slice], Work] | None = None
 
     @functools.cached_property
@@ -60,10 +59,6 @@ class OuterPasses(Passes):
         peaks = self.outer.points // _PEAK
         numbers = torch.empty((channels, batch, self.outer.points, 2), dtype=dtype, device=self.device)
         return Work(numbers, self._empty(channels, batch, peaks))
-
-    def _parts(self) -> Iterator[slice]:
-        """The samples that are done together."""
-        return (slice(b, min(b + self.samples, self.batch)) for b in range(0, self.batch, self.samples))
 
     def _rows(self, work: Work, spectrum: Work | None, *, conjugate: bool = False, inverse: bool) -> Work:
         """Each row's transform; with a spectrum times that and, inverse, back."""
@@ -117,8 +112,8 @@ class OuterPasses(Passes):
         return work
 
     def filter(self, x: Gated, y: Gated, z: Gated = (None, None), *, conjugate: bool = False) -> None:
-        for group in self._groups():
-            for samples in self._parts():
+        for group in slices(self.channels, self.most_channels):
+            for samples in slices(self.batch, self.samples):
                 work = self._columns(x, group, samples, half=self.arithmetic == _cuda.HALF)
                 work = self._rows(work, self._spectrum(group, samples), conjugate=conjugate, inverse=True)
                 call = calls.ColumnsBack(
@@ -131,8 +126,8 @@ class OuterPasses(Passes):
 
     def _tap_gradients(self, x: Gated, g: Gated, taps: int, back_taps: int) -> tuple[Tensor, Tensor]:
         dk, dback = (self._empty(self.filters, self.channels, size + size % 2) for size in (taps, back_taps))
-        for group in self._groups():
-            parts = list(self._parts())
+        for group in slices(self.channels, self.most_channels):
+            parts = list(slices(self.batch, self.samples))
             for together in [[samples] for samples in parts] if self.per_sample else [parts]:
                 work = self._rows(self._products(x, g, group, together), None, inverse=True)
                 of_k, of_back = (self._filters_of(t, group, together[0]) for t in (dk, dback))

@@ -43,9 +43,6 @@ def per_sample(k: Tensor, k_reverse: Tensor | None, lengths: Tensor | None, mode
 class Passes(ABC):
     """What the passes of a call have in common."""
 
-    step: int
-    """The channels that are done together."""
-
     def __init__(
         self,
         like: Tensor,
@@ -80,10 +77,6 @@ class Passes(ABC):
     @abstractmethod
     def _tap_gradients(self, x: Gated, g: Gated, taps: int, back_taps: int) -> tuple[Tensor, Tensor]:
         """The correlations of x and g, each times its gate: (1 or B, H, taps) at lags from 0 on and below."""
-
-    def _groups(self) -> Iterator[slice]:
-        """The channels that are done together."""
-        return (slice(c, min(c + self.step, self.channels)) for c in range(0, self.channels, self.step))
 
     @property
     def _elements(self) -> tuple[int, int]:
@@ -192,8 +185,8 @@ class TilePasses(_InBlocks):
         self._run("fft_filter", call)
 
     def _products(self, x: Gated, g: Gated) -> tuple[Tensor, float]:
-        each = self.batch * self.tiles.pieces // self.filters
-        parts = self.filters * _cuda.correlation_parts(each, self.channels * self.filters)
+        terms = self.batch * self.tiles.pieces // self.filters
+        parts = self.filters * _cuda.correlation_parts(terms, self.channels * self.filters)
         products = self._empty(self.channels, parts, 1, self.points, 2)
         scratch = torch.empty_like(products)
         call = calls.Correlation(
@@ -214,7 +207,7 @@ class BlockPasses(_InBlocks):
     def __init__(self, cut: Cut, *arguments: Any) -> None:
         super().__init__(cut.points, *arguments)
         self.blocks, self.first, self.filter_blocks = cut[1:]
-        self.step = max(1, WORK_BYTES // (8 * self.batch * self.blocks * self.points))
+        self.most_channels = max(1, WORK_BYTES // (8 * self.batch * self.blocks * self.points))
 
     def _spectra(self, x: Gated, group: slice) -> tuple[Tensor, Tensor]:
         """The spectra and norms of the blocks of a sequence times its gate, for a group of channels."""
@@ -230,7 +223,7 @@ class BlockPasses(_InBlocks):
         return spectra, norms
 
     def filter(self, x: Gated, y: Gated, z: Gated = (None, None), *, conjugate: bool = False) -> None:
-        for group in self._groups():
+        for group in slices(self.channels, self.most_channels):
             spectra, norms = self._spectra(x, group)
             spectrum, filter_norms = (t[group] for t in self.spectrum)
             call = calls.Blocks(
@@ -243,7 +236,7 @@ class BlockPasses(_InBlocks):
 
     def _products(self, x: Gated, g: Gated) -> tuple[Tensor, float]:
         products = self._empty(self.channels, self.filters, self.filter_blocks, self.points, 2)
-        for group in self._groups():
+        for group in slices(self.channels, self.most_channels):
             spectra = [self._spectra(t, group)[0] for t in (x, g)]
             sums = calls.Products(
                 *_pointers(*spectra, products[group]),
@@ -252,6 +245,11 @@ class BlockPasses(_InBlocks):
             )
             self._run("fft_products", sums)
         return products, 1 / self.points
+
+
+def slices(size: int, most: int) -> Iterator[slice]:
+    """The channels, or samples, that are done together, at most so many."""
+    return (slice(i, min(i + most, size)) for i in range(0, size, most))
 
 
 def part(x: Tensor | None, channels: slice, samples: slice = slice(None)) -> Tensor | None:

@@ -18,7 +18,7 @@ from longconv.ops.fft_conv import cuda_calls as calls
 CACHE_BYTES = 2**26
 SHORTEST = 4096
 """The least samples of a block of several."""
-EIGHT = 8
+READ = 8
 """Samples that are read together."""
 ROWS, COLUMNS = 16, 1024
 """Those of an outer transform are multiples of these."""
@@ -160,7 +160,7 @@ def choose(
 
 def _tiles(length: int, before: int, after: int, most: int, arithmetic: int, device: torch.device) -> Iterator[Tiles]:
     """Those of every size that a filter leaves a part of, up to the block that holds the whole sequence."""
-    sides = EIGHT * blocks(after - 1, EIGHT), EIGHT * blocks(before, EIGHT)
+    sides = READ * blocks(after - 1, READ), READ * blocks(before, READ)
     points = 0
     while points < min(length, most):
         points = _points(points + 1, arithmetic, device)
