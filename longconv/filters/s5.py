@@ -32,7 +32,7 @@ class S5Filter(SampledFilter):
 
     k[c, h, l] = f Re sum_n C[c, n] Lambda_bar[n]^l B_bar[n, h], with f = 2 where a mode stands for a conjugate pair and
     1 otherwise. B and C start in the eigenbasis of the normal part of a HiPPO matrix (of ``blocks`` of them), B from
-    numbers of variance 1/H.
+    numbers of variance 1/H, so that the scale of the states is that of the inputs at any width (published: 1/N).
 
     Args:
         d_model: H.

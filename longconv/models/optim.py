@@ -7,10 +7,10 @@ from typing import Any
 
 from torch import nn
 
-from longconv._checks import check_choice, check_real
+from longconv._checks import check_choice, check_real, describe
 
 RATES = {"log_dt": "dt_lr", "B": "b_lr", "C": "c_lr"}
-"""The arguments that are learning rates of some filter parameters, by the name that these have in every state space."""
+"""The arguments that are learning rates of some filter parameters, by the name of these in all state spaces."""
 
 
 def optimizer_groups(
@@ -47,6 +47,7 @@ def optimizer_groups(
         settings.
 
     Raises:
+        TypeError: ``decayed`` is one name, not a collection of names.
         ValueError: a rate is negative or not finite, a declared name doesn't exist, ``decayed`` has another name,
             or two modules declare one parameter with different settings.
 
@@ -62,6 +63,8 @@ def optimizer_groups(
     for name, value in {**rates, "weight_decay": weight_decay}.items():
         if value is not None:
             check_real(name, value, least=0.0)
+    if isinstance(decayed, str):
+        raise TypeError(f"decayed is {describe(decayed)}, expected a collection of names")
     for name in decayed:
         check_choice("decayed", name, tuple(RATES))
     filters = _filter_settings(model, rates, weight_decay, decayed)

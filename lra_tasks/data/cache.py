@@ -156,6 +156,29 @@ def save_array(path: Path, array: np.ndarray) -> None:
         writer.append(array)
 
 
+class MappedArray:
+    """The array of a ``.npy`` file, memory-mapped where it is first read.
+
+    So a process that loads batches gets its path and not its content.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._array: np.ndarray | None = None
+
+    def __getitem__(self, index: Any) -> Any:
+        """A part of the array, as numpy indexes it."""
+        if self._array is None:
+            self._array = np.load(self.path, mmap_mode="r")
+        return self._array[index]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_array": None}
+
+
 def _lock(folder: Path) -> AcquireReturnProxy:
     lock = FileLock(folder.with_name(f".{folder.name}.lock"))
     try:

@@ -21,7 +21,7 @@ from torch.utils.data import Dataset
 
 from longconv._checks import check_bool, check_choice, check_int
 from lra_tasks.data.base import Sample
-from lra_tasks.data.cache import ArrayWriter, save_array
+from lra_tasks.data.cache import ArrayWriter, MappedArray, save_array
 from lra_tasks.data.errors import DataError
 from lra_tasks.data.official import OfficialTask, held_out
 from lra_tasks.data.parallel import progress_bar
@@ -55,14 +55,13 @@ class Documents(Dataset[Sample]):
     def __init__(
         self, folder: Path, split: str, chosen: np.ndarray | None, *, pair: bool, level: str, append_eos: bool
     ) -> None:
-        self.path = folder / f"{split}_tokens.npy"
+        self.tokens = MappedArray(folder / f"{split}_tokens.npy")
         self.offsets = np.load(folder / f"{split}_offsets.npy")
         labels = np.load(folder / f"{split}_labels.npy")
         self.chosen = np.arange(len(labels)) if chosen is None else chosen
         self.labels = labels[self.chosen]
         self.per_row, self.append_eos = 1 + pair, append_eos
         self.first = FIRST if level == "byte" else 0
-        self._tokens: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.chosen)
@@ -75,14 +74,9 @@ class Documents(Dataset[Sample]):
         return sample
 
     def _document(self, number: int) -> torch.Tensor:
-        if self._tokens is None:
-            self._tokens = np.load(self.path, mmap_mode="r")
         start, stop = self.offsets[number : number + 2]
-        tokens = torch.from_numpy(self._tokens[start:stop].astype(np.int64)) + self.first
+        tokens = torch.from_numpy(self.tokens[start:stop].astype(np.int64)) + self.first
         return torch.cat([tokens, tokens.new_tensor([EOS])]) if self.append_eos else tokens
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_tokens": None}
 
 
 class CharacterTask(OfficialTask):

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
 from lra_tasks.data.base import Sample
+from lra_tasks.data.cache import MappedArray
 from lra_tasks.data.official import held_out
 
 
 class Pixels(Dataset[Sample]):
     """Some pictures of a file: pixel p of a channel becomes (p / 255 - mean) / deviation.
-
-    The file is opened where it is first read, so that a process that loads batches gets its path and not its content.
 
     Args:
         path: ``.npy`` file, uint8 (n, ..., channels), or (n, ...) of one channel.
@@ -37,23 +35,17 @@ class Pixels(Dataset[Sample]):
         deviation: tuple[float, ...] = (1.0,),
         order: np.ndarray | None = None,
     ) -> None:
-        self.path, self.chosen, self.order = path, chosen, order
+        self.images, self.chosen, self.order = MappedArray(path), chosen, order
         self.labels = labels[chosen]
         self.mean, self.deviation = torch.tensor(mean), torch.tensor(deviation)
-        self._images: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.chosen)
 
     def __getitem__(self, index: int) -> Sample:
-        if self._images is None:
-            self._images = np.load(self.path, mmap_mode="r")
-        pixels = self._images[self.chosen[index]].reshape(-1, len(self.mean))
+        pixels = self.images[self.chosen[index]].reshape(-1, len(self.mean))
         ordered = torch.from_numpy((pixels if self.order is None else pixels[self.order]).astype(np.float32))
         return {"inputs": (ordered / 255 - self.mean) / self.deviation, "label": int(self.labels[index])}
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_images": None}
 
 
 def load_parts(

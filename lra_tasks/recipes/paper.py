@@ -19,6 +19,7 @@ Where an author's file and ours differ:
 - S4's state spaces are one a feature; its files share one or two among all features but on Pathfinder and Path-X.
 - SGConv's filters have no weight decay; its code gives them that of all parameters.
 - On the 35 words S5's skip learns at ``filter_lr`` without decay, here at ``lr`` with it.
+- S5's B starts from numbers of variance 1/H, H its width; its code draws them with 1/N, N the size of the real state.
 - S5's running statistics of BatchNorm keep 0.95 of the former ones a step; ours 0.9, as on Pathfinder and Path-X.
 - The masks of dropout inside a mixer are drawn a position, and a batch spread over several GPUs is accumulated.
 

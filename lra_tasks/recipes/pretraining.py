@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from longconv.models.optim import RATES
 from lra_tasks.data import TASKS
 from lra_tasks.recipes.settings import PretrainingSettings, Recipe
 
@@ -39,7 +40,7 @@ def for_pretraining(task: str, recipe: Recipe) -> Recipe:
         mask_ratio=MASK_RATIOS.get(task, _TOKENS if tokens else _CONTINUOUS),
         loss="cross_entropy" if tokens or task in LEVELS else "l1",
     )
-    given = {name: getattr(recipe.optimizer, name) for name in ("filter_lr", "dt_lr", "b_lr", "c_lr")}
+    given = {name: getattr(recipe.optimizer, name) for name in ("filter_lr", *RATES.values())}
     rates = {name: min(rate, _LR) for name, rate in given.items() if rate is not None}
     optimizer: dict[str, Any] = {"lr": _LR, "schedule": "constant", **rates}
     return replace(recipe.override({"optimizer": optimizer}), pretraining=settings)

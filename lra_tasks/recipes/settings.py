@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from longconv._checks import check_int, check_real
+from longconv.models.optim import RATES
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ class OptimizerSettings:
         object.__setattr__(self, "decayed", tuple(self.decayed))
         check_real("optimizer.lr", self.lr, least=0.0, open_least=True)
         check_real("optimizer.weight_decay", self.weight_decay, least=0.0)
-        for name in ("filter_lr", "dt_lr", "b_lr", "c_lr"):
+        for name in ("filter_lr", *RATES.values()):
             if getattr(self, name) is not None:
                 check_real(f"optimizer.{name}", getattr(self, name), least=0.0)
         if check_real("optimizer.warmup", self.warmup, least=0.0, most=1.0) == 1.0:

@@ -78,6 +78,8 @@ def test_inputs_and_outputs_of_a_state_space_may_learn_and_decay_as_all_others_d
     assert sizes(model, **slow, decayed=["B", "log_dt"]) == {(0.01, 0.0): [2, 4], (0.01, 0.05): [3, 6]}
     with pytest.raises(ValueError, match=r"decayed is 'A' .*, expected one of 'log_dt', 'B', 'C'"):
         sizes(model, decayed=("A",))
+    with pytest.raises(TypeError, match=r"decayed is 'log_dt' \(str\), expected a collection of names"):
+        sizes(model, decayed="log_dt")
 
 
 @pytest.mark.parametrize("mixer", ["s4d", "s4", "lssl", "dss"])

@@ -25,7 +25,7 @@ from torch.utils.data import Dataset
 
 from longconv._checks import check_int
 from lra_tasks.data.base import Sample, Task, TaskInfo, check_counts, marks, official_folder
-from lra_tasks.data.cache import save_array
+from lra_tasks.data.cache import MappedArray, save_array
 from lra_tasks.data.errors import DataError
 from lra_tasks.data.listops.official import SPLITS, find_release, read_tsv, write_tsv
 from lra_tasks.data.listops.trees import EOS, VOCABULARY, random_expressions
@@ -45,7 +45,7 @@ class Expressions(Dataset[Sample]):
     """Rows of a split: tokens lie one after the other in ``tokens.npy``, row i from offsets[i] to offsets[i + 1]."""
 
     def __init__(self, folder: Path, split: str, l_max: int, append_eos: bool) -> None:
-        self.tokens = np.load(folder / f"{split}_tokens.npy", mmap_mode="r")
+        self.tokens = MappedArray(folder / f"{split}_tokens.npy")
         self.offsets = np.load(folder / f"{split}_offsets.npy")
         self.labels = np.load(folder / f"{split}_labels.npy")
         self.l_max, self.append_eos = l_max, append_eos

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from lra_tasks.data.base import Sample
+from lra_tasks.data.cache import MappedArray
 
 SPLITS = ("train", "val", "test")
 FULL_SCALE = 32768.0
@@ -31,24 +32,18 @@ class Clips(Dataset[Sample]):
     """
 
     def __init__(self, path: Path, labels: np.ndarray, mean: Tensor, deviation: Tensor, every: int = 1) -> None:
-        self.path, self.labels, self.every = path, labels, every
+        self.clips, self.labels, self.every = MappedArray(path), labels, every
         self.mean, self.deviation = mean, deviation + _LEAST_DEVIATION
-        self._clips: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> Sample:
-        if self._clips is None:
-            self._clips = np.load(self.path, mmap_mode="r")
-        clip = self._clips[index, :: self.every]
+        clip = self.clips[index, :: self.every]
         values = torch.from_numpy(clip.astype(np.float32))
         if clip.ndim == 1:
             values = (values / FULL_SCALE)[:, None]
         return {"inputs": (values - self.mean) / self.deviation, "label": int(self.labels[index])}
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_clips": None}
 
 
 def open_clips(folder: Path, mean: Tensor, deviation: Tensor, every: int = 1) -> Mapping[str, Dataset[Sample]]:

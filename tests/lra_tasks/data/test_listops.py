@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -149,6 +150,16 @@ def test_l_max_and_eos(tmp_path: Path) -> None:
     assert first().tolist() == [*whole.tolist(), EOS]
     assert first(l_max=10).tolist()[-1] == EOS and len(first(l_max=10)) == 10
     assert torch.equal(first(l_max=len(whole), append_eos=False), whole)
+
+
+def test_a_process_that_loads_batches_gets_the_path_and_not_the_tokens(tmp_path: Path) -> None:
+    task = create_task("listops", data_dir=tmp_path, processes=1, **SMALL)
+    task.prepare_data()
+    expressions = task.dataset("train")
+    read = expressions[7]["inputs"]
+    sent = pickle.dumps(expressions)
+    assert np.load(task.folder / "train_tokens.npy")[:100].tobytes() not in sent
+    assert torch.equal(pickle.loads(sent)[7]["inputs"], read)
 
 
 HEADER = "Source\tTarget\r\n"
