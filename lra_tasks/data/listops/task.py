@@ -189,10 +189,9 @@ class ListOps(Task):
         """Distinct expressions in the order of their chunks, whatever the number of processes."""
         total = sum(self.counts.values())
         make = partial(generate_chunk, self.data_seed, **self.shape)
+        arrays: dict[str, Any] = {f"{split}_{kind}": ((), dtype) for split in SPLITS for kind, dtype in _KINDS}
         with (
-            Journal(
-                folder, {f"{split}_{kind}": ((), dtype) for split in SPLITS for kind, dtype in _KINDS}, _CHUNK
-            ) as journal,
+            Journal(folder, arrays, _CHUNK) as journal,
             closing(in_order(make, count(journal.chunks), self.processes)) as chunks,
             progress_bar("listops: generating", total) as advance,
         ):
