@@ -115,11 +115,11 @@ class Espeak35(Task):
         """Speak the clips of every split, and write them with their labels, and mean and deviation."""
         version()
         chunks = cut_splits({split: range(n) for split, n in self.counts.items()}, _CHUNK)
-        speak = partial(speak_clips, self.data_seed)
+        make = partial(speak_clips, self.data_seed)
         arrays: dict[str, Any] = {f"{split}_clips": ((RATE,), np.int16) for split in SPLITS}
         with (
             Journal(folder, arrays, _CHUNK) as journal,
-            closing(journal.resume(speak, chunks, self.processes, "espeak35: speaking")) as spoken,
+            closing(journal.resume(make, chunks, self.processes, "espeak35: speaking")) as spoken,
         ):
             for chunk, clips in spoken:
                 journal.append({f"{chunk[0][0]}_clips": clips})

@@ -165,6 +165,7 @@ class SpeechCommands35(OfficialTask):
         return open_clips(folder, mean, deviation, self.every)
 
     def _transform(self, samples: np.ndarray) -> np.ndarray:
+        """What is kept of samples; not for the processes that read, which must not use torch's threads."""
         return cepstrum(torch.from_numpy(samples / np.float32(FULL_SCALE))).numpy() if self.coefficients else samples
 
 
