@@ -198,13 +198,15 @@ def _build(folder: Path, facts: Mapping[str, Any], build: Callable[[Path], None]
         (work / _FACTS).write_text(known)
     try:
         build(work)
-        (work / _FACTS).unlink()
-        paths = sorted(path for path in work.rglob("*") if path.is_file())
+        ours = (JOURNAL, _FACTS, MANIFEST)
+        paths = sorted(path for path in work.rglob("*") if path.is_file() and path.name not in ours)
         files = {str(p.relative_to(work)): {"bytes": p.stat().st_size, "sha256": _sha256(p)} for p in paths}
         manifest = json.dumps({**facts, "files": files}, indent=2)
         (work / MANIFEST).write_text(manifest + "\n")
         for path in (*paths, work / MANIFEST):
             flush(path)
+        for name in (JOURNAL, _FACTS):
+            (work / name).unlink(missing_ok=True)
         if folder.exists():
             shutil.rmtree(folder)
         move_flushed(work, folder)

@@ -1,31 +1,36 @@
 """Arrays on disk that grow chunk by chunk, and a note of how far they have come.
 
 What is noted was flushed to disk before, so that an interrupted preparation goes on behind it, however it ended: rows
-that were written later are cut off again.
+that were written later are cut off again. The note stays until all of the preparation is done, so that what comes after
+the last chunk may be interrupted too; it then finds the files whole.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from lra_tasks.data.cache import JOURNAL, ArrayWriter
+from lra_tasks.data.parallel import in_order, progress_bar
 from lra_tasks.files import move_flushed
+
+A = TypeVar("A")
+T = TypeVar("T")
 
 _EVERY = 5.0
 """Seconds between notes: what a kill loses at most, but for the chunk that was being made."""
 
 
 class Journal:
-    """``.npy`` files in the folder of a build; a context that ends well leaves them whole, with no journal.
+    """``.npy`` files in the folder of a build; they can be read once it is open, and after a context that ends well.
 
     Args:
         folder: of the build.
@@ -35,6 +40,7 @@ class Journal:
     Attributes:
         chunks: how many chunks are written; the next one has this number.
         rows: how many rows of each file these are; an interrupt between two files may leave more.
+        remarks: what was said of the chunks, in order.
     """
 
     def __init__(self, folder: Path, arrays: Mapping[str, tuple[tuple[int, ...], DTypeLike]], size: int) -> None:
@@ -43,6 +49,7 @@ class Journal:
         if noted.get("size") != size:
             noted = {"chunks": 0, "rows": {}}
         self.chunks: int = noted["chunks"]
+        self.remarks: list[str] = noted.get("remarks", [])
         self._files = {
             name: ArrayWriter(folder / f"{name}.npy", row, dtype, noted["rows"].get(name, 0))
             for name, (row, dtype) in arrays.items()
@@ -50,11 +57,29 @@ class Journal:
         self.rows = {name: file.rows for name, file in self._files.items()}
         self._noted = time.monotonic()
 
-    def append(self, rows: Mapping[str, np.ndarray]) -> None:
-        """Add one chunk: rows of some or all of the files."""
+    def resume(
+        self, function: Callable[[Sequence[A]], T], chunks: Sequence[Sequence[A]], processes: int | None, title: str
+    ) -> Generator[tuple[Sequence[A], T], None, None]:
+        """The chunks that are not yet written, and ``function`` of each, in order; append one before taking the next.
+
+        A bar counts their items. Close the iterator (``contextlib.closing``) to stop the processes.
+        """
+        left = chunks[self.chunks :]
+        with (
+            closing(in_order(function, left, processes)) as results,
+            progress_bar(title, sum(map(len, chunks))) as advance,
+        ):
+            advance(sum(map(len, chunks[: self.chunks])))
+            for chunk, result in zip(left, results, strict=True):
+                yield chunk, result
+                advance(len(chunk))
+
+    def append(self, rows: Mapping[str, np.ndarray], remarks: Sequence[str] = ()) -> None:
+        """Add one chunk: rows of some or all of the files, and what is to be said of it."""
         for name, added in rows.items():
             self._files[name].append(added)
-        self.chunks, self.rows = self.chunks + 1, {name: file.rows for name, file in self._files.items()}
+        new = {name: file.rows for name, file in self._files.items()}
+        self.chunks, self.rows, self.remarks = self.chunks + 1, new, [*self.remarks, *remarks]
         if time.monotonic() - self._noted > _EVERY:
             self._note()
 
@@ -62,7 +87,8 @@ class Journal:
         for file in self._files.values():
             file.flush()
         new = self.path.with_suffix(".new")
-        new.write_text(json.dumps({"size": self.size, "chunks": self.chunks, "rows": self.rows}))
+        noted = {"size": self.size, "chunks": self.chunks, "rows": self.rows, "remarks": self.remarks}
+        new.write_text(json.dumps(noted))
         move_flushed(new, self.path)
         self._noted = time.monotonic()
 
@@ -73,7 +99,5 @@ class Journal:
         with ExitStack() as stack:
             for file in self._files.values():
                 stack.push(file.__exit__)
-            if kind is None:
-                self.path.unlink(missing_ok=True)
-            elif not issubclass(kind, Exception):
-                self._note()  # an interrupt: the next preparation goes on from here
+            if kind is None or not issubclass(kind, Exception):
+                self._note()  # done or interrupted: another preparation goes on from here

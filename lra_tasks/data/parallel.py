@@ -1,4 +1,4 @@
-"""Work cut into numbered chunks, done by several processes, given back in order."""
+"""Work cut into chunks, done by several processes, given back in order."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
+from itertools import islice
 from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+A = TypeVar("A")
 T = TypeVar("T")
 
 
@@ -24,33 +26,39 @@ def available_processes() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def in_order(function: Callable[[int], T], processes: int | None = None, start: int = 0) -> Generator[T, None, None]:
-    """``function(start)``, ``function(start + 1)``, ... without end, some chunks ahead in ``processes`` processes.
+def cut(items: Sequence[A], size: int) -> list[Sequence[A]]:
+    """Chunks of ``size`` items, the last one of what is left.
+
+    >>> cut("abcde", 2)
+    ['ab', 'cd', 'e']
+    """
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+def in_order(function: Callable[[A], T], chunks: Iterable[A], processes: int | None = None) -> Generator[T, None, None]:
+    """``function`` of every chunk, of which there may be no end, some chunks ahead in ``processes`` processes.
 
     The results do not depend on the number of processes. Close the iterator (``contextlib.closing``) to stop them; an
     interrupt or an error of ``function`` stops them too.
 
     Args:
-        function: picklable, and a function of the chunk's number alone.
+        function: picklable, and a function of the chunk alone.
+        chunks: picklable each; taken up as they are needed.
         processes: None for all available cores; 1 works in this process.
-        start: the first chunk.
     """
     processes = available_processes() if processes is None else processes
     if processes == 1:
-        chunk = start
-        while True:
-            yield function(chunk)
-            chunk += 1
+        yield from map(function, chunks)
+        return
     # Forking spares every worker the import of torch; workers use neither threads nor a GPU. macOS cannot fork safely.
     context = multiprocessing.get_context("fork" if sys.platform.startswith("linux") else "spawn")
     pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_start_worker)
     try:
-        pending: deque[Future[T]] = deque(pool.submit(function, chunk) for chunk in range(start, start + 2 * processes))
-        chunk = start + len(pending)
-        while True:
+        submitted = (pool.submit(function, chunk) for chunk in chunks)
+        pending: deque[Future[T]] = deque(islice(submitted, 2 * processes))
+        while pending:
             yield pending.popleft().result()
-            pending.append(pool.submit(function, chunk))
-            chunk += 1
+            pending.extend(islice(submitted, 1))
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

@@ -14,8 +14,10 @@ protocol  S4's: no parentheses, ``]`` as ``X``, ``<eos>`` appended, at most 2048
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
 from functools import partial
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -27,6 +29,7 @@ from longconv._checks import check_int
 from lra_tasks.data.base import Sample, Task, TaskInfo, check_counts, marks, official_folder
 from lra_tasks.data.cache import MappedArray, save_array
 from lra_tasks.data.errors import DataError
+from lra_tasks.data.journal import Journal
 from lra_tasks.data.listops.official import SPLITS, find_release, read_tsv, write_tsv
 from lra_tasks.data.listops.trees import EOS, VOCABULARY, random_expressions
 from lra_tasks.data.parallel import in_order, progress_bar
@@ -37,6 +40,9 @@ _CHUNK = 8192
 """Random expressions a chunk; about one in twelve has the right length."""
 _FRUITLESS = 50
 """Chunks without a new expression after which generation gives up."""
+
+_KINDS = (("tokens", np.uint8), ("offsets", np.int64), ("labels", np.uint8))
+"""What is kept of every split, in arrays of which type."""
 
 Rows = list[tuple[np.ndarray, int]]
 
@@ -160,53 +166,81 @@ class ListOps(Task):
 
     def build(self, folder: Path) -> None:
         """Generate or read, and write tokens, offsets and labels of every split."""
-        for split, rows in (self._generate() if self.official_dir is None else self._read()).items():
-            lengths = [len(tokens) for tokens, _ in rows]
-            save_array(folder / f"{split}_tokens.npy", np.concatenate([tokens for tokens, _ in rows]))
-            save_array(folder / f"{split}_offsets.npy", np.cumsum([0, *lengths], dtype=np.int64))
-            save_array(folder / f"{split}_labels.npy", np.array([value for _, value in rows], np.uint8))
-            if self.write_official and self.official_dir is None:
-                (folder / "listops-1000").mkdir(exist_ok=True)
-                write_tsv(folder / "listops-1000" / f"basic_{split}.tsv", iter(rows))
+        if self.official_dir is None:
+            self._generate(folder)
+        else:
+            self._read(folder, find_release(self.official_dir))
 
     def load(self, folder: Path) -> dict[str, Dataset[Sample]]:
         """The three splits, with memory-mapped tokens."""
         return {split: Expressions(folder, split, self.l_max, self.append_eos) for split in SPLITS}
 
-    def _read(self) -> dict[str, Rows]:
-        assert self.official_dir is not None
-        result: dict[str, Rows] = {}
-        for (split, path), expected in zip(find_release(self.official_dir).items(), self.info.sizes, strict=True):
-            result[split] = list(read_tsv(path))
-            if not result[split]:
+    def _read(self, folder: Path, files: Mapping[str, Path]) -> None:
+        for (split, path), expected in zip(files.items(), self.info.sizes, strict=True):
+            rows = list(read_tsv(path))
+            if not rows:
                 raise DataError(f"{path} has a header and no rows")
-            if len(result[split]) != expected:
-                log.warning("%s has %d rows, the official file has %d", path, len(result[split]), expected)
-        return result
+            if len(rows) != expected:
+                log.warning("%s has %d rows, the official file has %d", path, len(rows), expected)
+            for name, array in pack(split, rows).items():
+                save_array(folder / f"{name}.npy", array)
 
-    def _generate(self) -> dict[str, Rows]:
+    def _generate(self, folder: Path) -> None:
         """Distinct expressions in the order of their chunks, whatever the number of processes."""
         total = sum(self.counts.values())
-        rows: dict[bytes, int] = {}
-        fruitless = 0
-        chunks = in_order(partial(generate_chunk, self.data_seed, **self.shape), self.processes)
-        with closing(chunks), progress_bar("listops: generating", total) as advance:
-            for chunk in chunks:
-                before = len(rows)
-                for tokens, value in chunk:
-                    rows.setdefault(tokens, value)
-                fruitless = 0 if len(rows) > before else fruitless + 1
-                advance(min(len(rows), total) - min(before, total))
-                if len(rows) >= total:
-                    break
+        make = partial(generate_chunk, self.data_seed, **self.shape)
+        arrays: dict[str, Any] = {f"{split}_{kind}": ((), dtype) for split in SPLITS for kind, dtype in _KINDS}
+        with (
+            Journal(folder, arrays, _CHUNK) as journal,
+            closing(in_order(make, count(journal.chunks), self.processes)) as chunks,
+            progress_bar("listops: generating", total) as advance,
+        ):
+            seen = {tokens.tobytes() for split in SPLITS for tokens, _ in unpack(folder, split)}
+            advance(len(seen))
+            fruitless = 0
+            while len(seen) < total:
+                new = {tokens: value for tokens, value in next(chunks) if tokens not in seen}
+                journal.append(self._divide(new, journal.rows))
+                advance(min(len(new), total - len(seen)))
+                seen |= new.keys()
+                fruitless = 0 if new else fruitless + 1
                 if fruitless == _FRUITLESS:
                     raise DataError(
-                        f"only {len(rows)} distinct expressions of {total} were found with {self.shape}: ask for fewer "
+                        f"only {len(seen)} distinct expressions of {total} were found with {self.shape}: ask for fewer "
                         "or widen the lengths"
                     )
-        listed = [(np.frombuffer(tokens, np.uint8), value) for tokens, value in rows.items()]
-        stops = np.cumsum([0, *self.counts.values()])
-        return {split: listed[a:b] for split, a, b in zip(self.counts, stops, stops[1:], strict=False)}
+        if self.write_official:
+            (folder / "listops-1000").mkdir(exist_ok=True)
+            for split in SPLITS:
+                write_tsv(folder / "listops-1000" / f"basic_{split}.tsv", unpack(folder, split))
+
+    def _divide(self, new: Mapping[bytes, int], written: Mapping[str, int]) -> dict[str, np.ndarray]:
+        """New expressions to the splits that want some, one split after the other, as they are written."""
+        rows = [(np.frombuffer(tokens, np.uint8), value) for tokens, value in new.items()]
+        result: dict[str, np.ndarray] = {}
+        for split, n in self.counts.items():
+            wanted = n - written[f"{split}_labels"]
+            if part := rows[:wanted]:
+                result |= pack(split, part, written[f"{split}_tokens"])
+            rows = rows[wanted:]
+        return result
+
+
+def pack(split: str, rows: Rows, start: int = 0) -> dict[str, np.ndarray]:
+    """The arrays of a split's rows, of which the first stands at the position ``start`` of all tokens."""
+    offsets = np.cumsum([start, *(len(tokens) for tokens, _ in rows)], dtype=np.int64)
+    return {
+        f"{split}_tokens": np.concatenate([tokens for tokens, _ in rows]),
+        f"{split}_offsets": offsets[1:] if start else offsets,
+        f"{split}_labels": np.array([value for _, value in rows], np.uint8),
+    }
+
+
+def unpack(folder: Path, split: str) -> Iterator[tuple[np.ndarray, int]]:
+    """Tokens and value of every row of a split that is written."""
+    tokens, offsets, labels = (np.load(folder / f"{split}_{kind}.npy") for kind, _ in _KINDS)
+    for (start, stop), value in zip(pairwise(offsets), labels, strict=True):
+        yield tokens[start:stop], int(value)
 
 
 def generate_chunk(

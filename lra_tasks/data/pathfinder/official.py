@@ -7,6 +7,7 @@ folder and the file and field 3 (from 0) is the label.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,6 +73,21 @@ def _parse(folder: Path, where: str, line: str) -> Entry:
     if fields[3] not in ("0", "1"):
         raise DataError(f"{where}: the label is {fields[3]!r}, expected 0 or 1")
     return Entry(folder / fields[0] / fields[1], int(fields[3]))
+
+
+def read_pictures(size: int, entries: Sequence[Entry]) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Pictures uint8 (n, size, size) and labels uint8 (n,) of usable entries, and which the others are and why."""
+    images = np.empty((len(entries), size, size), np.uint8)
+    labels: list[int] = []
+    skipped: list[str] = []
+    for entry in entries:
+        picture = read_picture(entry.path, size)
+        if isinstance(picture, str):
+            skipped.append(f"{entry.path}: {picture}")
+        else:
+            images[len(labels)] = picture
+            labels.append(entry.label)
+    return images[: len(labels)], np.array(labels, np.uint8), skipped
 
 
 def read_picture(path: Path, size: int) -> np.ndarray | str:

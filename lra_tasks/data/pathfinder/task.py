@@ -22,11 +22,12 @@ References:
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -34,17 +35,18 @@ from torch.utils.data import Dataset
 
 from longconv._checks import check_choice, check_int
 from lra_tasks.data.base import Sample, Task, TaskInfo, fractions, marks, official_folder
-from lra_tasks.data.cache import ArrayWriter, save_array
 from lra_tasks.data.errors import DataError
 from lra_tasks.data.journal import Journal
-from lra_tasks.data.parallel import in_order, progress_bar
+from lra_tasks.data.parallel import cut
 from lra_tasks.data.pathfinder.draw import draw_chunk
-from lra_tasks.data.pathfinder.official import Entry, find_release, read_entries, read_picture
+from lra_tasks.data.pathfinder.official import Entry, find_release, read_entries, read_pictures
 from lra_tasks.data.pathfinder.paddles import paddles
 from lra_tasks.data.pathfinder.settings import SETTINGS
 from lra_tasks.data.pixels import Pixels
 
 log = logging.getLogger(__name__)
+
+A = TypeVar("A")
 
 SPLIT_SEED = 42
 _CHUNK = {32: 500, 64: 50, 128: 100, 256: 25, 512: 5}
@@ -66,7 +68,7 @@ class Pathfinder32(Task):
         split: how the pictures are divided: "random" (a permutation seeded with 42, as S4) or "first" (in order, as the
             Long Range Arena's code).
         data_seed: seed of the generated pictures.
-        processes: number of processes that generate; None for all cores. The data does not depend on it.
+        processes: number of processes that generate or read; None for all cores. The data does not depend on it.
     """
 
     cache_name = "pathfinder32"
@@ -141,45 +143,44 @@ class Pathfinder32(Task):
     def _generate(self, folder: Path) -> None:
         for margin in SETTINGS[self.size].margins:
             paddles(self.size, margin)  # tables that forked processes then share
-        draw = partial(draw_chunk, self.size, _CHUNK[self.size], self.data_seed)
-        arrays: dict[str, Any] = {"images": ((self.size, self.size), np.uint8), "labels": ((), np.uint8)}
-        with (
-            Journal(folder, arrays, _CHUNK[self.size]) as journal,
-            closing(in_order(draw, self.processes, journal.chunks)) as chunks,
-            progress_bar(f"{self.info.name}: drawing", self.n_samples) as advance,
-        ):
-            advance(journal.rows["labels"])
-            while left := self.n_samples - journal.rows["labels"]:
-                images, labels = next(chunks)
-                journal.append({"images": images[:left], "labels": labels[:left]})
-                advance(min(left, len(labels)))
+        draw = partial(_draw, self.size, _CHUNK[self.size], self.data_seed)
+        self._write(folder, draw, range(self.n_samples), "drawing")
 
     def _read(self, folder: Path, entries: list[Entry]) -> None:
         """Read the pictures; unusable ones are left out, counted and named. Half of all or more of them is an error."""
-        labels: list[int] = []
-        skipped: list[str] = []
-        with (
-            ArrayWriter(folder / "images.npy", (self.size, self.size), np.uint8) as images,
-            progress_bar(f"{self.info.name}: reading", len(entries)) as advance,
-        ):
-            for entry in entries:
-                picture = read_picture(entry.path, self.size)
-                if isinstance(picture, str):
-                    skipped.append(f"{entry.path}: {picture}")
-                else:
-                    images.append(picture[None])
-                    labels.append(entry.label)
-                advance(1)
+        skipped = self._write(folder, partial(read_pictures, self.size), entries, "reading")
         if skipped:
             listed = "\n  ".join(skipped[:20] + [f"... and {len(skipped) - 20} more"] * (len(skipped) > 20))
             log.warning("%d of %d pictures were skipped:\n  %s", len(skipped), len(entries), listed)
-        if len(labels) < 10 or len(skipped) >= len(entries) / 2:
+        read = len(entries) - len(skipped)
+        if read < 10 or len(skipped) >= len(entries) / 2:
             first = f" (the first: {skipped[0]})" if skipped else ""
-            raise DataError(
-                f"only {len(labels)} of {len(entries)} pictures can be read{first}: unpack the release again"
-            )
-        save_array(folder / "labels.npy", np.array(labels, np.uint8))
+            raise DataError(f"only {read} of {len(entries)} pictures can be read{first}: unpack the release again")
         (folder / "skipped.txt").write_text("".join(line + "\n" for line in skipped))
+
+    def _write(
+        self,
+        folder: Path,
+        make: Callable[[Sequence[A]], tuple[np.ndarray, np.ndarray, list[str]]],
+        items: Sequence[A],
+        doing: str,
+    ) -> list[str]:
+        """Write the pictures and labels of all items; what was said of them is given back."""
+        size = _CHUNK[self.size]
+        arrays: dict[str, Any] = {"images": ((self.size, self.size), np.uint8), "labels": ((), np.uint8)}
+        with (
+            Journal(folder, arrays, size) as journal,
+            closing(journal.resume(make, cut(items, size), self.processes, f"{self.info.name}: {doing}")) as made,
+        ):
+            for _, (images, labels, remarks) in made:
+                journal.append({"images": images, "labels": labels}, remarks)
+        return journal.remarks
+
+
+def _draw(size: int, n: int, seed: int, numbers: Sequence[int]) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """The pictures of these numbers, of the chunk of ``n`` that begins with them."""
+    images, labels = draw_chunk(size, n, seed, numbers[0] // n)
+    return images[: len(numbers)], labels[: len(numbers)], []
 
 
 class Pathfinder64(Pathfinder32):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -13,9 +13,14 @@ from torch.utils.data import Dataset
 
 from lra_tasks.data.base import Sample
 from lra_tasks.data.cache import MappedArray
+from lra_tasks.data.parallel import cut
+
+A = TypeVar("A")
 
 SPLITS = ("train", "val", "test")
 FULL_SCALE = 32768.0
+_AT_ONCE = 256
+"""Clips whose mean and deviation are taken together."""
 _LEAST_DEVIATION = 1e-5
 """Added to deviations, for time steps at which every training clip is silent."""
 
@@ -60,25 +65,30 @@ def open_clips(folder: Path, mean: Tensor, deviation: Tensor, every: int = 1) ->
     }
 
 
-class Moments:
-    """Mean and deviation over clips, gathered a few clips at a time."""
+def cut_splits(splits: Mapping[str, Sequence[A]], size: int) -> list[Sequence[tuple[str, A]]]:
+    """The clips of all splits, each after the name of its split, in chunks of one split each.
 
-    def __init__(self) -> None:
-        self.n = 0
-        self.total: Any = 0.0
-        self.square: Any = 0.0
+    >>> cut_splits({"train": "abc", "val": "d"}, 2)
+    [[('train', 'a'), ('train', 'b')], [('train', 'c')], [('val', 'd')]]
+    """
+    return [chunk for split, clips in splits.items() for chunk in cut([(split, clip) for clip in clips], size)]
 
-    def add(self, values: np.ndarray) -> None:
-        """Clips (n, L, channels)."""
-        wide = values.astype(np.float64)
-        self.n += len(wide)
-        self.total = self.total + wide.sum(axis=0)
-        self.square = self.square + np.square(wide).sum(axis=0)
 
-    def finish(self, over_time: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and deviation (L, channels) of every time step, or (1, channels) over all of them."""
-        n, total, square = self.n, self.total, self.square
-        if over_time:
-            n, total, square = n * len(total), total.sum(axis=0)[None], square.sum(axis=0)[None]
-        mean = total / n
-        return mean, np.sqrt(np.maximum(square / n - np.square(mean), 0.0))
+def measure(path: Path, over_time: bool) -> np.ndarray:
+    """Mean and deviation of a file of clips: (2, L, channels) of every time step, or (2, 1, channels) over all of them.
+
+    Those of samples are fractions of full scale.
+    """
+    clips = np.load(path, mmap_mode="r")
+    samples = clips.ndim == 2
+    n, total, square = len(clips), np.zeros(()), np.zeros(())
+    for start in range(0, n, _AT_ONCE):
+        part = clips[start : start + _AT_ONCE]
+        # Channel by channel, so that sums along time are numpy's pairwise ones.
+        values = np.array(part[:, None] if samples else part.swapaxes(1, 2), np.float64, order="C")
+        total, square = total + values.sum(axis=0), square + np.square(values).sum(axis=0)
+    if over_time:
+        n, total, square = n * len(clips[0]), total.sum(axis=1)[:, None], square.sum(axis=1)[:, None]
+    mean = total / n
+    deviation = np.sqrt(np.maximum(square / n - np.square(mean), 0.0))
+    return np.stack([mean.T, deviation.T]) / (FULL_SCALE if samples else 1.0)

@@ -17,7 +17,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
@@ -32,15 +32,12 @@ from lra_tasks.data.base import Sample, Task, TaskInfo, check_counts
 from lra_tasks.data.cache import save_array
 from lra_tasks.data.errors import DataError
 from lra_tasks.data.journal import Journal
-from lra_tasks.data.parallel import in_order, progress_bar
-from lra_tasks.data.speech.clips import FULL_SCALE, SPLITS, Moments, open_clips
+from lra_tasks.data.speech.clips import SPLITS, cut_splits, measure, open_clips
 from lra_tasks.data.speech.synthesis import ACCENTS, PITCHES, RATE, SPEEDS, VARIANTS, missing, speak, version
 from lra_tasks.data.speech.task import THIRTY_FIVE
 
 _CHUNK = 50
 """Clips a chunk."""
-_AT_ONCE = 256
-"""Clips whose mean and deviation are taken together."""
 
 
 class Espeak35(Task):
@@ -117,24 +114,18 @@ class Espeak35(Task):
     def build(self, folder: Path) -> None:
         """Speak the clips of every split, and write them with their labels, and mean and deviation."""
         version()
-        plan = [
-            (split, start, min(start + _CHUNK, n)) for split, n in self.counts.items() for start in range(0, n, _CHUNK)
-        ]
+        chunks = cut_splits({split: range(n) for split, n in self.counts.items()}, _CHUNK)
+        make = partial(speak_clips, self.data_seed)
         arrays: dict[str, Any] = {f"{split}_clips": ((RATE,), np.int16) for split in SPLITS}
         with (
             Journal(folder, arrays, _CHUNK) as journal,
-            closing(in_order(partial(speak_chunk, self.data_seed, plan), self.processes, journal.chunks)) as chunks,
-            progress_bar("espeak35: speaking", sum(self.counts.values())) as advance,
+            closing(journal.resume(make, chunks, self.processes, "espeak35: speaking")) as spoken,
         ):
-            advance(sum(journal.rows.values()))
-            while journal.chunks < len(plan):
-                split = plan[journal.chunks][0]
-                clips = next(chunks)
-                journal.append({f"{split}_clips": clips})
-                advance(len(clips))
+            for chunk, clips in spoken:
+                journal.append({f"{chunk[0][0]}_clips": clips})
         for split, n in self.counts.items():
             save_array(folder / f"{split}_labels.npy", (np.arange(n) % len(THIRTY_FIVE)).astype(np.uint8))
-        save_array(folder / "moments.npy", _moments(folder / "train_clips.npy"))
+        save_array(folder / "moments.npy", measure(folder / "train_clips.npy", over_time=True))
 
     def load(self, folder: Path) -> Mapping[str, Dataset[Sample]]:
         """The three splits of the memory-mapped clips."""
@@ -142,22 +133,14 @@ class Espeak35(Task):
         return open_clips(folder, mean, deviation, self.every)
 
 
-def speak_chunk(seed: int, plan: list[tuple[str, int, int]], chunk: int) -> np.ndarray:
-    """The clips int16 (n, 16000) of a chunk (split, first, end) of the plan; none beyond it.
+def speak_clips(seed: int, clips: Sequence[tuple[str, int]]) -> np.ndarray:
+    """Clips int16 (n, 16000), each by its split and its number.
 
     Every clip depends on the seed, its split and its number alone.
     """
-    if chunk >= len(plan):
-        return np.empty((0, RATE), np.int16)
-    split, start, stop = plan[chunk]
-    randoms = [np.random.default_rng([seed, SPLITS.index(split), number]) for number in range(start, stop)]
-    words = [THIRTY_FIVE[number % len(THIRTY_FIVE)] for number in range(start, stop)]
-    return np.stack([speak(word, split, random) for word, random in zip(words, randoms, strict=True)])
 
+    def spoken(split: str, number: int) -> np.ndarray:
+        random = np.random.default_rng([seed, SPLITS.index(split), number])
+        return speak(THIRTY_FIVE[number % len(THIRTY_FIVE)], split, random)
 
-def _moments(path: Path) -> np.ndarray:
-    """Mean and deviation of all samples, each (1, 1)."""
-    clips, moments = np.load(path, mmap_mode="r"), Moments()
-    for start in range(0, len(clips), _AT_ONCE):
-        moments.add(clips[start : start + _AT_ONCE, :, None])
-    return np.stack(moments.finish(over_time=True)) / FULL_SCALE
+    return np.stack([spoken(split, number) for split, number in clips])

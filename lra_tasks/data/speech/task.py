@@ -24,8 +24,10 @@ References:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import closing, suppress
 from dataclasses import replace
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -33,14 +35,15 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from longconv._checks import check_choice
+from longconv._checks import check_choice, check_int
 from lra_tasks.data.base import Sample, TaskInfo, marks
-from lra_tasks.data.cache import ArrayWriter, save_array
+from lra_tasks.data.cache import save_array
 from lra_tasks.data.errors import DataError
+from lra_tasks.data.journal import Journal
 from lra_tasks.data.official import OfficialTask, stratified
-from lra_tasks.data.parallel import progress_bar
+from lra_tasks.data.parallel import cut, in_order
 from lra_tasks.data.speech.cepstrum import cepstrum
-from lra_tasks.data.speech.clips import FULL_SCALE, Moments, open_clips
+from lra_tasks.data.speech.clips import FULL_SCALE, cut_splits, measure, open_clips
 from lra_tasks.data.speech.official import (
     LISTS,
     RATE,
@@ -73,6 +76,7 @@ class SpeechCommands35(OfficialTask):
         official_dir: folder of the unpacked archive; None looks in data_dir.
         standardise: whether samples are standardised by the mean and deviation of their time step ("step") or of all
             samples ("global") of the training clips.
+        processes: number of processes that read; None for all cores. The data does not depend on it.
     """
 
     cache_name = "speech_commands"
@@ -102,9 +106,11 @@ class SpeechCommands35(OfficialTask):
         *,
         official_dir: str | Path | None = None,
         standardise: str = "step",
+        processes: int | None = None,
     ) -> None:
         super().__init__(data_dir, batch_size, num_workers, seed, official_dir=official_dir)
         self.standardise = check_choice("standardise", standardise, ("step", "global"))
+        self.processes = None if processes is None else check_int("processes", processes)
 
     def files(self) -> list[Path]:
         """The lists and the folders of the words."""
@@ -130,28 +136,23 @@ class SpeechCommands35(OfficialTask):
         """Write samples or coefficients and labels of every split, and mean and deviation of the training clips."""
         source = find_clips(self.read_from, self.words)
         splits = self.split(source, list_clips(source, self.words))
-        moments = Moments()
-        with ExitStack() as stack:
-            advance = stack.enter_context(
-                progress_bar(f"{self.info.name}: reading", sum(len(clips) for clips in splits.values()))
-            )
-            for split, clips in splits.items():
-                if not clips:
-                    raise DataError(f"no clip of {source} is left for {split}: unpack the archive again")
-                row = (1 + RATE // 100, 20) if self.coefficients else (RATE,)
-                kind = np.float32 if self.coefficients else np.int16
-                with ArrayWriter(folder / f"{split}_clips.npy", row, kind) as writer:
-                    for start in range(0, len(clips), _AT_ONCE):
-                        values = self._read(source, clips[start : start + _AT_ONCE])
-                        writer.append(values)
-                        if split == "train":
-                            moments.add(values if self.coefficients else values[..., None])
-                        advance(len(values))
-                labels = [self.words.index(clip.split("/")[0]) for clip in clips]
-                save_array(folder / f"{split}_labels.npy", np.array(labels, np.uint8))
-        mean, deviation = moments.finish(over_time=self.coefficients)
-        scale = 1.0 if self.coefficients else FULL_SCALE
-        save_array(folder / "moments.npy", np.stack([mean, deviation]) / scale)
+        for split, clips in splits.items():
+            if not clips:
+                raise DataError(f"no clip of {source} is left for {split}: unpack the archive again")
+        row = (1 + RATE // 100, 20) if self.coefficients else (RATE,)
+        kind = np.float32 if self.coefficients else np.int16
+        arrays: dict[str, Any] = {f"{split}_clips": (row, kind) for split in splits}
+        chunks, title = cut_splits(splits, _AT_ONCE), f"{self.info.name}: reading"
+        with (
+            Journal(folder, arrays, _AT_ONCE) as journal,
+            closing(journal.resume(partial(read_clips, source), chunks, self.processes, title)) as read,
+        ):
+            for chunk, samples in read:
+                journal.append({f"{chunk[0][0]}_clips": self._transform(samples)})
+        for split, clips in splits.items():
+            labels = [self.words.index(clip.split("/")[0]) for clip in clips]
+            save_array(folder / f"{split}_labels.npy", np.array(labels, np.uint8))
+        save_array(folder / "moments.npy", measure(folder / "train_clips.npy", over_time=self.coefficients))
 
     def load(self, folder: Path) -> Mapping[str, Dataset[Sample]]:
         """The three splits of the memory-mapped clips."""
@@ -163,9 +164,19 @@ class SpeechCommands35(OfficialTask):
             mean, deviation = mean[:: self.every], deviation[:: self.every]
         return open_clips(folder, mean, deviation, self.every)
 
-    def _read(self, source: Path, clips: Sequence[str]) -> np.ndarray:
-        samples = np.stack([read_clip(source / clip) for clip in clips])
+    def _transform(self, samples: np.ndarray) -> np.ndarray:
+        """What is kept of samples; not for the processes that read, which must not use torch's threads."""
         return cepstrum(torch.from_numpy(samples / np.float32(FULL_SCALE))).numpy() if self.coefficients else samples
+
+
+def count_clips(source: Path, clips: Sequence[str]) -> list[int]:
+    """How many samples each clip has, by its header."""
+    return [count_samples(source / clip) for clip in clips]
+
+
+def read_clips(source: Path, clips: Sequence[tuple[str, str]]) -> np.ndarray:
+    """The samples int16 (n, 16000) of clips, each after the name of its split."""
+    return np.stack([read_clip(source / clip) for _, clip in clips])
 
 
 class SpeechCommands35Half(SpeechCommands35):
@@ -198,7 +209,8 @@ class SpeechCommands10(SpeechCommands35):
 
     def split(self, folder: Path, clips: Sequence[str]) -> dict[str, list[str]]:
         """The clips of every split: whole clips alone, stratified by word."""
-        whole = [clip for clip in clips if count_samples(folder / clip) == RATE]
+        with closing(in_order(partial(count_clips, folder), cut(clips, _AT_ONCE), self.processes)) as counts:
+            whole = [clip for clip, n in zip(clips, chain.from_iterable(counts), strict=True) if n == RATE]
         labels = np.array([self.words.index(clip.split("/")[0]) for clip in whole])
         return {split: [whole[number] for number in chosen] for split, chosen in stratified(labels).items()}
 
@@ -237,5 +249,6 @@ class SpeechCommands10MFCC(SpeechCommands10):
         seed: int = 0,
         *,
         official_dir: str | Path | None = None,
+        processes: int | None = None,
     ) -> None:
-        super().__init__(data_dir, batch_size, num_workers, seed, official_dir=official_dir)
+        super().__init__(data_dir, batch_size, num_workers, seed, official_dir=official_dir, processes=processes)

@@ -11,7 +11,7 @@ import pytest
 
 from lra_tasks.cli import main
 from lra_tasks.data import DataError, Task, create_task
-from lra_tasks.data.speech.espeak import speak_chunk
+from lra_tasks.data.speech.espeak import speak_clips
 from lra_tasks.data.speech.synthesis import VARIANTS, missing, resample, speakers, version
 from lra_tasks.data.speech.task import THIRTY_FIVE
 
@@ -54,9 +54,9 @@ def test_all_training_samples_together_have_mean_0_and_deviation_1(spoken: Task)
 @speaking
 def test_a_clip_depends_on_seed_split_and_number_alone(spoken: Task) -> None:
     clips = np.load(spoken.folder / "val_clips.npy")
-    assert np.array_equal(speak_chunk(0, [("val", 30, 33)], 0), clips[30:33])
+    assert np.array_equal(speak_clips(0, [("val", number) for number in (30, 31, 32)]), clips[30:33])
     for seed, split in ((1, "val"), (0, "test")):
-        assert not np.array_equal(speak_chunk(seed, [(split, 30, 31)], 0), clips[30:31])
+        assert not np.array_equal(speak_clips(seed, [(split, 30)]), clips[30:31])
 
 
 @speaking
@@ -121,7 +121,7 @@ def test_an_answer_without_sound_is_named(tmp_path: Path, monkeypatch: pytest.Mo
     fake(tmp_path, "echo no sound")
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     with pytest.raises(DataError, match="answered 'bed' in the voice en-.* with no sound of 16 bits"):
-        speak_chunk(0, [("train", 0, 1)], 0)
+        speak_clips(0, [("train", 0)])
 
 
 def fake(folder: Path, script: str) -> None:

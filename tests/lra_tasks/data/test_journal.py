@@ -6,6 +6,7 @@ import json
 import resource
 import signal
 import time
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ import pytest
 from lra_tasks.data import DataError, create_task
 from lra_tasks.data.cache import JOURNAL, ArrayWriter, ensure, find_fault
 from lra_tasks.data.journal import Journal
+from tests.lra_tasks.data.layouts import speech
 from tests.lra_tasks.data.test_cache import leftovers, start
+from tests.lra_tasks.data.test_pathfinder import release
 
 ARRAYS: dict[str, Any] = {"pictures": ((2, 3), np.uint8), "labels": ((), np.int64)}
 CHUNKS = 6
@@ -134,28 +137,71 @@ def test_a_killed_build_goes_on_from_the_last_note(tmp_path: Path) -> None:
     check(folder)
 
 
-def test_pathfinder_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lra_tasks.data.pathfinder.task._CHUNK", {32: 5})
-    options: dict[str, Any] = {"n_samples": 23, "processes": 1}
-    whole = create_task("pathfinder32", data_dir=tmp_path / "whole", **options)
-    whole.prepare_data()
-    drawn: list[int] = []
+def pictures(folder: Path) -> dict[str, Any]:
+    """A release of which four pictures cannot be read: two before the interrupt and two behind it."""
+    level = release(folder, n=40)
+    for path in ("2/sample_0", "2/sample_14", "10/sample_21", "10/sample_39"):
+        (level / "imgs" / f"{path}.png").write_bytes(b"")
+    return {"official_dir": folder}
 
-    def interrupted(self: Journal, rows: dict[str, np.ndarray]) -> None:
-        append(self, rows)
-        drawn.append(self.chunks)
-        if drawn == [1, 2, 3]:
+
+def words(folder: Path) -> dict[str, Any]:
+    return {"official_dir": speech(folder)}
+
+
+LISTOPS = {"n_train": 60, "n_val": 30, "n_test": 20, "min_length": 3, "max_length": 5, "max_args": 2}
+"""Of 400 expressions, so that chunks share some."""
+RESUMED: dict[str, tuple[str, str, Any, Callable[[Path], dict[str, Any]]]] = {
+    "listops": ("listops", "listops", 100, lambda folder: {**LISTOPS, "write_official": True}),
+    "pathfinder": ("pathfinder32", "pathfinder", {32: 5}, lambda folder: {"n_samples": 38}),
+    "official pathfinder": ("pathfinder32", "pathfinder", {32: 5}, pictures),
+    "speech": ("sc10", "speech", 8, words),
+    "coefficients": ("sc10-mfcc", "speech", 8, words),
+}
+"""Task, its package, a size of chunks, and its options, which may need files."""
+
+
+@pytest.mark.parametrize("case", RESUMED)
+@pytest.mark.parametrize("processes", [1, 2])
+def test_an_interrupted_task_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, case: str, processes: int
+) -> None:
+    """After three chunks, and again when all are written: every chunk is made once, and the files are one process's."""
+    name, package, size, write = RESUMED[case]
+    size_name = "_AT_ONCE" if package == "speech" else "_CHUNK"
+    monkeypatch.setattr(f"lra_tasks.data.{package}.task.{size_name}", size)
+    options = write(tmp_path / "source")
+    whole = create_task(name, data_dir=tmp_path / "whole", processes=1, **options)
+    whole.prepare_data()
+    caplog.clear()
+    task = create_task(name, data_dir=tmp_path / "parts", processes=processes, **options)
+    appended: list[int] = []
+
+    def append_three(self: Journal, rows: dict[str, np.ndarray], remarks: Sequence[str] = ()) -> None:
+        append(self, rows, remarks)
+        appended.append(self.chunks)
+        if appended == [1, 2, 3]:
             raise KeyboardInterrupt
 
+    def interrupt(path: Path) -> str:
+        raise KeyboardInterrupt
+
     append = Journal.append
-    monkeypatch.setattr(Journal, "append", interrupted)
-    task = create_task("pathfinder32", data_dir=tmp_path / "parts", **options)
+    monkeypatch.setattr(Journal, "append", append_three)
     with pytest.raises(KeyboardInterrupt):
         task.prepare_data()
+    with monkeypatch.context() as patch:
+        patch.setattr("lra_tasks.data.cache._sha256", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            task.prepare_data()
+    assert not task.folder.exists() and len(appended) > 5
     task.prepare_data()
-    assert drawn == [1, 2, 3, 4, 5]
-    for name in ("images", "labels"):
-        assert (task.folder / f"{name}.npy").read_bytes() == (whole.folder / f"{name}.npy").read_bytes()
+    assert appended == list(range(1, len(appended) + 1))
+    files = {path.relative_to(whole.folder) for path in whole.folder.rglob("*") if path.is_file()}
+    assert files == {path.relative_to(task.folder) for path in task.folder.rglob("*") if path.is_file()}
+    for file in files:
+        assert (task.folder / file).read_bytes() == (whole.folder / file).read_bytes(), file
+    assert ("4 of 40 pictures were skipped" in caplog.text) == (case == "official pathfinder")
 
 
 def fill_the_disk(folder: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from contextlib import closing
-from itertools import islice
+from itertools import count, islice
 
 import pytest
 
@@ -29,12 +29,18 @@ def fail_at_three(chunk: int) -> int:
 
 @pytest.mark.parametrize("processes", [1, 2, 3])
 def test_in_order(processes: int) -> None:
-    with closing(in_order(square, processes)) as results:
+    with closing(in_order(square, count(), processes)) as results:
         assert list(islice(results, 20)) == [chunk**2 for chunk in range(20)]
 
 
+@pytest.mark.parametrize("processes", [1, 3])
+@pytest.mark.parametrize("n", [0, 2, 20])
+def test_in_order_ends_with_its_chunks(n: int, processes: int) -> None:
+    assert list(in_order(square, range(n), processes)) == [chunk**2 for chunk in range(n)]
+
+
 def test_uses_and_ends_other_processes() -> None:
-    with closing(in_order(worker, 2)) as results:
+    with closing(in_order(worker, count(), 2)) as results:
         pids = set(islice(results, 8))
     assert os.getpid() not in pids
     for pid in pids:
@@ -44,5 +50,8 @@ def test_uses_and_ends_other_processes() -> None:
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_an_error_comes_through(processes: int) -> None:
-    with closing(in_order(fail_at_three, processes)) as results, pytest.raises(ArithmeticError, match="chunk three"):
+    with (
+        closing(in_order(fail_at_three, count(), processes)) as results,
+        pytest.raises(ArithmeticError, match="chunk three"),
+    ):
         list(islice(results, 10))

@@ -178,3 +178,9 @@ def test_a_bad_clip_is_named(tmp_path: Path, content: Any, named: str) -> None:
     with pytest.raises(DataError, match=f"go/00000000_nohash_0.wav.*{named}"):
         task.prepare_data()
     assert not task.folder.exists()
+
+
+@pytest.mark.parametrize("name", ["sc35", "sc10-mfcc"])
+def test_bad_options(name: str) -> None:
+    with pytest.raises(ValueError, match="processes"):
+        create_task(name, processes=0)
