@@ -23,8 +23,8 @@ Where an author's file and ours differ:
 - S5's running statistics of BatchNorm keep 0.95 of the former ones a step; ours 0.9, as on Pathfinder and Path-X.
 - The masks of dropout inside a mixer are drawn a position, and a batch spread over several GPUs is accumulated.
 
-None of these authors publishes the settings of sequential and permuted MNIST, of ten words as MFCC, of Pathfinder at
-64, 256 and 512, or of LSSL and Orchid for any task here: there is no such preset.
+None of these authors publishes such a file for sequential and permuted MNIST, for ten words as MFCC, for Pathfinder at
+64, 256 and 512, or for LSSL and Orchid on any task here: there is no such preset.
 """
 
 from __future__ import annotations
