@@ -6,6 +6,7 @@ stopped by Ctrl-C or a signal.
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -55,6 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _complain(message: str, code: int) -> int:
+    """Print a message on one line, whatever library it comes from."""
+    message = re.sub(r"\s*\n\s*", " ", message.strip())
     Console(stderr=True, soft_wrap=True).print(f"lra-tasks: {message}", markup=False, highlight=False)
     return code
 

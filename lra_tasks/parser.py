@@ -36,6 +36,8 @@ COMMANDS = {
 }
 """Every command, with its line of help."""
 
+_IN_YAML = {"NoneType": "null", "tuple": "a list such as [1, 2]"}
+"""What types are called where options are written."""
 _TASK_HELP = f"name of a task: {', '.join(sorted(TASKS))}"
 
 
@@ -64,6 +66,7 @@ class Parser(ArgumentParser):
 
     def _explain(self, message: str) -> str:
         """The message with the nearest options of the section, or all of the section where none is near."""
+        message = _name_types(message)
         found = re.search(r"(unrecognized arguments:|not accept option) '?(--)?([\w.\-]+)", message)
         if found is None:
             return message
@@ -80,6 +83,17 @@ class Parser(ArgumentParser):
         """Every option of the parser in use, without its dashes."""
         names = (text for action in (self.active or self)._actions for text in action.option_strings)
         return [name.removeprefix("--") for name in names if name.startswith("--")]
+
+
+def _name_types(message: str) -> str:
+    """The message of a value of a wrong type as ``NAME is VALUE, expected TYPE``; others as they are."""
+    name = re.match(r'Parser key "([^"]+)":', message)
+    value = re.search(r"(?:Got|Given) value: (.*)", message)
+    types = re.findall(r"Expected an? (.+?)(?:\. Got value|$)", message, re.MULTILINE)
+    if not (name and value and types):
+        return message
+    plain = [re.sub(r"<class '(\w+)'>|typing\.\w+\[(.*)\]", r"\1\2", it) for it in types]
+    return f"{name[1]} is {value[1]!r}, expected {' or '.join(_IN_YAML.get(it, it) for it in plain)}"
 
 
 def create_parser(command: str | None, config: RunConfig | None) -> Parser:

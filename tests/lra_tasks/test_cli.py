@@ -66,7 +66,13 @@ def test_prepare_builds_the_data(tmp_path: Path, capsys: pytest.CaptureFixture[s
         ("train smnist --mixer long_conv --mixer_options.d_state 8", ["--mixer_options.d_state"]),
         ("train smnist --data.batch_sise 8", ["--data.batch_sise", "'--data.batch_size'"]),
         ("train smnist --data.n_train 3", ["'data' has --data.batch_size, --data.num_workers"]),
-        ("train smnist --model.d_model x", ["model.d_model", "int"]),
+        ("train smnist --model.d_model x", ["model.d_model is 'x', expected int"]),
+        ("train smnist --model.norm_eps x", ["model.norm_eps is 'x', expected float or null"]),
+        (
+            "train smnist --model.pooling none",
+            ["model.pooling is 'none', expected 'mean', 'max', 'sum', 'last', 'first' or null"],
+        ),
+        ("train smnist --optimizer.decayed B", ["optimizer.decayed is 'B', expected a list"]),
         ("train smnist --model.d_model -3", ["d_model is -3"]),
         ("train smnist --model.norm group", ["model.norm", "batch"]),
         ("train smnist --model.dropout 1.5", ["dropout is 1.5"]),
@@ -104,7 +110,7 @@ def test_wrong_requests_are_refused_by_name(
     monkeypatch.chdir(tmp_path)
     assert main(arguments.split()) == 2
     error = capsys.readouterr().err
-    assert error.startswith("lra-tasks: error: ")
+    assert error.startswith("lra-tasks: error: ") and error.count("\n") == 1
     assert all(part in error for part in parts), error
     assert "Traceback" not in error
     assert not any(tmp_path.rglob("*.ckpt"))
@@ -121,6 +127,7 @@ def test_wrong_requests_are_refused_by_name(
         ("preset: paper\n", ["'paper'", "'quick'"]),
         ("[1, 2]\n", ["no mapping"]),
         ("model: [\n", ["cannot read"]),
+        ("model: 3\n", ["model", "'3'"]),
     ],
 )
 @pytest.mark.parametrize("order", [1, -1])
