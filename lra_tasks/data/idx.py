@@ -17,6 +17,7 @@ import numpy as np
 
 from lra_tasks.data.cache import save_array
 from lra_tasks.data.errors import DataError
+from lra_tasks.data.official import compare_size
 
 _UINT8 = 8
 _STEMS = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
@@ -62,8 +63,9 @@ def read_idx(images: Path, labels: Path, n_classes: int = 10) -> tuple[np.ndarra
 
 def write_parts(files: list[Path], folder: Path) -> None:
     """Write {train,test}_{images,labels}.npy from the four files of ``find_idx``."""
-    for part, (images, labels) in (("train", files[:2]), ("test", files[2:])):
+    for part, n, (images, labels) in (("train", 60000, files[:2]), ("test", 10000, files[2:])):
         pictures, classes = read_idx(images, labels)
+        compare_size(images, len(pictures), n)
         save_array(folder / f"{part}_images.npy", pictures)
         save_array(folder / f"{part}_labels.npy", classes)
 

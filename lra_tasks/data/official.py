@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tarfile
 import zlib
 from abc import abstractmethod
@@ -15,6 +16,8 @@ import torch
 
 from lra_tasks.data.base import Task, marks, official_folder
 from lra_tasks.data.errors import DataError
+
+log = logging.getLogger(__name__)
 
 SPLIT_SEED = 42
 
@@ -73,6 +76,12 @@ class OfficialTask(Task):
 def first_folder(folder: Path, layouts: Iterable[str], name: str) -> Path | None:
     """The first of the folders ``layouts`` below ``folder`` that has an entry ``name``."""
     return next((found for layout in layouts if ((found := folder / layout) / name).exists()), None)
+
+
+def compare_size(where: object, n: int, published: int) -> None:
+    """Tell where what is read has another number of samples than what is published: it may be unpacked in part."""
+    if n != published:
+        log.warning("%s has %d samples, the official release %d", where, n, published)
 
 
 def held_out(n: int, n_val: int) -> tuple[np.ndarray, np.ndarray]:

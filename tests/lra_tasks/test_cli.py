@@ -127,7 +127,7 @@ def test_wrong_requests_are_refused_by_name(
         ("preset: paper\n", ["'paper'", "'quick'"]),
         ("[1, 2]\n", ["no mapping"]),
         ("model: [\n", ["cannot read"]),
-        ("model: 3\n", ["model", "'3'"]),
+        ("model: 3\n", ["model is 3", "mapping"]),
     ],
 )
 @pytest.mark.parametrize("order", [1, -1])
@@ -140,7 +140,7 @@ def test_a_file_of_settings_that_does_not_fit_is_refused(
         command[0] += ["--mixer", "s4d"]
     assert main(["train", *command[0], *command[1], "--run-dir", str(tmp_path / "run")]) == 2
     error = capsys.readouterr().err
-    assert all(part in error for part in parts) and "Traceback" not in error, error
+    assert all(part in error for part in parts) and error.count("\n") == 1, error
     assert not (tmp_path / "run").exists()
 
 

@@ -17,6 +17,8 @@ from PIL import Image, UnidentifiedImageError
 from lra_tasks.data.errors import DataError
 
 LEVEL = "curv_contour_length_14"
+SIZES = (32, 64, 128, 256)
+"""The sizes of which there is a release."""
 _PARENTS = ("", "lra_release", "lra_release/lra_release")
 
 
@@ -39,10 +41,12 @@ def find_release(folder: Path, size: int) -> Path:
         found = folder / layout.lstrip("/")
         if (found / "metadata").is_dir() and (found / "imgs").is_dir():
             return found
+    get = "unpack lra_release.gz of github.com/google-research/long-range-arena there, or "
+    if size not in SIZES:
+        get = f"none of {size} x {size} is published, so "
     raise DataError(
-        f"no pathfinder{size}/{LEVEL} with the folders imgs and metadata in {folder} (or its lra_release): unpack "
-        "lra_release.gz of github.com/google-research/long-range-arena there, or leave official_dir out to generate "
-        "the data"
+        f"no pathfinder{size}/{LEVEL} with the folders imgs and metadata in {folder} (or its lra_release): {get}leave "
+        "official_dir out to generate the data"
     )
 
 

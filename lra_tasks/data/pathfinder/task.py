@@ -37,9 +37,10 @@ from longconv._checks import check_choice, check_int
 from lra_tasks.data.base import Sample, Task, TaskInfo, fractions, marks, official_folder
 from lra_tasks.data.errors import DataError
 from lra_tasks.data.journal import Journal
+from lra_tasks.data.official import compare_size
 from lra_tasks.data.parallel import cut
 from lra_tasks.data.pathfinder.draw import draw_chunk
-from lra_tasks.data.pathfinder.official import Entry, find_release, read_entries, read_pictures
+from lra_tasks.data.pathfinder.official import SIZES, Entry, find_release, read_entries, read_pictures
 from lra_tasks.data.pathfinder.paddles import paddles
 from lra_tasks.data.pathfinder.settings import SETTINGS
 from lra_tasks.data.pixels import Pixels
@@ -125,7 +126,11 @@ class Pathfinder32(Task):
         if self.official_dir is None:
             self._generate(folder)
         else:
-            self._read(folder, read_entries(find_release(self.official_dir, self.size)))
+            release = find_release(self.official_dir, self.size)
+            entries = read_entries(release)
+            if self.size in SIZES:
+                compare_size(release, len(entries), sum(self.info.sizes))
+            self._read(folder, entries)
 
     def load(self, folder: Path) -> dict[str, Dataset[Sample]]:
         """The three splits of the memory-mapped pictures."""

@@ -40,7 +40,7 @@ from lra_tasks.data.base import Sample, TaskInfo, marks
 from lra_tasks.data.cache import save_array
 from lra_tasks.data.errors import DataError
 from lra_tasks.data.journal import Journal
-from lra_tasks.data.official import OfficialTask, stratified
+from lra_tasks.data.official import OfficialTask, compare_size, stratified
 from lra_tasks.data.parallel import cut, in_order
 from lra_tasks.data.speech.cepstrum import cepstrum
 from lra_tasks.data.speech.clips import FULL_SCALE, cut_splits, measure, open_clips
@@ -136,9 +136,10 @@ class SpeechCommands35(OfficialTask):
         """Write samples or coefficients and labels of every split, and mean and deviation of the training clips."""
         source = find_clips(self.read_from, self.words)
         splits = self.split(source, list_clips(source, self.words))
-        for split, clips in splits.items():
+        for (split, clips), published in zip(splits.items(), self.info.sizes, strict=True):
             if not clips:
                 raise DataError(f"no clip of {source} is left for {split}: unpack the archive again")
+            compare_size(f"{split} of {self.info.name} in {source}", len(clips), published)
         row = (1 + RATE // 100, 20) if self.coefficients else (RATE,)
         kind = np.float32 if self.coefficients else np.int16
         arrays: dict[str, Any] = {f"{split}_clips": (row, kind) for split in splits}

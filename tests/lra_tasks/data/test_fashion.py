@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ def test_reads_the_official_files(tmp_path: Path, packed: bool, below: str) -> N
             assert np.array_equal((sample["inputs"][:, 0] * 255).round().numpy(), random_bytes(n, 28, 28)[row].ravel())
 
 
-def test_whole_mnist_in_both_orders(tmp_path: Path) -> None:
+def test_whole_mnist_in_both_orders(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     fashion(tmp_path / "MNIST" / "raw")
     for name, order in (("smnist", np.arange(784)), ("pmnist", PermutedMNIST.order())):
         task = create_task(name, data_dir=tmp_path / "data", official_dir=tmp_path)
@@ -42,6 +43,10 @@ def test_whole_mnist_in_both_orders(tmp_path: Path) -> None:
         pixels = (task.dataset("test")[3]["inputs"][:, 0] * 255).round().numpy()
         assert np.array_equal(pixels, random_bytes(20, 28, 28)[3].ravel()[order])
     assert len(list((tmp_path / "data" / "mnist").iterdir())) == 2, "one cache and its lock serve both tasks"
+    assert re.findall(r"(\S+).gz has (\d+) samples, the official release (\d+)", caplog.text) == [
+        (str(tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte"), "80", "60000"),
+        (str(tmp_path / "MNIST" / "raw" / "t10k-images-idx3-ubyte"), "20", "10000"),
+    ]
     with pytest.raises(DataError, match="no train-images-idx3-ubyte.gz.*MNIST database"):
         create_task("smnist", data_dir=tmp_path / "data", official_dir=tmp_path / "data").prepare_data()
 

@@ -224,6 +224,13 @@ def test_reads_the_official_folders(tmp_path: Path, parent: str) -> None:
         assert np.array_equal(np.load(task.folder / "labels.npy"), labels)
 
 
+def test_a_release_of_another_size_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    level = release(tmp_path)
+    (level / "metadata" / "2.npy").unlink()
+    create_task("pathfinder32", data_dir=tmp_path / "data", official_dir=tmp_path).prepare_data()
+    assert f"{level} has 10 samples, the official release 200000" in caplog.text
+
+
 def test_a_whole_cache_needs_its_source_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     level = release(tmp_path / "source")
     monkeypatch.chdir(tmp_path)
@@ -296,6 +303,8 @@ def test_bad_metadata_is_named_with_the_line(tmp_path: Path, content: bytes, nam
 def test_a_missing_release_is_described(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no pathfinder32/curv_contour_length_14 .*lra_release.gz"):
         create_task("pathfinder32", data_dir=tmp_path, official_dir=tmp_path).prepare_data()
+    with pytest.raises(DataError, match=r"no pathfinder512/curv_contour_length_14 .*none of 512 x 512 is published"):
+        create_task("path512", data_dir=tmp_path, official_dir=tmp_path).prepare_data()
     level = release(tmp_path)
     for path in (level / "metadata").iterdir():
         path.rename(path.with_suffix(".txt"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -56,13 +57,16 @@ def test_all_words_by_the_official_lists(tmp_path: Path, source: Path) -> None:
             np.testing.assert_allclose(level.dataset(split)[index]["inputs"][:, 0], whole, atol=1e-5)
 
 
-def test_ten_words_drop_short_clips_and_are_stratified(tmp_path: Path) -> None:
+def test_ten_words_drop_short_clips_and_are_stratified(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     speech(tmp_path / "SpeechCommands" / "speech_commands_v0.02", n=27)
     task = prepared("sc10", tmp_path, tmp_path)
     n = 10 * sum(number % 5 != 3 for number in range(27))
     assert (
         task.sizes == (n * 7 // 10, (n - n * 7 // 10) // 2, n - n * 7 // 10 - (n - n * 7 // 10) // 2) == (154, 33, 33)
     )
+    for split, size, published in zip(("train", "val", "test"), task.sizes, task.info.sizes, strict=True):
+        told = rf"{split} of sc10 in \S+ has {size} samples, the official release {published}"
+        assert re.search(told, caplog.text), "clips that were not unpacked would be missing unseen"
     seen: list[bytes] = []
     folder = task.folder
     for split, share in zip(("train", "val", "test"), task.sizes, strict=True):
