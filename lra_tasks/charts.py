@@ -93,7 +93,7 @@ def accuracy_chart(runs: Sequence[Run], *, name: str) -> Markup:
             axis.axhline(chance, color=_INK, linestyle=":", linewidth=1, label="chance")
             axis.set_xlabel(label)
         by_epoch.set_ylabel("validation accuracy (%)")
-        by_epoch.xaxis.set_major_locator(MaxNLocator(integer=True))
+        by_epoch.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         _legend(figure, by_epoch)
         best = ", ".join(f"{run.name} {100 * run.metrics.get('val/accuracy', math.nan):.1f} %" for run in runs)
         return _svg(figure, name, f"Validation accuracy over epochs and over minutes; at the best epoch: {best}.")
@@ -110,7 +110,7 @@ def loss_chart(run: Run, *, name: str) -> Markup:
             epochs = [row["epoch"] for row in history]
             axis.plot(epochs, losses, label=label, **look_of(number))
         axis.set(xlabel="epoch", ylabel="loss")
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         _legend(figure, axis)
         ends = (
             f"validation {history[0]['val/loss']:.3f} at first, {history[-1]['val/loss']:.3f} at last"

@@ -45,6 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         run = _parse(arguments, Console())
     except UsageError as error:
         return _complain(f"error: {error}", 2)
+    except RunError as error:
+        return _complain(f"error: {error}", 1)
     try:
         return run()
     except UsageError as error:

@@ -9,9 +9,11 @@ from typing import Any
 
 import yaml
 
-from lra_tasks.data import VIDEO_TASKS
+from longconv._checks import check_choice
+from lra_tasks.data import TASKS, VIDEO_TASKS
 from lra_tasks.errors import RunError, UsageError
 from lra_tasks.files import write_text
+from lra_tasks.mixers import list_mixers_of
 from lra_tasks.recipes import (
     ModelSettings,
     OptimizerSettings,
@@ -68,7 +70,7 @@ class RunConfig:
         """The inverse of :meth:`to_dict`.
 
         Raises:
-            UsageError: a section or a field is missing, unknown or of the wrong type.
+            UsageError: a section or a field is missing, unknown or of the wrong type, or the task or the mixer unknown.
         """
         known = {*_TOP, *_SECTIONS, *_OPTIONS}
         if not isinstance(values, Mapping):
@@ -85,6 +87,8 @@ class RunConfig:
             if not isinstance(values.get(name), kinds):
                 raise UsageError(f"{name} is {values[name]!r}, which is of the wrong type")
         try:
+            check_choice("task", values["task"], sorted(TASKS))
+            check_choice("mixer", values["mixer"], list_mixers_of(values["task"]))
             classes = {**_SECTIONS, **({"model": VideoSettings} if values["task"] in VIDEO_TASKS else {})}
             classes |= {} if pretraining is None else {"pretraining": PretrainingSettings}
             sections: dict[str, Any] = {name: kind(**values[name]) for name, kind in classes.items()}

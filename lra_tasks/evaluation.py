@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from longconv.models import LanguageModel, PairClassifier, SequenceClassifier, VideoPredictor
-from lra_tasks.config import RunConfig
+from lra_tasks.config import RunConfig, differences
 from lra_tasks.data import Task, VideoTask, create_task
 from lra_tasks.errors import RunError, UsageError
 from lra_tasks.files import load_checkpoint
@@ -74,6 +74,22 @@ def _build_model(task: Task, config: RunConfig) -> nn.Module:
     return model
 
 
+def load_own(checkpoint: Path, config: RunConfig) -> dict[str, Any]:
+    """Read a checkpoint of a run; one of another run may have the same shapes.
+
+    Raises:
+        RunError: the checkpoint is missing, damaged or of another run.
+    """
+    contents = load_checkpoint(checkpoint)
+    try:
+        differing = differences(RunConfig.from_dict(contents["run"].get("config")), config)
+    except UsageError as error:
+        raise RunError(f"{checkpoint} is no checkpoint of a run of lra-tasks: {error}") from error
+    if differing:
+        raise RunError(f"{checkpoint} is of another run than its folder: {'; '.join(differing)}")
+    return contents
+
+
 def restore(config: RunConfig, checkpoint: Path) -> tuple[Task, TrainingModule]:
     """The task, and the module with the parameters of a checkpoint.
 
@@ -82,7 +98,7 @@ def restore(config: RunConfig, checkpoint: Path) -> tuple[Task, TrainingModule]:
     """
     task, module = build(config)
     try:
-        module.load_state_dict(load_checkpoint(checkpoint)["state_dict"])
+        module.load_state_dict(load_own(checkpoint, config)["state_dict"])
     except (RuntimeError, TypeError) as error:
         raise RunError(f"{checkpoint} does not fit the run's configuration: {error}") from error
     return task, module

@@ -15,6 +15,7 @@ from markupsafe import Markup
 
 from lra_tasks.charts import N_COLOURS, accuracy_chart, length_chart, loss_chart
 from lra_tasks.data import TASKS, TaskInfo
+from lra_tasks.recipes import length_of
 from lra_tasks.results import Run
 from lra_tasks.tables import kind_of, tables, variant
 
@@ -89,6 +90,7 @@ def page(runs: Sequence[Run]) -> str:
         runs: finished runs.
     """
     scored = [run for run in runs if kind_of(run) == "accuracy"]
+    lengths = {(run.config.task, length_of(run.config.task, run.config.recipe.data)) for run in scored}
     names = sorted({run.config.task for run in runs})
     devices = sorted({str(run.metrics.get("device", "unknown device")) for run in runs})
     torches = sorted({str(run.metrics.get("versions", {}).get("torch", "unknown")) for run in runs})
@@ -97,7 +99,7 @@ def page(runs: Sequence[Run]) -> str:
         made=time.strftime("%Y-%m-%d %H:%M %Z"),
         machine=f"{', '.join(devices)}; torch {', '.join(torches)}",
         tables=tables(runs),
-        lengths=length_chart(scored, name="lengths") if len({run.config.task for run in scored}) > 1 else None,
+        lengths=length_chart(scored, name="lengths") if len(lengths) > 1 else None,
         sections=[_section(name, [run for run in runs if run.config.task == name]) for name in names],
         n_colours=N_COLOURS,
     ) + "\n"  # fmt: skip

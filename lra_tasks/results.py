@@ -101,6 +101,10 @@ def write_metrics(folder: RunFolder, metrics: dict[str, Any]) -> None:
     write_text(folder.metrics, json.dumps(metrics, indent=2) + "\n")
 
 
+_DRAWN = {"epoch", "seconds", "train/loss", "val/loss", "val/accuracy"}
+"""The columns of a history that a report draws."""
+
+
 @dataclass(frozen=True)
 class Run:
     """A finished run, read back."""
@@ -115,8 +119,9 @@ class Run:
         return self.folder.path.resolve().name
 
     def history(self) -> list[dict[str, float]]:
-        """A row an epoch; NaN where a number is missing, and no row where the file is."""
-        return [{name: _number(cell) for name, cell in row.items()} for row in _read_rows(self.folder.history)]
+        """A row an epoch; NaN where a number is missing, and no row where the file or one of its columns is."""
+        rows = [row for row in _read_rows(self.folder.history) if row.keys() >= _DRAWN]
+        return [{name: _number(cell) for name, cell in row.items()} for row in rows]
 
 
 def _read_rows(path: Path) -> list[dict[str, Any]]:

@@ -19,8 +19,7 @@ from lra_tasks.checkpoints import AtomicCheckpointIO, EpochCheckpoints
 from lra_tasks.config import RESUME_MAY_CHANGE, RunConfig, differences
 from lra_tasks.data import Task
 from lra_tasks.errors import RunError, UsageError
-from lra_tasks.evaluation import build, restore, score
-from lra_tasks.files import load_checkpoint
+from lra_tasks.evaluation import build, load_own, restore, score
 from lra_tasks.module import SequenceModule, TrainingModule
 from lra_tasks.plots import plot_filters, plot_learning_curve
 from lra_tasks.pretraining import PREDICTED, PretrainingModule, start_from
@@ -107,7 +106,7 @@ def _check_resumable(config: RunConfig, folder: RunFolder) -> None:
             f"{folder.path} holds a run with other settings, so it cannot be resumed with these: "
             f"{'; '.join(differing)} (only {', '.join(RESUME_MAY_CHANGE)} may change)"
         )
-    n_done, n_epochs = int(load_checkpoint(folder.last)["run"]["row"]["epoch"]), config.recipe.trainer.max_epochs
+    n_done, n_epochs = int(load_own(folder.last, config)["run"]["row"]["epoch"]), config.recipe.trainer.max_epochs
     if n_done > n_epochs:
         raise UsageError(f"trainer.max_epochs is {n_epochs}, but {n_done} epochs of {folder.path} are done")
 

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from lra_tasks.charts import look_of
+from lra_tasks.charts import accuracy_chart, look_of
+from lra_tasks.page import page as page_of
 from lra_tasks.results import RunFolder, read_run
 from lra_tasks.tables import COLUMNS, Table, group_seeds, table_row
 from tests.lra_tasks.running import main, run, tiny
@@ -173,6 +174,21 @@ def test_runs_are_one_row_only_if_they_differ_in_the_seed(runs: Path) -> None:
 def test_the_name_of_several_runs(names: list[str], called: str, runs: Path) -> None:
     run_ = read_run(runs / "digits-0")
     assert table_row([replace(run_, folder=RunFolder(Path(name))) for name in names])[0] == called
+
+
+def test_a_chart_of_one_epoch_has_no_others(runs: Path) -> None:
+    chart = accuracy_chart([read_run(runs / "digits-1")], name="one")
+    by_epoch, _ = chart.split(">epoch</text>")
+    assert re.findall(r">([\d.]+)</text>", by_epoch)[0] == "1"
+
+
+def test_one_task_at_two_lengths_is_drawn(runs: Path, tmp_path: Path) -> None:
+    shutil.copytree(runs / "recall <b>", tmp_path / "short")
+    assert "against length" not in page_of([read_run(tmp_path / "short")])
+    shutil.copytree(runs / "recall <b>", tmp_path / "long")
+    config = tmp_path / "long" / "config.yaml"
+    config.write_text(config.read_text().replace("seq_len: 8", "seq_len: 16"))
+    assert "against length" in page_of([read_run(tmp_path / name) for name in ("short", "long")])
 
 
 def test_many_mixers_look_different() -> None:

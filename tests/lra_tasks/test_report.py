@@ -69,7 +69,7 @@ def test_text_has_every_run(
 def test_missing_unfinished_and_damaged_runs_are_named_and_the_others_reported(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    names = ("unfinished", "damaged", "sparse", "wrong", "list", "settings", "typed")
+    names = ("unfinished", "damaged", "sparse", "wrong", "list", "settings", "typed", "foreign")
     for name in names:
         shutil.copytree(finished, tmp_path / name)
     (tmp_path / "unfinished" / "metrics.json").unlink()
@@ -83,6 +83,7 @@ def test_missing_unfinished_and_damaged_runs_are_named_and_the_others_reported(
     config = (finished / "config.yaml").read_text()
     (tmp_path / "settings" / "config.yaml").write_text(re.sub(r"data:\n  .*\n", "data: null\n", config, count=1))
     (tmp_path / "typed" / "config.yaml").write_text(config.replace("task: smnist", "task: [smnist]"))
+    (tmp_path / "foreign" / "config.yaml").write_text(config.replace("task: smnist", "task: smnits"))
     bad = [str(tmp_path / name) for name in ("missing", *names)]
     assert main(["report", *bad, str(finished), "--format", "csv"]) == 1
     captured = capsys.readouterr()
@@ -95,11 +96,13 @@ def test_missing_unfinished_and_damaged_runs_are_named_and_the_others_reported(
 def test_a_damaged_history_does_not_hide_the_result(finished: Path, tmp_path: Path) -> None:
     shutil.copytree(finished, tmp_path / "run")
     history = tmp_path / "run" / "history.csv"
-    history.write_text("epoch,val/loss\n1,0.5,7,8\n2,x\n")
+    history.write_text("epoch,seconds,train/loss,val/accuracy,val/loss\n1,1,1,1,0.5,7,8\n2,1,1,1,x\n")
     first, second = read_run(tmp_path / "run").history()
     assert first["val/loss"] == 0.5 and math.isnan(second["val/loss"])
-    history.write_bytes(b"\xff\xfe\xff")
-    assert read_run(tmp_path / "run").history() == []
+    for content in (b"\xff\xfe\xff", b"epoch,val/loss\n1,0.5\n"):
+        history.write_bytes(content)
+        assert read_run(tmp_path / "run").history() == []
+        assert main(["report", str(tmp_path / "run"), "--output", str(tmp_path / "report.html")]) == 0
 
 
 @pytest.mark.parametrize(

@@ -232,6 +232,17 @@ def test_a_run_that_never_began_takes_other_settings(
     _same(folder, finished)
 
 
+def test_resume_names_a_damaged_configuration(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(finished, tmp_path / "run")
+    (tmp_path / "run" / "config.yaml").write_text("model: [\n")
+    assert main(["train", "--resume", "--run-dir", str(tmp_path / "run")]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"lra-tasks: error: cannot read {tmp_path / 'run' / 'config.yaml'}")
+    assert error.count("\n") == 1
+
+
 def test_resume_refuses_another_task(finished: Path, data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(tiny(finished, data_dir, "--resume", task="pmnist")) == 2
     assert "holds a run with task 'smnist'" in capsys.readouterr().err

@@ -268,6 +268,19 @@ def test_a_damaged_checkpoint_is_named(content: bytes, tmp_path: Path, capsys: p
     assert str(tmp_path / "bad.ckpt") in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", [["evaluate"], ["train", "--resume", "--run-dir"]])
+def test_a_checkpoint_of_another_run_is_refused(
+    command: list[str], finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Models of two tasks may have the same shapes."""
+    shutil.copytree(finished, tmp_path / "run")
+    config = tmp_path / "run" / "config.yaml"
+    config.write_text(config.read_text().replace("task: smnist", "task: pmnist"))
+    assert main([*command, str(tmp_path / "run")]) == 1
+    error = capsys.readouterr().err
+    assert "is of another run than its folder: task is 'smnist'" in error and error.count("\n") == 1
+
+
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(
     tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
