@@ -35,7 +35,7 @@ def move_flushed(source: Path, target: Path) -> None:
 
 
 def write_flushed(path: Path, text: str) -> None:
-    """Write a text file so that, whenever the power fails, it is old or new; for files that one process alone writes."""
+    """Write a text file so that, whenever the power fails, it is old or new; one process alone writes it."""
     new = path.with_suffix(".new")
     new.write_text(text)
     move_flushed(new, path)

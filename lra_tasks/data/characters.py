@@ -105,7 +105,7 @@ class CharacterTask(OfficialTask):
 
     variable_length = True
     parts: ClassVar[tuple[str, ...]]
-    chunk: ClassVar[int]
+    chunk_size: ClassVar[int]
     """Size of a chunk, in what ``chunks`` counts."""
 
     def __init__(
@@ -136,7 +136,7 @@ class CharacterTask(OfficialTask):
 
     @abstractmethod
     def chunks(self, part: str) -> Sequence[Sized]:
-        """A part of the published files cut into chunks of the size ``chunk``, each picklable, in a fixed order.
+        """A part of the published files cut into chunks of ``chunk_size``, each picklable, in a fixed order.
 
         Raises:
             DataError: a file is missing or corrupt; names it.
@@ -162,7 +162,7 @@ class CharacterTask(OfficialTask):
         self.files()
         known = self._known(folder, kept) if self.level == "char" else None
         encode = partial(encode_chunk, self.read, kept, known)
-        with Journal(folder, arrays(self.parts), self.chunk) as journal:
+        with Journal(folder, arrays(self.parts), self.chunk_size) as journal:
             for part in self.parts:
                 chunks, title = self.chunks(part), f"{self.info.name}: encoding {part}"
                 with closing(journal.resume(encode, chunks, self.processes, title)) as encoded:
@@ -175,32 +175,30 @@ class CharacterTask(OfficialTask):
                     log.warning("the part %r has %d samples, the official %d", part, n, expected)
 
     def _known(self, folder: Path, kept: int) -> list[int]:
-        """The code points of the vocabulary, in order; they are written beside the data once all are counted.
+        """The code points of the vocabulary, in order; once all are counted they are written beside the data.
 
         Counting has a journal of its own. Its note stays until the first one of encoding, which is of other files.
         """
         path = folder / "characters.json"
         if not path.is_file():
-            with (
-                Journal(folder, _COUNTED, self.chunk) as journal,
-                closing(
-                    journal.resume(
-                        partial(count_chunk, self.read, kept),
-                        self.chunks(self.parts[0]),
-                        self.processes,
-                        f"{self.info.name}: counting",
-                    )
-                ) as counted,
-            ):
-                for _, (points, counts) in counted:
-                    journal.append({"points": points, "counts": counts})
-            total = np.zeros(_CODE_POINTS, np.int64)
-            np.add.at(total, *(np.load(folder / f"{name}.npy") for name in _COUNTED))
-            known = choose_characters(total, self.min_freq)
+            known = choose_characters(self._count(folder, kept), self.min_freq)
             write_flushed(path, json.dumps([chr(point) for point in known], indent=0) + "\n")
         for name in _COUNTED:
             (folder / f"{name}.npy").unlink(missing_ok=True)
         return [ord(character) for character in json.loads(path.read_text())]
+
+    def _count(self, folder: Path, kept: int) -> np.ndarray:
+        """How often the training documents have each code point, int64 (0x110000,)."""
+        count, chunks = partial(count_chunk, self.read, kept), self.chunks(self.parts[0])
+        with (
+            Journal(folder, _COUNTED, self.chunk_size) as journal,
+            closing(journal.resume(count, chunks, self.processes, f"{self.info.name}: counting")) as counted,
+        ):
+            for _, (points, counts) in counted:
+                journal.append({"points": points, "counts": counts})
+        total = np.zeros(_CODE_POINTS, np.int64)
+        np.add.at(total, *(np.load(folder / f"{name}.npy") for name in _COUNTED))
+        return total
 
     def _expected(self, part: str) -> int:
         """How many samples the published part has."""
@@ -238,21 +236,21 @@ def encode_chunk(
         known: the code points of the vocabulary, in order; None for the bare bytes of UTF-8.
         chunk: what is read.
     """
-    encoded: list[np.ndarray] = []
-    labels: list[int] = []
-    numbers = np.full(_CODE_POINTS, UNKNOWN, np.uint8)
+    numbers: np.ndarray | None = None
     if known is not None:
+        numbers = np.full(_CODE_POINTS, UNKNOWN, np.uint8)
         numbers[known] = np.arange(FIRST, FIRST + len(known))
-    for documents, label in read(chunk):
-        for text in documents:
-            if known is not None:
-                assert isinstance(text, str)
-                encoded.append(numbers[code_points(text[:kept])])
-            else:
-                content = text if isinstance(text, bytes) else text[:kept].encode("utf-8", "surrogatepass")
-                encoded.append(np.frombuffer(content[:kept], np.uint8))
-        labels.append(label)
-    return encoded, labels
+    rows = list(read(chunk))
+    encoded = [_encode(text, kept, numbers) for documents, _ in rows for text in documents]
+    return encoded, [label for _, label in rows]
+
+
+def _encode(text: str | bytes, kept: int, numbers: np.ndarray | None) -> np.ndarray:
+    if numbers is not None:
+        assert isinstance(text, str)
+        return numbers[code_points(text[:kept])]
+    content = text if isinstance(text, bytes) else text[:kept].encode("utf-8", "surrogatepass")
+    return np.frombuffer(content[:kept], np.uint8)
 
 
 def count_chunk(read: Callable[[Any], Iterable[Row]], kept: int, chunk: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -55,7 +55,7 @@ class Retrieval(CharacterTask):
 
     cache_name = "retrieval"
     parts = ("train", "val", "test")
-    chunk = BLOCK
+    chunk_size = BLOCK
     info: ClassVar[TaskInfo] = TaskInfo(
         name="retrieval",
         title="ACL Anthology papers by character, does one cite the other",
@@ -107,7 +107,7 @@ class Retrieval(CharacterTask):
 
     def chunks(self, part: str) -> list[Block]:
         """The lines of a split's file, in blocks of bytes."""
-        return cut_lines(dict(zip(_FILES, self.files(), strict=True))[part], self.chunk)
+        return cut_lines(dict(zip(_FILES, self.files(), strict=True))[part], self.chunk_size)
 
     @staticmethod
     def read(chunk: Block) -> list[Row]:
@@ -126,9 +126,7 @@ class Retrieval(CharacterTask):
 def _parse(line: str) -> Row:
     fields = line.rstrip("\r").split("\t")
     if len(fields) != 5:
-        raise DataError(
-            f"{len(fields)} columns, expected 5 (label, number, number, text, text); is the file cut off?"
-        )
+        raise DataError(f"{len(fields)} columns, expected 5 (label, number, number, text, text); is the file cut off?")
     label, _, _, first, second = fields
     if label not in _LABELS:
         raise DataError(f"the label is {label[:20]!r}, expected 0.0 or 1.0")

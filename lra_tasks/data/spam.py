@@ -64,7 +64,7 @@ class Spam(CharacterTask):
 
     cache_name = "spam"
     parts = ("train", "val", "test")
-    chunk = 512
+    chunk_size = 512
     info: ClassVar[TaskInfo] = TaskInfo(
         name="spam",
         title="mails by byte, spam or not",
@@ -146,7 +146,7 @@ class Spam(CharacterTask):
 
     def chunks(self, part: str) -> list[Sequence[Row]]:
         """The mails of a part, while it is built."""
-        return cut(self._rows[part], self.chunk)
+        return cut(self._rows[part], self.chunk_size)
 
     @staticmethod
     def read(chunk: Sequence[Row]) -> Sequence[Row]:

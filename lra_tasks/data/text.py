@@ -62,7 +62,7 @@ class Text(CharacterTask):
 
     cache_name = "text"
     parts = ("train", "test")
-    chunk = 256
+    chunk_size = 256
     info: ClassVar[TaskInfo] = TaskInfo(
         name="text",
         title="IMDB reviews by character, good or bad",
@@ -117,9 +117,11 @@ class Text(CharacterTask):
         """The reviews, sorted by class and file name."""
         files = self.files()
         reviews = list(read_packed(files[0], part) if files[0].is_file() else list_folders(files, part))
-        for missing in _RATINGS.keys() - {kind for _, kind, _, _ in reviews}:
-            raise DataError(f"{self.read_from} has no review in {part}/{missing}: unpack {ARCHIVE} again")
-        return cut(reviews, self.chunk)
+        found = {kind for _, kind, _, _ in reviews}
+        for kind in _RATINGS:
+            if kind not in found:
+                raise DataError(f"{self.read_from} has no review in {part}/{kind}: unpack {ARCHIVE} again")
+        return cut(reviews, self.chunk_size)
 
     @staticmethod
     def read(chunk: Sequence[Review]) -> Iterator[Row]:

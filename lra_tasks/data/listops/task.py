@@ -178,7 +178,8 @@ class ListOps(Task):
                 blocks, title = cut_tsv(path, BLOCK), f"listops: reading {split}"
                 with closing(journal.resume(read_rows, blocks, self.processes, title)) as read:
                     for _, rows in read:
-                        journal.append(pack(split, *zip(*rows, strict=True), journal.rows[f"{split}_tokens"]))
+                        tokens, values = zip(*rows, strict=True)
+                        journal.append(pack(split, tokens, values, journal.rows[f"{split}_tokens"]))
                 n = journal.rows[f"{split}_labels"]
                 if not n:
                     raise DataError(f"{path} has a header and no rows")
@@ -220,7 +221,8 @@ class ListOps(Task):
         for split, n in self.counts.items():
             wanted = n - written[f"{split}_labels"]
             if part := rows[:wanted]:
-                result |= pack(split, *zip(*part, strict=True), written[f"{split}_tokens"])
+                sequences, values = zip(*part, strict=True)
+                result |= pack(split, sequences, values, written[f"{split}_tokens"])
             rows = rows[wanted:]
         return result
 
