@@ -1,10 +1,7 @@
-"""Documents as sequences of characters or bytes: vocabulary, preparation in two passes, and what loads them.
+"""Documents as sequences of characters or bytes (``vocabulary``): their preparation, and what loads them.
 
-Both passes, counting and encoding, are done chunk by chunk in several processes, and go on where they were interrupted.
-
-Tokens are 0 padding, 1 unknown, 2 ``<eos>``, then the symbols: at level "char" the characters that the training
-documents have at least ``min_freq`` times, most frequent first, at most 253 of them; at level "byte" the 256 bytes of
-the text as UTF-8. A document is cut to ``l_max`` tokens, ``<eos>`` among them, before anything is counted.
+Two passes, counting and encoding, are each done chunk by chunk in several processes, and go on where they were
+interrupted. A document is cut to ``l_max`` tokens, ``<eos>`` among them, before anything is counted.
 """
 
 from __future__ import annotations
@@ -12,10 +9,9 @@ from __future__ import annotations
 import json
 import logging
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Sequence, Sized
+from collections.abc import Iterable, Sequence, Sized
 from contextlib import closing
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -30,22 +26,13 @@ from lra_tasks.data.errors import DataError
 from lra_tasks.data.journal import Journal
 from lra_tasks.data.official import OfficialTask, held_out
 from lra_tasks.data.ragged import arrays, pack
+from lra_tasks.data.vocabulary import CODE_POINTS, EOS, FIRST, Row, choose_characters, count_chunk, encode_chunk
 from lra_tasks.files import write_flushed
 
 log = logging.getLogger(__name__)
 
-PAD, UNKNOWN, EOS, FIRST = 0, 1, 2, 3
-"""Numbers of the special tokens and of the first symbol."""
-N_TOKENS = FIRST + 256
-"""Size of the vocabulary at both levels, so that it does not depend on the data."""
-_MOST_CHARACTERS = 256 - FIRST
-_CODE_POINTS = 0x110000
-_DOCUMENTS_AT_ONCE = 256
 _COUNTED: dict[str, Any] = {"points": ((), np.uint32), "counts": ((), np.int64)}
 """What is kept of every chunk until all are counted: its code points and how often it has each."""
-
-Row = tuple[tuple[str | bytes, ...], int]
-"""The documents of a sample, one or two, and its label; those in bytes are for level "byte" alone."""
 
 
 class Documents(Dataset[Sample]):
@@ -196,7 +183,7 @@ class CharacterTask(OfficialTask):
         ):
             for _, (points, counts) in counted:
                 journal.append({"points": points, "counts": counts})
-        total = np.zeros(_CODE_POINTS, np.int64)
+        total = np.zeros(CODE_POINTS, np.int64)
         np.add.at(total, *(np.load(folder / f"{name}.npy") for name in _COUNTED))
         return total
 
@@ -214,75 +201,3 @@ def split_train(folder: Path, share: float) -> tuple[np.ndarray, np.ndarray]:
     """The rows of the part "train" to train and to validate on, a share of them held out."""
     n = len(np.load(folder / "train_labels.npy", mmap_mode="r"))
     return held_out(n, int(n * share + 1e-9))
-
-
-def code_points(text: str) -> np.ndarray:
-    """The characters of a text as numbers.
-
-    >>> code_points("aé").tolist()
-    [97, 233]
-    """
-    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
-
-
-def encode_chunk(
-    read: Callable[[Any], Iterable[Row]], kept: int, known: Sequence[int] | None, chunk: Any
-) -> tuple[list[np.ndarray], list[int]]:
-    """Tokens uint8 of every document of a chunk, at most ``kept`` of each, and the labels.
-
-    Args:
-        read: gives the samples of a chunk.
-        kept: where documents are cut.
-        known: the code points of the vocabulary, in order; None for the bare bytes of UTF-8.
-        chunk: what is read.
-    """
-    numbers: np.ndarray | None = None
-    if known is not None:
-        numbers = np.full(_CODE_POINTS, UNKNOWN, np.uint8)
-        numbers[known] = np.arange(FIRST, FIRST + len(known))
-    rows = list(read(chunk))
-    encoded = [_encode(text, kept, numbers) for documents, _ in rows for text in documents]
-    return encoded, [label for _, label in rows]
-
-
-def _encode(text: str | bytes, kept: int, numbers: np.ndarray | None) -> np.ndarray:
-    if numbers is not None:
-        assert isinstance(text, str)
-        return numbers[code_points(text[:kept])]
-    content = text if isinstance(text, bytes) else text[:kept].encode("utf-8", "surrogatepass")
-    return np.frombuffer(content[:kept], np.uint8)
-
-
-def count_chunk(read: Callable[[Any], Iterable[Row]], kept: int, chunk: Any) -> tuple[np.ndarray, np.ndarray]:
-    """The code points of the first ``kept`` characters of every document of a chunk, and how often it has each."""
-    texts = (text[:kept] for documents, _ in read(chunk) for text in documents if isinstance(text, str))
-    counts = count_characters(texts)
-    points = np.flatnonzero(counts)
-    return points, counts[points]
-
-
-def count_characters(texts: Iterable[str]) -> np.ndarray:
-    """How often each code point occurs, int64 (0x110000,).
-
-    >>> counts = count_characters(["abba", "b"])
-    >>> counts[ord("a")], counts[ord("b")], counts.sum()
-    (np.int64(2), np.int64(3), np.int64(5))
-    """
-    counts = np.zeros(_CODE_POINTS, np.int64)
-    remaining = iter(texts)
-    while group := list(islice(remaining, _DOCUMENTS_AT_ONCE)):
-        counts += np.bincount(code_points("".join(group)), minlength=_CODE_POINTS)
-    return counts
-
-
-def choose_characters(counts: np.ndarray, min_freq: int) -> np.ndarray:
-    """The code points of the vocabulary: those at least as frequent, most frequent first, ties by number.
-
-    >>> choose_characters(count_characters(["abba", "bc"]), 2).tolist()
-    [98, 97]
-    """
-    candidates = np.flatnonzero(counts >= min_freq)
-    ordered = candidates[np.argsort(-counts[candidates], kind="stable")]
-    if len(ordered) > _MOST_CHARACTERS:
-        log.warning("%d characters are frequent; the rarest %d become unknown", len(ordered), len(ordered) - 253)
-    return ordered[:_MOST_CHARACTERS]

@@ -27,10 +27,11 @@ from typing import Any, ClassVar
 from torch.utils.data import Dataset
 
 from lra_tasks.data.base import Sample, TaskInfo
-from lra_tasks.data.characters import N_TOKENS, CharacterTask, Row
+from lra_tasks.data.characters import CharacterTask
 from lra_tasks.data.errors import DataError
 from lra_tasks.data.lines import BLOCK, Block, cut_lines
 from lra_tasks.data.official import first_folder
+from lra_tasks.data.vocabulary import N_TOKENS, Row
 
 _FILES = {split: f"new_aan_pairs.{part}.tsv" for split, part in (("train", "train"), ("val", "eval"), ("test", "test"))}
 _LAYOUTS = ("", "tsv_data", "lra_release/tsv_data", "lra_release/lra_release/tsv_data")

@@ -31,10 +31,11 @@ from torch.utils.data import Dataset
 
 from longconv._checks import check_bool
 from lra_tasks.data.base import Sample, TaskInfo
-from lra_tasks.data.characters import N_TOKENS, CharacterTask, Row
+from lra_tasks.data.characters import CharacterTask
 from lra_tasks.data.errors import DataError
 from lra_tasks.data.official import first_folder, read_archive, stratified
 from lra_tasks.data.parallel import cut
+from lra_tasks.data.vocabulary import N_TOKENS, Row
 
 log = logging.getLogger(__name__)
 

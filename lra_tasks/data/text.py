@@ -31,10 +31,11 @@ from torch.utils.data import Dataset
 
 from longconv._checks import check_real
 from lra_tasks.data.base import Sample, TaskInfo
-from lra_tasks.data.characters import N_TOKENS, CharacterTask, Row, split_train
+from lra_tasks.data.characters import CharacterTask, split_train
 from lra_tasks.data.errors import DataError
 from lra_tasks.data.official import first_folder, read_archive
 from lra_tasks.data.parallel import cut
+from lra_tasks.data.vocabulary import N_TOKENS, Row
 
 ARCHIVE = "aclImdb_v1.tar.gz"
 _RATINGS = {"neg": range(1, 5), "pos": range(7, 11)}

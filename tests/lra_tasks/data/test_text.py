@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from lra_tasks.data import TASKS, DataError, create_task
-from lra_tasks.data.characters import N_TOKENS, choose_characters
+from lra_tasks.data.vocabulary import N_TOKENS, choose_characters
 from tests.lra_tasks.data.layouts import aan, imdb, papers, reviews
 
 NEAR = {"level": "char", "min_freq": 30, "l_max": 30, "append_eos": True}
