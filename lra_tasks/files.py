@@ -34,6 +34,13 @@ def move_flushed(source: Path, target: Path) -> None:
     flush(target.parent)
 
 
+def write_flushed(path: Path, text: str) -> None:
+    """Write a text file so that, whenever the power fails, it is old or new; one process alone writes it."""
+    new = path.with_suffix(".new")
+    new.write_text(text)
+    move_flushed(new, path)
+
+
 def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Write a file beside its final place, then rename it, so that a kill or a full disk never leaves half of it.
 

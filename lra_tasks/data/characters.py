@@ -1,8 +1,7 @@
-"""Documents as sequences of characters or bytes: vocabulary, preparation in two passes, and what loads them.
+"""Documents as sequences of characters or bytes (``vocabulary``): their preparation, and what loads them.
 
-Tokens are 0 padding, 1 unknown, 2 ``<eos>``, then the symbols: at level "char" the characters that the training
-documents have at least ``min_freq`` times, most frequent first, at most 253 of them; at level "byte" the 256 bytes of
-the text as UTF-8. A document is cut to ``l_max`` tokens, ``<eos>`` among them, before anything is counted.
+Two passes, counting and encoding, are each done chunk by chunk in several processes, and go on where they were
+interrupted. A document is cut to ``l_max`` tokens, ``<eos>`` among them, before anything is counted.
 """
 
 from __future__ import annotations
@@ -10,8 +9,9 @@ from __future__ import annotations
 import json
 import logging
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections.abc import Iterable, Sequence, Sized
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,23 +21,18 @@ from torch.utils.data import Dataset
 
 from longconv._checks import check_bool, check_choice, check_int
 from lra_tasks.data.base import Sample
-from lra_tasks.data.cache import ArrayWriter, MappedArray, save_array
+from lra_tasks.data.cache import MappedArray
 from lra_tasks.data.errors import DataError
+from lra_tasks.data.journal import Journal
 from lra_tasks.data.official import OfficialTask, held_out
-from lra_tasks.data.parallel import progress_bar
+from lra_tasks.data.ragged import arrays, pack
+from lra_tasks.data.vocabulary import CODE_POINTS, EOS, FIRST, Row, choose_characters, count_chunk, encode_chunk
+from lra_tasks.files import write_flushed
 
 log = logging.getLogger(__name__)
 
-PAD, UNKNOWN, EOS, FIRST = 0, 1, 2, 3
-"""Numbers of the special tokens and of the first symbol."""
-N_TOKENS = FIRST + 256
-"""Size of the vocabulary at both levels, so that it does not depend on the data."""
-_MOST_CHARACTERS = 256 - FIRST
-_CODE_POINTS = 0x110000
-_DOCUMENTS_AT_ONCE = 256
-
-Row = tuple[tuple[str | bytes, ...], int]
-"""The documents of a sample, one or two, and its label; those in bytes are for level "byte" alone."""
+_COUNTED: dict[str, Any] = {"points": ((), np.uint32), "counts": ((), np.int64)}
+"""What is kept of every chunk until all are counted: its code points and how often it has each."""
 
 
 class Documents(Dataset[Sample]):
@@ -80,7 +75,7 @@ class Documents(Dataset[Sample]):
 
 
 class CharacterTask(OfficialTask):
-    """A task on documents; a subclass says how their files are read (``rows``) and which there are (``parts``).
+    """A task on documents; a subclass says which there are (``parts``), how they are cut up and how they are read.
 
     Args:
         data_dir: where prepared data is kept; None for $LONGCONV_DATA or ~/.cache/longconv.
@@ -92,10 +87,13 @@ class CharacterTask(OfficialTask):
         level: what a token is, "char" or "byte".
         min_freq: how often the training documents must have a character for it to be known.
         append_eos: whether every document ends with an end token.
+        processes: number of processes that read; None for all cores. The data does not depend on it.
     """
 
     variable_length = True
     parts: ClassVar[tuple[str, ...]]
+    chunk_size: ClassVar[int]
+    """Size of a chunk, in what ``chunks`` counts."""
 
     def __init__(
         self,
@@ -109,12 +107,14 @@ class CharacterTask(OfficialTask):
         level: str = "char",
         min_freq: int,
         append_eos: bool = True,
+        processes: int | None = None,
     ) -> None:
         super().__init__(data_dir, batch_size, num_workers, seed, official_dir=official_dir)
         self.l_max = check_int("l_max", l_max, least=2)
         self.level = check_choice("level", level, ("char", "byte"))
         self.min_freq = check_int("min_freq", min_freq)
         self.append_eos = check_bool("append_eos", append_eos)
+        self.processes = None if processes is None else check_int("processes", processes)
 
     @property
     def length(self) -> int:
@@ -122,11 +122,20 @@ class CharacterTask(OfficialTask):
         return self.l_max
 
     @abstractmethod
-    def rows(self, part: str) -> Iterator[Row]:
-        """The samples of a part of the published files, in a fixed order.
+    def chunks(self, part: str) -> Sequence[Sized]:
+        """A part of the published files cut into chunks of ``chunk_size``, each picklable, in a fixed order.
 
         Raises:
-            DataError: a file is missing, corrupt, or holds something else; names the file and the place.
+            DataError: a file is missing or corrupt; names it.
+        """
+
+    @staticmethod
+    @abstractmethod
+    def read(chunk: Any) -> Iterable[Row]:
+        """The samples of one chunk, in order; it is called in other processes.
+
+        Raises:
+            DataError: a file is corrupt or holds something else; names the file and the place.
         """
 
     def shaping(self) -> dict[str, Any]:
@@ -138,50 +147,45 @@ class CharacterTask(OfficialTask):
         """Count the characters of the training documents, then write tokens, offsets and labels of every part."""
         kept = self.l_max - self.append_eos
         self.files()
-        numbers = self._count(kept, folder) if self.level == "char" else None
+        known = self._known(folder, kept) if self.level == "char" else None
+        encode = partial(encode_chunk, self.read, kept, known)
+        with Journal(folder, arrays(self.parts), self.chunk_size) as journal:
+            for part in self.parts:
+                chunks, title = self.chunks(part), f"{self.info.name}: encoding {part}"
+                with closing(journal.resume(encode, chunks, self.processes, title)) as encoded:
+                    for _, (documents, labels) in encoded:
+                        journal.append(pack(part, documents, labels, journal.rows[f"{part}_tokens"]))
+                n, expected = journal.rows[f"{part}_labels"], self._expected(part)
+                if not n:
+                    raise DataError(f"the part {part!r} of {self.info.name} in {self.read_from} has no sample")
+                if n != expected:
+                    log.warning("the part %r has %d samples, the official %d", part, n, expected)
 
-        def encode(text: str | bytes) -> np.ndarray:
-            if numbers is not None:
-                assert isinstance(text, str)
-                return numbers[code_points(text[:kept])]
-            content = text if isinstance(text, bytes) else text[:kept].encode("utf-8", "surrogatepass")
-            return np.frombuffer(content[:kept], np.uint8)
+    def _known(self, folder: Path, kept: int) -> list[int]:
+        """The code points of the vocabulary, in order; once all are counted they are written beside the data.
 
-        for part in self.parts:
-            lengths, labels = [0], []
-            with (
-                ArrayWriter(folder / f"{part}_tokens.npy", (), np.uint8) as tokens,
-                progress_bar(f"{self.info.name}: encoding {part}", self._expected(part)) as advance,
-            ):
-                for documents, label in self.rows(part):
-                    for document in documents:
-                        encoded = encode(document)
-                        tokens.append(encoded)
-                        lengths.append(len(encoded))
-                    labels.append(label)
-                    advance(1)
-            if not labels:
-                raise DataError(f"the part {part!r} of {self.info.name} in {self.read_from} has no sample")
-            if len(labels) != self._expected(part):
-                log.warning("the part %r has %d samples, the official %d", part, len(labels), self._expected(part))
-            save_array(folder / f"{part}_offsets.npy", np.cumsum(lengths, dtype=np.int64))
-            save_array(folder / f"{part}_labels.npy", np.array(labels, np.uint8))
+        Counting has a journal of its own. Its note stays until the first one of encoding, which is of other files.
+        """
+        path = folder / "characters.json"
+        if not path.is_file():
+            known = choose_characters(self._count(folder, kept), self.min_freq)
+            write_flushed(path, json.dumps([chr(point) for point in known], indent=0) + "\n")
+        for name in _COUNTED:
+            (folder / f"{name}.npy").unlink(missing_ok=True)
+        return [ord(character) for character in json.loads(path.read_text())]
 
-    def _count(self, kept: int, folder: Path) -> np.ndarray:
-        """The token of every code point; the characters of the vocabulary are written beside the data, in order."""
-        with progress_bar(f"{self.info.name}: counting", self._expected(self.parts[0])) as advance:
-
-            def texts() -> Iterator[str]:
-                for documents, _ in self.rows(self.parts[0]):
-                    yield from (document[:kept] for document in documents if isinstance(document, str))
-                    advance(1)
-
-            counts = count_characters(texts())
-        known = choose_characters(counts, self.min_freq)
-        (folder / "characters.json").write_text(json.dumps([chr(point) for point in known], indent=0) + "\n")
-        numbers = np.full(_CODE_POINTS, UNKNOWN, np.uint8)
-        numbers[known] = np.arange(FIRST, FIRST + len(known))
-        return numbers
+    def _count(self, folder: Path, kept: int) -> np.ndarray:
+        """How often the training documents have each code point, int64 (0x110000,)."""
+        count, chunks = partial(count_chunk, self.read, kept), self.chunks(self.parts[0])
+        with (
+            Journal(folder, _COUNTED, self.chunk_size) as journal,
+            closing(journal.resume(count, chunks, self.processes, f"{self.info.name}: counting")) as counted,
+        ):
+            for _, (points, counts) in counted:
+                journal.append({"points": points, "counts": counts})
+        total = np.zeros(CODE_POINTS, np.int64)
+        np.add.at(total, *(np.load(folder / f"{name}.npy") for name in _COUNTED))
+        return total
 
     def _expected(self, part: str) -> int:
         """How many samples the published part has."""
@@ -197,39 +201,3 @@ def split_train(folder: Path, share: float) -> tuple[np.ndarray, np.ndarray]:
     """The rows of the part "train" to train and to validate on, a share of them held out."""
     n = len(np.load(folder / "train_labels.npy", mmap_mode="r"))
     return held_out(n, int(n * share + 1e-9))
-
-
-def code_points(text: str) -> np.ndarray:
-    """The characters of a text as numbers.
-
-    >>> code_points("aé").tolist()
-    [97, 233]
-    """
-    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
-
-
-def count_characters(texts: Iterable[str]) -> np.ndarray:
-    """How often each code point occurs, int64 (0x110000,).
-
-    >>> counts = count_characters(["abba", "b"])
-    >>> counts[ord("a")], counts[ord("b")], counts.sum()
-    (np.int64(2), np.int64(3), np.int64(5))
-    """
-    counts = np.zeros(_CODE_POINTS, np.int64)
-    remaining = iter(texts)
-    while group := list(islice(remaining, _DOCUMENTS_AT_ONCE)):
-        counts += np.bincount(code_points("".join(group)), minlength=_CODE_POINTS)
-    return counts
-
-
-def choose_characters(counts: np.ndarray, min_freq: int) -> np.ndarray:
-    """The code points of the vocabulary: those at least as frequent, most frequent first, ties by number.
-
-    >>> choose_characters(count_characters(["abba", "bc"]), 2).tolist()
-    [98, 97]
-    """
-    candidates = np.flatnonzero(counts >= min_freq)
-    ordered = candidates[np.argsort(-counts[candidates], kind="stable")]
-    if len(ordered) > _MOST_CHARACTERS:
-        log.warning("%d characters are frequent; the rarest %d become unknown", len(ordered), len(ordered) - 253)
-    return ordered[:_MOST_CHARACTERS]

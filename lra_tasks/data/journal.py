@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence, Sized
 from contextlib import ExitStack, closing
 from pathlib import Path
 from types import TracebackType
@@ -20,9 +20,9 @@ from numpy.typing import DTypeLike
 
 from lra_tasks.data.cache import JOURNAL, ArrayWriter
 from lra_tasks.data.parallel import in_order, progress_bar
-from lra_tasks.files import move_flushed
+from lra_tasks.files import write_flushed
 
-A = TypeVar("A")
+C = TypeVar("C", bound=Sized)
 T = TypeVar("T")
 
 _EVERY = 5.0
@@ -35,7 +35,7 @@ class Journal:
     Args:
         folder: of the build.
         arrays: shape of a row and dtype of every file, by its name without ``.npy``.
-        size: of a chunk; an earlier beginning with chunks of another size is made anew.
+        size: of a chunk; an earlier beginning with chunks of another size, or of other files, is made anew.
 
     Attributes:
         chunks: how many chunks are written; the next one has this number.
@@ -46,7 +46,7 @@ class Journal:
     def __init__(self, folder: Path, arrays: Mapping[str, tuple[tuple[int, ...], DTypeLike]], size: int) -> None:
         self.path, self.size = folder / JOURNAL, size
         noted: dict[str, Any] = json.loads(self.path.read_text()) if self.path.is_file() else {}
-        if noted.get("size") != size:
+        if noted.get("size") != size or noted["rows"].keys() != arrays.keys():
             noted = {"chunks": 0, "rows": {}}
         self.chunks: int = noted["chunks"]
         self.remarks: list[str] = noted.get("remarks", [])
@@ -56,20 +56,24 @@ class Journal:
         }
         self.rows = {name: file.rows for name, file in self._files.items()}
         self._noted = time.monotonic()
+        self._resumed = 0
 
     def resume(
-        self, function: Callable[[Sequence[A]], T], chunks: Sequence[Sequence[A]], processes: int | None, title: str
-    ) -> Generator[tuple[Sequence[A], T], None, None]:
+        self, function: Callable[[C], T], chunks: Sequence[C], processes: int | None, title: str
+    ) -> Generator[tuple[C, T], None, None]:
         """The chunks that are not yet written, and ``function`` of each, in order; append one before taking the next.
 
-        A bar counts their items. Close the iterator (``contextlib.closing``) to stop the processes.
+        Those of a later call follow these. A bar counts their items. Close the iterator (``contextlib.closing``) to
+        stop the processes.
         """
-        left = chunks[self.chunks :]
+        written = min(max(self.chunks - self._resumed, 0), len(chunks))
+        self._resumed += len(chunks)
+        left = chunks[written:]
         with (
             closing(in_order(function, left, processes)) as results,
             progress_bar(title, sum(map(len, chunks))) as advance,
         ):
-            advance(sum(map(len, chunks[: self.chunks])))
+            advance(sum(map(len, chunks[:written])))
             for chunk, result in zip(left, results, strict=True):
                 yield chunk, result
                 advance(len(chunk))
@@ -86,10 +90,8 @@ class Journal:
     def _note(self) -> None:
         for file in self._files.values():
             file.flush()
-        new = self.path.with_suffix(".new")
         noted = {"size": self.size, "chunks": self.chunks, "rows": self.rows, "remarks": self.remarks}
-        new.write_text(json.dumps(noted))
-        move_flushed(new, self.path)
+        write_flushed(self.path, json.dumps(noted))
         self._noted = time.monotonic()
 
     def __enter__(self) -> Journal:

@@ -20,16 +20,18 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 from torch.utils.data import Dataset
 
 from lra_tasks.data.base import Sample, TaskInfo
-from lra_tasks.data.characters import N_TOKENS, CharacterTask, Row
+from lra_tasks.data.characters import CharacterTask
 from lra_tasks.data.errors import DataError
+from lra_tasks.data.lines import BLOCK, Block, cut_lines
 from lra_tasks.data.official import first_folder
+from lra_tasks.data.vocabulary import N_TOKENS, Row
 
 _FILES = {split: f"new_aan_pairs.{part}.tsv" for split, part in (("train", "train"), ("val", "eval"), ("test", "test"))}
 _LAYOUTS = ("", "tsv_data", "lra_release/tsv_data", "lra_release/lra_release/tsv_data")
@@ -49,10 +51,12 @@ class Retrieval(CharacterTask):
         level: what a token is, "char" or "byte".
         min_freq: how often the training papers must have a character for it to be known.
         append_eos: whether every paper ends with an end token.
+        processes: number of processes that read; None for all cores. The data does not depend on it.
     """
 
     cache_name = "retrieval"
     parts = ("train", "val", "test")
+    chunk_size = BLOCK
     info: ClassVar[TaskInfo] = TaskInfo(
         name="retrieval",
         title="ACL Anthology papers by character, does one cite the other",
@@ -80,9 +84,11 @@ class Retrieval(CharacterTask):
         level: str = "char",
         min_freq: int = 1,
         append_eos: bool = True,
+        processes: int | None = None,
     ) -> None:
         options: dict[str, Any] = {"l_max": l_max, "level": level, "min_freq": min_freq, "append_eos": append_eos}
-        super().__init__(data_dir, batch_size, num_workers, seed, official_dir=official_dir, **options)
+        reading: dict[str, Any] = {"official_dir": official_dir, "processes": processes}
+        super().__init__(data_dir, batch_size, num_workers, seed, **reading, **options)
 
     def files(self) -> list[Path]:
         """The files of the three splits."""
@@ -100,38 +106,31 @@ class Retrieval(CharacterTask):
             "--data.official_dir"
         )
 
-    def rows(self, part: str) -> Iterator[Row]:
-        """The pairs of a split, line by line."""
-        yield from read_pairs(dict(zip(_FILES, self.files(), strict=True))[part])
+    def chunks(self, part: str) -> list[Block]:
+        """The lines of a split's file, in blocks of bytes."""
+        return cut_lines(dict(zip(_FILES, self.files(), strict=True))[part], self.chunk_size)
+
+    @staticmethod
+    def read(chunk: Block) -> list[Row]:
+        """Both texts and the label of every line.
+
+        Raises:
+            DataError: a line is not as described above; names the file, the line and the fault.
+        """
+        return chunk.read(_parse)
 
     def load(self, folder: Path) -> Mapping[str, Dataset[Sample]]:
         """The three splits of the memory-mapped tokens."""
         return {part: self.open_part(folder, part) for part in self.parts}
 
 
-def read_pairs(path: Path) -> Iterator[Row]:
-    """Both texts and the label of every line.
-
-    Raises:
-        DataError: a line is not as described above; names the file, the line and the fault.
-    """
-    try:
-        with path.open(encoding="utf-8", newline="\n") as file:
-            for number, line in enumerate(file, start=1):
-                yield _parse(f"{path}, line {number}", line.rstrip("\r\n"))
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is no text in UTF-8 ({error})") from error
-
-
-def _parse(where: str, line: str) -> Row:
-    fields = line.split("\t")
+def _parse(line: str) -> Row:
+    fields = line.rstrip("\r").split("\t")
     if len(fields) != 5:
-        raise DataError(
-            f"{where}: {len(fields)} columns, expected 5 (label, number, number, text, text); is the file cut off?"
-        )
+        raise DataError(f"{len(fields)} columns, expected 5 (label, number, number, text, text); is the file cut off?")
     label, _, _, first, second = fields
     if label not in _LABELS:
-        raise DataError(f"{where}: the label is {label[:20]!r}, expected 0.0 or 1.0")
+        raise DataError(f"the label is {label[:20]!r}, expected 0.0 or 1.0")
     if not first or not second:
-        raise DataError(f"{where}: text {1 if not first else 2} is empty; is the file cut off?")
+        raise DataError(f"text {1 if not first else 2} is empty; is the file cut off?")
     return (first, second), _LABELS[label]

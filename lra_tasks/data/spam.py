@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -31,9 +31,11 @@ from torch.utils.data import Dataset
 
 from longconv._checks import check_bool
 from lra_tasks.data.base import Sample, TaskInfo
-from lra_tasks.data.characters import N_TOKENS, CharacterTask, Row
+from lra_tasks.data.characters import CharacterTask
 from lra_tasks.data.errors import DataError
 from lra_tasks.data.official import first_folder, read_archive, stratified
+from lra_tasks.data.parallel import cut
+from lra_tasks.data.vocabulary import N_TOKENS, Row
 
 log = logging.getLogger(__name__)
 
@@ -58,10 +60,12 @@ class Spam(CharacterTask):
         l_max: length to which longer mails are cut, the end token included.
         headers: whether a mail is read with its whole header, or with the subject alone.
         append_eos: whether every mail ends with an end token.
+        processes: number of processes that encode the mails; None for all cores. The data does not depend on it.
     """
 
     cache_name = "spam"
     parts = ("train", "val", "test")
+    chunk_size = 512
     info: ClassVar[TaskInfo] = TaskInfo(
         name="spam",
         title="mails by byte, spam or not",
@@ -87,9 +91,11 @@ class Spam(CharacterTask):
         l_max: int = 4096,
         headers: bool = False,
         append_eos: bool = True,
+        processes: int | None = None,
     ) -> None:
-        cut: dict[str, Any] = {"l_max": l_max, "append_eos": append_eos, "level": "byte", "min_freq": 1}
-        super().__init__(data_dir, batch_size, num_workers, seed, official_dir=official_dir, **cut)
+        options: dict[str, Any] = {"l_max": l_max, "append_eos": append_eos, "level": "byte", "min_freq": 1}
+        reading: dict[str, Any] = {"official_dir": official_dir, "processes": processes}
+        super().__init__(data_dir, batch_size, num_workers, seed, **reading, **options)
         self.headers = check_bool("headers", headers)
         self._rows: dict[str, list[Row]] = {}
 
@@ -139,9 +145,14 @@ class Spam(CharacterTask):
         finally:
             self._rows = {}
 
-    def rows(self, part: str) -> Iterator[Row]:
+    def chunks(self, part: str) -> list[Sequence[Row]]:
         """The mails of a part, while it is built."""
-        return iter(self._rows[part])
+        return cut(self._rows[part], self.chunk_size)
+
+    @staticmethod
+    def read(chunk: Sequence[Row]) -> Sequence[Row]:
+        """The mails as they are: which of them are alike was to be known before."""
+        return chunk
 
     def load(self, folder: Path) -> Mapping[str, Dataset[Sample]]:
         """The three splits of the memory-mapped bytes."""

@@ -22,7 +22,7 @@ References:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -31,9 +31,11 @@ from torch.utils.data import Dataset
 
 from longconv._checks import check_real
 from lra_tasks.data.base import Sample, TaskInfo
-from lra_tasks.data.characters import N_TOKENS, CharacterTask, Row, split_train
+from lra_tasks.data.characters import CharacterTask, split_train
 from lra_tasks.data.errors import DataError
 from lra_tasks.data.official import first_folder, read_archive
+from lra_tasks.data.parallel import cut
+from lra_tasks.data.vocabulary import N_TOKENS, Row
 
 ARCHIVE = "aclImdb_v1.tar.gz"
 _RATINGS = {"neg": range(1, 5), "pos": range(7, 11)}
@@ -56,10 +58,12 @@ class Text(CharacterTask):
         min_freq: how often the training reviews must have a character for it to be known.
         append_eos: whether every review ends with an end token.
         val_share: share of the training reviews held out for validation; 0 validates on the test set, as published.
+        processes: number of processes that read; None for all cores. The data does not depend on it.
     """
 
     cache_name = "text"
     parts = ("train", "test")
+    chunk_size = 256
     info: ClassVar[TaskInfo] = TaskInfo(
         name="text",
         title="IMDB reviews by character, good or bad",
@@ -87,9 +91,11 @@ class Text(CharacterTask):
         min_freq: int = 15,
         append_eos: bool = True,
         val_share: float = 0.0,
+        processes: int | None = None,
     ) -> None:
         options: dict[str, Any] = {"l_max": l_max, "level": level, "min_freq": min_freq, "append_eos": append_eos}
-        super().__init__(data_dir, batch_size, num_workers, seed, official_dir=official_dir, **options)
+        reading: dict[str, Any] = {"official_dir": official_dir, "processes": processes}
+        super().__init__(data_dir, batch_size, num_workers, seed, **reading, **options)
         self.val_share = check_real("val_share", val_share, least=0.0, most=0.5)
 
     def files(self) -> list[Path]:
@@ -108,17 +114,26 @@ class Text(CharacterTask):
             "there, or name its folder with --data.official_dir"
         )
 
-    def rows(self, part: str) -> Iterator[Row]:
+    def chunks(self, part: str) -> list[Sequence[Review]]:
         """The reviews, sorted by class and file name."""
         files = self.files()
-        reviews = read_packed(files[0], part) if files[0].is_file() else read_folders(files, part)
-        seen = set()
-        for where, kind, name, content in reviews:
-            seen.add(kind)
-            yield (_decode(where, content),), _label(where, kind, name)
+        reviews = list(read_packed(files[0], part) if files[0].is_file() else list_folders(files, part))
+        found = {kind for _, kind, _, _ in reviews}
         for kind in _RATINGS:
-            if kind not in seen:
+            if kind not in found:
                 raise DataError(f"{self.read_from} has no review in {part}/{kind}: unpack {ARCHIVE} again")
+        return cut(reviews, self.chunk_size)
+
+    @staticmethod
+    def read(chunk: Sequence[Review]) -> Iterator[Row]:
+        """Text and label of every review.
+
+        Raises:
+            DataError: it is no text in UTF-8, empty, or its name is another one than its class has.
+        """
+        for where, kind, name, source in chunk:
+            content = source if isinstance(source, bytes) else source.read_bytes()
+            yield (_decode(where, content),), _label(where, kind, name)
 
     def load(self, folder: Path) -> Mapping[str, Dataset[Sample]]:
         """The three splits of the memory-mapped tokens."""
@@ -133,16 +148,16 @@ class Text(CharacterTask):
         }
 
 
-Review = tuple[str, str, str, bytes]
-"""What an error calls it, its class, its file's name and its content."""
+Review = tuple[str, str, str, bytes | Path]
+"""What an error calls it, its class, its file's name, and its content or the file."""
 
 
-def read_folders(folders: list[Path], part: str) -> Iterator[Review]:
+def list_folders(folders: list[Path], part: str) -> Iterator[Review]:
     """The reviews of the folders of a part, by class and name."""
     for folder in folders:
         if folder.parent.name == part:
             for path in sorted(folder.glob("*.txt")):
-                yield str(path), folder.name, path.name, path.read_bytes()
+                yield str(path), folder.name, path.name, path
 
 
 def read_packed(path: Path, part: str) -> Iterator[Review]:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from lra_tasks.data.errors import DataError
+from lra_tasks.data.lines import Block, cut_lines
 from lra_tasks.data.listops.trees import CLOSE, DIGIT, OPERATOR, VOCABULARY
 
 SPLITS = ("train", "val", "test")
@@ -39,21 +40,27 @@ def find_release(folder: Path) -> dict[str, Path]:
     )
 
 
-def read_tsv(path: Path) -> Iterator[tuple[np.ndarray, int]]:
+def cut_tsv(path: Path, size: int) -> list[Block]:
+    """The rows behind the header, in blocks of about ``size`` bytes.
+
+    Raises:
+        DataError: the header is another one.
+    """
+    with path.open("rb") as file:
+        first = b"".join(file.readline().splitlines(keepends=True)[:1])
+    header = first.decode(errors="replace").rstrip("\r\n")
+    if header != "Source\tTarget":
+        raise DataError(f"{path}, line 1: the header is {header[:60]!r}, expected 'Source<TAB>Target'")
+    return cut_lines(path, size, len(first), universal=True)
+
+
+def read_rows(block: Block) -> list[tuple[np.ndarray, int]]:
     """Tokens uint8 (length,) and value of every row.
 
     Raises:
         DataError: a row is not as described above; names the file, the line and the fault.
     """
-    with path.open(encoding="utf-8", newline="") as file:
-        try:
-            header = file.readline().rstrip("\r\n")
-            if header != "Source\tTarget":
-                raise DataError(f"{path}, line 1: the header is {header[:60]!r}, expected 'Source<TAB>Target'")
-            for line, row in enumerate(file, start=2):
-                yield _parse(f"{path}, line {line}", row.rstrip("\r\n"))
-        except UnicodeDecodeError as error:
-            raise DataError(f"{path} is not a text file ({error})") from error
+    return block.read(_parse)
 
 
 def write_tsv(path: Path, rows: Iterator[tuple[np.ndarray, int]]) -> None:
@@ -88,19 +95,19 @@ def to_source(tokens: np.ndarray) -> str:
     return " ".join(words)
 
 
-def _parse(where: str, row: str) -> tuple[np.ndarray, int]:
+def _parse(row: str) -> tuple[np.ndarray, int]:
     fields = row.split("\t")
     if len(fields) != 2:
-        raise DataError(f"{where}: {len(fields)} columns, expected 2 (Source and Target); is the file cut off?")
+        raise DataError(f"{len(fields)} columns, expected 2 (Source and Target); is the file cut off?")
     source, target = fields
     if not (len(target) == 1 and target in "0123456789"):
-        raise DataError(f"{where}: the label is {target[:20]!r}, expected a digit 0..9")
+        raise DataError(f"the label is {target[:20]!r}, expected a digit 0..9")
     words = source.replace("(", " ").replace(")", " ").split()
     try:
         tokens = np.array([_NUMBERS[word] for word in words], np.uint8)
     except KeyError as error:
-        raise DataError(f"{where}: unknown token {error.args[0]!r}, expected {' '.join(_NUMBERS)}") from None
+        raise DataError(f"unknown token {error.args[0]!r}, expected {' '.join(_NUMBERS)}") from None
     opened = np.cumsum((tokens >= OPERATOR) & (tokens < CLOSE)) - np.cumsum(tokens == CLOSE)
     if not len(tokens) or opened[-1] != 0 or opened.min() < 0:
-        raise DataError(f"{where}: the expression's brackets do not match; is the file cut off?")
+        raise DataError("the expression's brackets do not match; is the file cut off?")
     return tokens, int(target)

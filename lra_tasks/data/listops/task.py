@@ -27,12 +27,14 @@ from torch.utils.data import Dataset
 
 from longconv._checks import check_int
 from lra_tasks.data.base import Sample, Task, TaskInfo, check_counts, marks, official_folder
-from lra_tasks.data.cache import MappedArray, save_array
+from lra_tasks.data.cache import MappedArray
 from lra_tasks.data.errors import DataError
 from lra_tasks.data.journal import Journal
-from lra_tasks.data.listops.official import SPLITS, find_release, read_tsv, write_tsv
+from lra_tasks.data.lines import BLOCK
+from lra_tasks.data.listops.official import SPLITS, cut_tsv, find_release, read_rows, write_tsv
 from lra_tasks.data.listops.trees import EOS, VOCABULARY, random_expressions
 from lra_tasks.data.parallel import in_order, progress_bar
+from lra_tasks.data.ragged import KINDS, arrays, pack
 
 log = logging.getLogger(__name__)
 
@@ -40,11 +42,6 @@ _CHUNK = 8192
 """Random expressions a chunk; about one in twelve has the right length."""
 _FRUITLESS = 50
 """Chunks without a new expression after which generation gives up."""
-
-_KINDS = (("tokens", np.uint8), ("offsets", np.int64), ("labels", np.uint8))
-"""What is kept of every split, in arrays of which type."""
-
-Rows = list[tuple[np.ndarray, int]]
 
 
 class Expressions(Dataset[Sample]):
@@ -75,8 +72,8 @@ class ListOps(Task):
         batch_size: samples a batch.
         num_workers: processes that load batches; 0 loads them in the training process.
         seed: of the training order; not of the data.
-        official_dir: folder of the official basic_*.tsv, to read instead of generating; of the other options only l_max
-            and append_eos then count.
+        official_dir: folder of the official basic_*.tsv, to read instead of generating; of the other options only
+            processes, l_max and append_eos then count.
         n_train: expressions to train on.
         n_val: expressions to validate on.
         n_test: expressions to test on.
@@ -85,7 +82,7 @@ class ListOps(Task):
         max_depth: greatest depth of a tree (the root has depth 1).
         max_args: most arguments of an operator (the least is 2).
         data_seed: seed of the generated expressions.
-        processes: number of processes that generate; None for all cores. The data does not depend on it.
+        processes: number of processes that generate or read; None for all cores. The data does not depend on it.
         l_max: length to which longer inputs are cut, the end token included.
         append_eos: whether every input ends with an end token.
         write_official: whether the generated rows are written as the release's files too, into the folder listops-1000
@@ -176,22 +173,25 @@ class ListOps(Task):
         return {split: Expressions(folder, split, self.l_max, self.append_eos) for split in SPLITS}
 
     def _read(self, folder: Path, files: Mapping[str, Path]) -> None:
-        for (split, path), expected in zip(files.items(), self.info.sizes, strict=True):
-            rows = list(read_tsv(path))
-            if not rows:
-                raise DataError(f"{path} has a header and no rows")
-            if len(rows) != expected:
-                log.warning("%s has %d rows, the official file has %d", path, len(rows), expected)
-            for name, array in pack(split, rows).items():
-                save_array(folder / f"{name}.npy", array)
+        with Journal(folder, arrays(files), BLOCK) as journal:
+            for (split, path), expected in zip(files.items(), self.info.sizes, strict=True):
+                blocks, title = cut_tsv(path, BLOCK), f"listops: reading {split}"
+                with closing(journal.resume(read_rows, blocks, self.processes, title)) as read:
+                    for _, rows in read:
+                        tokens, values = zip(*rows, strict=True)
+                        journal.append(pack(split, tokens, values, journal.rows[f"{split}_tokens"]))
+                n = journal.rows[f"{split}_labels"]
+                if not n:
+                    raise DataError(f"{path} has a header and no rows")
+                if n != expected:
+                    log.warning("%s has %d rows, the official file has %d", path, n, expected)
 
     def _generate(self, folder: Path) -> None:
         """Distinct expressions in the order of their chunks, whatever the number of processes."""
         total = sum(self.counts.values())
         make = partial(generate_chunk, self.data_seed, **self.shape)
-        arrays: dict[str, Any] = {f"{split}_{kind}": ((), dtype) for split in SPLITS for kind, dtype in _KINDS}
         with (
-            Journal(folder, arrays, _CHUNK) as journal,
+            Journal(folder, arrays(SPLITS), _CHUNK) as journal,
             closing(in_order(make, count(journal.chunks), self.processes)) as chunks,
             progress_bar("listops: generating", total) as advance,
         ):
@@ -221,24 +221,15 @@ class ListOps(Task):
         for split, n in self.counts.items():
             wanted = n - written[f"{split}_labels"]
             if part := rows[:wanted]:
-                result |= pack(split, part, written[f"{split}_tokens"])
+                sequences, values = zip(*part, strict=True)
+                result |= pack(split, sequences, values, written[f"{split}_tokens"])
             rows = rows[wanted:]
         return result
 
 
-def pack(split: str, rows: Rows, start: int = 0) -> dict[str, np.ndarray]:
-    """The arrays of a split's rows, of which the first stands at the position ``start`` of all tokens."""
-    offsets = np.cumsum([start, *(len(tokens) for tokens, _ in rows)], dtype=np.int64)
-    return {
-        f"{split}_tokens": np.concatenate([tokens for tokens, _ in rows]),
-        f"{split}_offsets": offsets[1:] if start else offsets,
-        f"{split}_labels": np.array([value for _, value in rows], np.uint8),
-    }
-
-
 def unpack(folder: Path, split: str) -> Iterator[tuple[np.ndarray, int]]:
     """Tokens and value of every row of a split that is written."""
-    tokens, offsets, labels = (np.load(folder / f"{split}_{kind}.npy") for kind, _ in _KINDS)
+    tokens, offsets, labels = (np.load(folder / f"{split}_{kind}.npy") for kind in KINDS)
     for (start, stop), value in zip(pairwise(offsets), labels, strict=True):
         yield tokens[start:stop], int(value)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import signal
 import time
@@ -17,7 +18,7 @@ import pytest
 from lra_tasks.data import DataError, create_task
 from lra_tasks.data.cache import JOURNAL, ArrayWriter, ensure, find_fault
 from lra_tasks.data.journal import Journal
-from tests.lra_tasks.data.layouts import speech
+from tests.lra_tasks.data.layouts import aan, imdb, mails, speech
 from tests.lra_tasks.data.test_cache import leftovers, start
 from tests.lra_tasks.data.test_pathfinder import release
 
@@ -149,16 +150,56 @@ def words(folder: Path) -> dict[str, Any]:
     return {"official_dir": speech(folder)}
 
 
+def documents(write: Callable[..., Path], folder: Path, **options: Any) -> dict[str, Any]:
+    write(folder, **options)
+    return {"official_dir": folder, "l_max": 30}
+
+
+def official_rows(folder: Path) -> dict[str, Any]:
+    folder.mkdir()
+    for split, n in (("train", 60), ("val", 20), ("test", 9)):
+        rows = [f"( ( ( [MIN {i // 10} ) {i % 10} ) ] )\t{i % 7}\r\n" for i in range(n)]
+        (folder / f"basic_{split}.tsv").write_text("".join(["Source\tTarget\r\n", *rows]), newline="")
+    return {"official_dir": folder}
+
+
 LISTOPS = {"n_train": 60, "n_val": 30, "n_test": 20, "min_length": 3, "max_length": 5, "max_args": 2}
 """Of 400 expressions, so that chunks share some."""
 RESUMED: dict[str, tuple[str, str, Any, Callable[[Path], dict[str, Any]]]] = {
-    "listops": ("listops", "listops", 100, lambda folder: {**LISTOPS, "write_official": True}),
-    "pathfinder": ("pathfinder32", "pathfinder", {32: 5}, lambda folder: {"n_samples": 38}),
-    "official pathfinder": ("pathfinder32", "pathfinder", {32: 5}, pictures),
-    "speech": ("sc10", "speech", 8, words),
-    "coefficients": ("sc10-mfcc", "speech", 8, words),
+    "listops": ("listops", "listops.task._CHUNK", 100, lambda folder: {**LISTOPS, "write_official": True}),
+    "official listops": ("listops", "listops.task.BLOCK", 100, official_rows),
+    "pathfinder": ("pathfinder32", "pathfinder.task._CHUNK", {32: 5}, lambda folder: {"n_samples": 38}),
+    "official pathfinder": ("pathfinder32", "pathfinder.task._CHUNK", {32: 5}, pictures),
+    "speech": ("sc10", "speech.task._AT_ONCE", 8, words),
+    "coefficients": ("sc10-mfcc", "speech.task._AT_ONCE", 8, words),
+    "text": ("text", "text.Text.chunk_size", 7, partial(documents, imdb, n=30)),
+    "archive of text": ("text", "text.Text.chunk_size", 7, partial(documents, imdb, n=30, archive=True)),
+    "retrieval": ("retrieval", "retrieval.Retrieval.chunk_size", 500, partial(documents, aan)),
+    "spam": ("spam", "spam.Spam.chunk_size", 7, partial(documents, mails)),
 }
-"""Task, its package, a size of chunks, and its options, which may need files."""
+"""Task, where in the package the size of its chunks stands, another size, and its options, which may need files."""
+
+
+def recorded(monkeypatch: pytest.MonkeyPatch, act: Callable[[list[int]], None]) -> list[int]:
+    """The numbers of all chunks that journals append from now on; ``act`` sees them after each."""
+    append, appended = Journal.append, []
+
+    def record(self: Journal, rows: dict[str, np.ndarray], remarks: Sequence[str] = ()) -> None:
+        append(self, rows, remarks)
+        appended.append(self.chunks)
+        act(appended)
+
+    monkeypatch.setattr(Journal, "append", record)
+    return appended
+
+
+def same_files(folder: Path, expected: Path) -> None:
+    files, others = (
+        {path.relative_to(root) for path in root.rglob("*") if path.is_file()} for root in (folder, expected)
+    )
+    assert files == others
+    for file in files:
+        assert (folder / file).read_bytes() == (expected / file).read_bytes(), file
 
 
 @pytest.mark.parametrize("case", RESUMED)
@@ -166,42 +207,87 @@ RESUMED: dict[str, tuple[str, str, Any, Callable[[Path], dict[str, Any]]]] = {
 def test_an_interrupted_task_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, case: str, processes: int
 ) -> None:
-    """After three chunks, and again when all are written: every chunk is made once, and the files are one process's."""
-    name, package, size, write = RESUMED[case]
-    size_name = "_AT_ONCE" if package == "speech" else "_CHUNK"
-    monkeypatch.setattr(f"lra_tasks.data.{package}.task.{size_name}", size)
+    """After three chunks, before the last two, and when all are written: each is made once, to one process's files."""
+    name, constant, size, write = RESUMED[case]
+    monkeypatch.setattr(f"lra_tasks.data.{constant}", size)
     options = write(tmp_path / "source")
+    stops: list[int] = []
+
+    def act(appended: list[int]) -> None:
+        if len(appended) in stops:
+            raise KeyboardInterrupt
+
+    appended = recorded(monkeypatch, act)
     whole = create_task(name, data_dir=tmp_path / "whole", processes=1, **options)
     whole.prepare_data()
+    expected = appended.copy()
+    assert len(expected) > 5
+    stops += [3, len(expected) - 2]
+    appended.clear()
     caplog.clear()
     task = create_task(name, data_dir=tmp_path / "parts", processes=processes, **options)
-    appended: list[int] = []
-
-    def append_three(self: Journal, rows: dict[str, np.ndarray], remarks: Sequence[str] = ()) -> None:
-        append(self, rows, remarks)
-        appended.append(self.chunks)
-        if appended == [1, 2, 3]:
-            raise KeyboardInterrupt
 
     def interrupt(path: Path) -> str:
         raise KeyboardInterrupt
 
-    append = Journal.append
-    monkeypatch.setattr(Journal, "append", append_three)
-    with pytest.raises(KeyboardInterrupt):
-        task.prepare_data()
+    for stop in stops:
+        with pytest.raises(KeyboardInterrupt):
+            task.prepare_data()
+        assert len(appended) == stop
     with monkeypatch.context() as patch:
         patch.setattr("lra_tasks.data.cache._sha256", interrupt)
         with pytest.raises(KeyboardInterrupt):
             task.prepare_data()
-    assert not task.folder.exists() and len(appended) > 5
+    assert not task.folder.exists()
     task.prepare_data()
-    assert appended == list(range(1, len(appended) + 1))
-    files = {path.relative_to(whole.folder) for path in whole.folder.rglob("*") if path.is_file()}
-    assert files == {path.relative_to(task.folder) for path in task.folder.rglob("*") if path.is_file()}
-    for file in files:
-        assert (task.folder / file).read_bytes() == (whole.folder / file).read_bytes(), file
+    assert appended == expected
+    same_files(task.folder, whole.folder)
     assert ("4 of 40 pictures were skipped" in caplog.text) == (case == "official pathfinder")
+
+
+def die(folder: Path, source: Path, every: float, stop: int) -> None:
+    """Prepare in two processes of one's own, and end without a word after ``stop`` chunks."""
+
+    def act(appended: list[int]) -> None:
+        if len(appended) == stop:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lra_tasks.data.journal._EVERY", every)
+        recorded(patch, act)
+        create_task("retrieval", data_dir=folder, official_dir=source, l_max=30, processes=2).prepare_data()
+
+
+@pytest.mark.parametrize(
+    ("every", "past_counting", "kept"),
+    [
+        (600.0, -2, None),  # nothing was noted
+        (600.0, 2, 0),  # the counts were, when all were there
+        (-1.0, -2, -2),  # every chunk was
+        (-1.0, 0, 0),
+        (-1.0, 3, 3),
+    ],
+)
+def test_a_killed_task_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: float, past_counting: int, kept: int | None
+) -> None:
+    """Killed while characters are counted or texts encoded, a preparation redoes only what it had not noted."""
+    monkeypatch.setattr("lra_tasks.data.retrieval.Retrieval.chunk_size", 500)
+    source = aan(tmp_path / "source")
+    appended = recorded(monkeypatch, lambda appended: None)
+    whole = create_task("retrieval", data_dir=tmp_path / "whole", official_dir=source, l_max=30, processes=1)
+    whole.prepare_data()
+    expected = appended.copy()
+    counted = expected.index(1, 1)
+    assert counted > 3
+    appended.clear()
+    process = start(die, tmp_path / "parts", source, every, counted + past_counting)
+    process.join(timeout=60)
+    assert process.exitcode == -signal.SIGKILL
+    task = create_task("retrieval", data_dir=tmp_path / "parts", official_dir=source, l_max=30, processes=2)
+    task.prepare_data()
+    assert appended == (expected if kept is None else expected[counted + kept :])
+    same_files(task.folder, whole.folder)
 
 
 def fill_the_disk(folder: Path) -> None:

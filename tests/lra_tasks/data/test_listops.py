@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from lra_tasks.data import DataError, create_task
-from lra_tasks.data.listops.official import read_tsv, to_source, write_tsv
+from lra_tasks.data.listops.official import cut_tsv, read_rows, to_source, write_tsv
 from lra_tasks.data.listops.task import ListOps, generate_chunk
 from lra_tasks.data.listops.trees import CLOSE, DIGIT, EOS, VOCABULARY, random_expressions
 
@@ -188,9 +188,10 @@ def test_reads_the_official_files(tmp_path: Path, layout: str, caplog: pytest.Lo
     assert sample["label"] == 2
 
 
-def test_writes_what_it_reads(tmp_path: Path, rows: list[tuple[np.ndarray, int]]) -> None:
+@pytest.mark.parametrize("size", [1, 20000, 10**9])
+def test_writes_what_it_reads(tmp_path: Path, rows: list[tuple[np.ndarray, int]], size: int) -> None:
     write_tsv(tmp_path / "a.tsv", iter(rows[:50]))
-    got = list(read_tsv(tmp_path / "a.tsv"))
+    got = [row for block in cut_tsv(tmp_path / "a.tsv", size) for row in read_rows(block)]
     assert all(np.array_equal(a, c) and b == d for (a, b), (c, d) in zip(got, rows[:50], strict=True))
     parts = [[VOCABULARY.index(word) for word in line.split()] for line in ("[MAX 2 9 X", "[SM [MED 4 7 1 X 8 X", "7")]
     sources = [GOOD.split("\t")[0], NESTED.split("\t")[0], "7"]
@@ -205,6 +206,41 @@ def test_generated_files_in_the_official_layout(tmp_path: Path) -> None:
     for split in ("train", "val", "test"):
         for file in (f"{split}_tokens.npy", f"{split}_labels.npy"):
             assert (made.folder / file).read_bytes() == (read.folder / file).read_bytes()
+
+
+@pytest.mark.parametrize("end", ["\r\n", "\n", "\r"])
+@pytest.mark.parametrize("last", [True, False])
+def test_official_rows_do_not_depend_on_processes_blocks_and_ends_of_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str, last: bool
+) -> None:
+    lines = ["Source\tTarget", *(f"( ( ( [MIN {i // 10} ) {i % 10} ) ] )\t{i % 7}" for i in range(60))]
+    content = end.join(lines) + end * last
+    folder = release(tmp_path / "source", train=content)
+    for processes, block in ((1, 10**9), (1, 100), (2, 100), (3, 1)):
+        monkeypatch.setattr("lra_tasks.data.listops.task.BLOCK", block)
+        data_dir = tmp_path / f"{processes} {block}"
+        task = create_task("listops", data_dir=data_dir, official_dir=folder, processes=processes)
+        task.prepare_data()
+        assert task.sizes == (60, 2, 2)
+        for i in range(60):
+            sample = task.dataset("train")[i]
+            assert sample["inputs"].tolist() == [13, 3 + i // 10, 3 + i % 10, CLOSE, EOS]
+            assert sample["label"] == i % 7
+        offsets = np.load(task.folder / "train_offsets.npy")
+        assert offsets.dtype == np.int64 and offsets.tolist() == list(range(0, 241, 4))
+        assert np.load(task.folder / "train_labels.npy").dtype == np.uint8
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+@pytest.mark.parametrize("block", [1, 60, 10**9])
+def test_the_first_bad_row_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: int, block: int
+) -> None:
+    monkeypatch.setattr("lra_tasks.data.listops.task.BLOCK", block)
+    folder = release(tmp_path / "source", val=HEADER + 9 * GOOD + "( [AVG 1 )\t9\r\n" + GOOD + "1\t2\t3\r\n", test="")
+    task = create_task("listops", data_dir=tmp_path / "data", official_dir=folder, processes=processes)
+    with pytest.raises(DataError, match=r"basic_val.tsv, line 11: unknown token '\[AVG'"):
+        task.prepare_data()
 
 
 @pytest.mark.parametrize(
@@ -234,7 +270,7 @@ def test_binary_and_missing_files(tmp_path: Path) -> None:
     folder = release(tmp_path / "source")
     (folder / "basic_test.tsv").write_bytes(HEADER.encode() + b"\xff\xfe\x00")
     task = create_task("listops", data_dir=tmp_path / "data", official_dir=folder)
-    with pytest.raises(DataError, match=r"basic_test.tsv is not a text file"):
+    with pytest.raises(DataError, match=r"basic_test.tsv, line 2: it is no text in UTF-8"):
         task.prepare_data()
     (folder / "basic_test.tsv").unlink()
     with pytest.raises(DataError, match=r"basic_test.tsv is missing beside"):

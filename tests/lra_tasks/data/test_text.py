@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from lra_tasks.data import DataError, create_task
-from lra_tasks.data.characters import N_TOKENS, choose_characters
+from lra_tasks.data import TASKS, DataError, create_task
+from lra_tasks.data.vocabulary import N_TOKENS, choose_characters
 from tests.lra_tasks.data.layouts import aan, imdb, papers, reviews
 
 NEAR = {"level": "char", "min_freq": 30, "l_max": 30, "append_eos": True}
@@ -106,7 +106,7 @@ def test_pairs_of_papers(tmp_path: Path, below: str) -> None:
         (b"2.0\t1\t2\tone\ttwo\n", "line 2: the label is '2.0', expected 0.0 or 1.0"),
         (b"nan\t1\t2\tone\ttwo\n", "line 2: the label is 'nan'"),
         (b"1.0\t1\t2\tone\t\n", "line 2: text 2 is empty"),
-        (b"1.0\t1\t2\tone\t\xff\n", "is no text in UTF-8"),
+        (b"1.0\t1\t2\tone\t\xff\n", "line 2: it is no text in UTF-8"),
     ],
 )
 def test_a_bad_line_is_named(tmp_path: Path, line: bytes, named: str) -> None:
@@ -116,6 +116,70 @@ def test_a_bad_line_is_named(tmp_path: Path, line: bytes, named: str) -> None:
     with pytest.raises(DataError, match=f"new_aan_pairs.eval.tsv.*{named}"):
         task.prepare_data()
     assert not task.folder.exists()
+
+
+@pytest.mark.parametrize("name", ["text", "archive", "retrieval"])
+@pytest.mark.parametrize("level", ["char", "byte"])
+def test_data_does_not_depend_on_the_number_of_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, level: str
+) -> None:
+    if name == "retrieval":
+        aan(tmp_path / "source")
+    else:
+        imdb(tmp_path / "source", archive=name == "archive")
+    task, sizes = ("retrieval", (10**9, 1, 700, 700)) if name == "retrieval" else ("text", (256, 1, 7, 7))
+    folders: list[Path] = []
+    for processes, size in zip((1, 1, 2, 3), sizes, strict=True):
+        monkeypatch.setattr(TASKS[task], "chunk_size", size)
+        options = {**NEAR, "level": level, "official_dir": tmp_path / "source", "processes": processes}
+        made = create_task(task, data_dir=tmp_path / f"{processes} {size}", **options)
+        made.prepare_data()
+        folders.append(made.folder)
+    names = {path.name for path in folders[0].iterdir()}
+    assert ("characters.json" in names) == (level == "char")
+    for folder in folders[1:]:
+        assert {path.name for path in folder.iterdir()} == names
+        assert all((folder / file).read_bytes() == (folders[0] / file).read_bytes() for file in names)
+
+
+def test_ends_of_lines_and_what_only_looks_like_them(tmp_path: Path) -> None:
+    """A line feed ends a line, returns before it belong to it, and all other marks stay text."""
+    lines = [b"1\t1\t2\tone\ttwo\r\n", b"0\t1\t2\tA\rB\tC\x0bD\xe2\x80\xa8E\r\r\n", b"1.0\t1\t2\tCaf\xc3\xa9\tlast"]
+    expected = [(b"one", b"two", 1), (b"A\rB", b"C\x0bD\xe2\x80\xa8E", 0), (b"Caf\xc3\xa9", b"last", 1)]
+    (aan(tmp_path) / "new_aan_pairs.train.tsv").write_bytes(b"".join(lines))
+    task = create_task("retrieval", data_dir=tmp_path, level="byte", append_eos=False)
+    task.prepare_data()
+    rows = [task.dataset("train")[index] for index in range(3)]
+    assert [
+        (*(bytes((row[name] - 3).tolist()) for name in ("inputs", "second")), row["label"]) for row in rows
+    ] == expected
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+@pytest.mark.parametrize("size", [1, 700, 10**9])
+def test_the_first_bad_line_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: int, size: int
+) -> None:
+    monkeypatch.setattr(TASKS["retrieval"], "chunk_size", size)
+    path = aan(tmp_path) / "new_aan_pairs.train.tsv"
+    lines = path.read_bytes().splitlines(keepends=True)
+    for number, line in ((19, b"3.0\t1\t2\tone\ttwo\n"), (20, b"\n"), (31, b"1.0\t1\t2\tone\t\xff\n")):
+        lines[number - 1] = line
+    for number, named in ((19, "the label is '3.0'"), (20, "1 columns"), (31, "it is no text in UTF-8")):
+        path.write_bytes(b"".join(lines))
+        with pytest.raises(DataError, match=rf"new_aan_pairs.train.tsv, line {number}: {named}"):
+            create_task("retrieval", data_dir=tmp_path, processes=processes).prepare_data()
+        lines[number - 1] = b"1.0\t1\t2\tone\ttwo\n"
+
+
+@pytest.mark.parametrize("processes", [1, 3])
+def test_the_first_bad_review_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: int) -> None:
+    monkeypatch.setattr(TASKS["text"], "chunk_size", 3)
+    imdb(tmp_path)
+    for kind, name in (("neg", "18_4.txt"), ("pos", "0_7.txt")):
+        (tmp_path / "aclImdb" / "train" / kind / name).write_bytes(b"")
+    with pytest.raises(DataError, match=r"train/neg/18_4.txt is empty"):
+        create_task("text", data_dir=tmp_path, processes=processes, **NEAR).prepare_data()
 
 
 def test_missing_papers(tmp_path: Path) -> None:
@@ -174,7 +238,9 @@ def test_the_vocabulary_has_room_for_253_characters(caplog: pytest.LogCaptureFix
     assert N_TOKENS == 259
 
 
-@pytest.mark.parametrize("options", [{"l_max": 1}, {"level": "word"}, {"min_freq": 0}, {"val_share": 0.6}])
+@pytest.mark.parametrize(
+    "options", [{"l_max": 1}, {"level": "word"}, {"min_freq": 0}, {"val_share": 0.6}, {"processes": 0}]
+)
 def test_bad_options(options: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(options))):
         create_task("text", **options)
