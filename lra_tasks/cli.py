@@ -94,7 +94,10 @@ def _prepare(options: Namespace, console: Console) -> int:
         task = create_task(options.task, data_dir=options.data_dir, **options.data.as_dict())
     except (ValueError, TypeError) as error:
         raise UsageError(str(error)) from error
-    task.prepare_data()
+    try:
+        task.prepare_data()
+    except _STOPPED:
+        return _complain("stopped; the same command goes on", 130)
     console.print(f"{options.task} is ready in {task.folder}", highlight=False, soft_wrap=True)
     return 0
 
@@ -110,11 +113,13 @@ def _train(options: Namespace, selection: Selection | None, console: Console) ->
     for name in ("task", "mixer"):
         if getattr(config, name) != getattr(selection.config, name):
             raise UsageError(f"{name} is both {getattr(selection.config, name)!r} and {getattr(config, name)!r}")
-    folder = selection.run_dir or default_run_dir(config)
+    folder = RunFolder(selection.run_dir or default_run_dir(config))
     try:
-        train(config, RunFolder(folder), resume=resume, console=console)
+        train(config, folder, resume=resume, console=console)
     except _STOPPED:
-        return _complain(f"stopped; go on with --resume --run-dir {shlex.quote(str(folder))}", 130)
+        begun = folder.config.is_file()
+        how = f"go on with --resume --run-dir {shlex.quote(str(folder.path))}" if begun else "the same command goes on"
+        return _complain(f"stopped; {how}", 130)
     return 0
 
 

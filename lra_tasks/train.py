@@ -66,9 +66,11 @@ def train(config: RunConfig, folder: RunFolder, *, resume: bool, console: Consol
             plugins=[AtomicCheckpointIO()],
         )
         if trainer.is_global_zero:
-            _enter(config, folder, resume=resume)
+            _check_folder(config, folder, resume=resume)
             console.print(_headline(config, module, folder), highlight=False, soft_wrap=True)
             task.prepare_data()
+            _check_folder(config, folder, resume=resume)  # preparing takes minutes, in which another run may come
+            _enter(config, folder)
         start = folder.last if folder.last.is_file() else None
         with process_group():
             trainer.fit(module, datamodule=task, ckpt_path=start, weights_only=True)
@@ -81,14 +83,18 @@ def _start(module: TrainingModule, config: RunConfig) -> None:
         start_from(Path(config.from_run), module, config)
 
 
-def _enter(config: RunConfig, folder: RunFolder, *, resume: bool) -> None:
-    """Check that the run may start in its folder, then save its configuration there."""
+def _check_folder(config: RunConfig, folder: RunFolder, *, resume: bool) -> None:
+    """Raise unless the run may start in its folder."""
     if not folder.is_empty():
         if not resume:
             raise UsageError(
                 f"{folder.path} is not empty: continue the run in it with --resume, or choose another --run-dir"
             )
         _check_resumable(config, folder)
+
+
+def _enter(config: RunConfig, folder: RunFolder) -> None:
+    """Save the run's configuration in its folder, which makes it a run's; what a killed process left goes."""
     config.save(folder.config)
     for path in folder.leftovers():
         path.unlink(missing_ok=True)

@@ -109,6 +109,7 @@ class Task(LightningDataModule, ABC):
         self.num_workers = check_int("num_workers", num_workers, least=0)
         self.seed = check_int("seed", seed, least=0)
         self.sharing = 1
+        self._prepared = False
         self._splits: Mapping[str, Dataset[Sample]] = {}
 
     @abstractmethod
@@ -148,14 +149,16 @@ class Task(LightningDataModule, ABC):
         return self.data_dir / self.cache_name / fingerprint(self.parameters())
 
     def prepare_data(self) -> None:
-        """Build the cache where it is missing, damaged or of other files than the source's; checks its every byte.
+        """Build the cache where it is missing, damaged or of other files than the source's; checks its every byte once.
 
         A whole cache needs its source no more.
 
         Raises:
             DataError: source files are missing or corrupt, or the cache cannot be written.
         """
-        ensure(self.folder, self.parameters(), self.build, self.source())
+        if not self._prepared:
+            ensure(self.folder, self.parameters(), self.build, self.source())
+            self._prepared = True  # Lightning asks again, and the largest data takes minutes to check
 
     def setup(self, stage: str | None = None) -> None:
         """Open the prepared data (memory-mapped).

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from lra_tasks import files
+from lra_tasks.data.errors import DataError
 from lra_tasks.data.mnist import SequentialMNIST
 from lra_tasks.errors import RunError
 from lra_tasks.module import SequenceModule
@@ -107,18 +108,46 @@ def test_what_killed_processes_left_is_swept(tmp_path: Path, data_dir: Path, fin
     _same(folder, finished)
 
 
-def test_a_run_stopped_while_its_data_was_prepared_resumes(
-    tmp_path: Path, data_dir: Path, finished: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("error", "code", "printed"),
+    [
+        (KeyboardInterrupt(), 130, "stopped; the same command goes on"),
+        (DataError("no pictures"), 1, "error: no pictures"),
+    ],
+)
+def test_the_command_works_again_where_its_data_could_not_be_prepared(
+    error: BaseException,
+    code: int,
+    printed: str,
+    tmp_path: Path,
+    data_dir: Path,
+    finished: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def interrupted(self: SequentialMNIST) -> None:
-        raise KeyboardInterrupt
+    def fails(self: SequentialMNIST) -> None:
+        raise error
 
     folder = tmp_path / "run"
-    monkeypatch.setattr(SequentialMNIST, "prepare_data", interrupted)
-    assert main(tiny(folder, data_dir)) == 130
+    monkeypatch.setattr(SequentialMNIST, "prepare_data", fails)
+    assert main(tiny(folder, data_dir)) == code
+    assert capsys.readouterr().err == f"lra-tasks: {printed}\n"
+    assert not folder.exists()
     monkeypatch.undo()
-    run(["train", "--run-dir", str(folder), "--resume"])
+    run(tiny(folder, data_dir))
     _same(folder, finished)
+
+
+def test_a_run_that_comes_while_data_is_prepared_keeps_its_folder(
+    tmp_path: Path, data_dir: Path, finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def slow(self: SequentialMNIST) -> None:
+        shutil.copytree(finished, tmp_path / "run")
+
+    monkeypatch.setattr(SequentialMNIST, "prepare_data", slow)
+    assert main(tiny(tmp_path / "run", data_dir)) == 2
+    assert f"{tmp_path / 'run'} is not empty" in capsys.readouterr().err
+    _same(tmp_path / "run", finished)
 
 
 def test_a_damaged_checkpoint_leaves_a_finished_run_as_it_is(
