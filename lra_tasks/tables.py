@@ -105,8 +105,10 @@ def group_seeds(runs: Sequence[Run]) -> list[list[Run]]:
 
 
 def variant(run: Run) -> str:
-    """The preset of a run, and what it started from."""
-    return f"{run.config.preset}, pretrained" if run.config.from_run else run.config.preset
+    """The preset of a run, whether it was pretrained, and whether a part of the test was all that it took."""
+    limit = run.config.recipe.trainer.limit_test_batches
+    facts = {"pretrained": run.config.from_run is not None, "part of the test": limit != 1 or isinstance(limit, int)}
+    return ", ".join([run.config.preset, *(fact for fact, holds in facts.items() if holds)])
 
 
 def tables(runs: Sequence[Run]) -> list[Table]:
