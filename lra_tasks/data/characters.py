@@ -7,7 +7,6 @@ interrupted. A document is cut to ``l_max`` tokens, ``<eos>`` among them, before
 from __future__ import annotations
 
 import json
-import logging
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence, Sized
 from contextlib import closing
@@ -24,12 +23,10 @@ from lra_tasks.data.base import Sample
 from lra_tasks.data.cache import MappedArray
 from lra_tasks.data.errors import DataError
 from lra_tasks.data.journal import Journal
-from lra_tasks.data.official import OfficialTask, held_out
+from lra_tasks.data.official import OfficialTask, compare_size, held_out
 from lra_tasks.data.ragged import arrays, pack
 from lra_tasks.data.vocabulary import CODE_POINTS, EOS, FIRST, Row, choose_characters, count_chunk, encode_chunk
 from lra_tasks.files import write_flushed
-
-log = logging.getLogger(__name__)
 
 _COUNTED: dict[str, Any] = {"points": ((), np.uint32), "counts": ((), np.int64)}
 """What is kept of every chunk until all are counted: its code points and how often it has each."""
@@ -155,11 +152,10 @@ class CharacterTask(OfficialTask):
                 with closing(journal.resume(encode, chunks, self.processes, title)) as encoded:
                     for _, (documents, labels) in encoded:
                         journal.append(pack(part, documents, labels, journal.rows[f"{part}_tokens"]))
-                n, expected = journal.rows[f"{part}_labels"], self._expected(part)
+                n, where = journal.rows[f"{part}_labels"], f"{part} of {self.info.name} in {self.read_from}"
                 if not n:
-                    raise DataError(f"the part {part!r} of {self.info.name} in {self.read_from} has no sample")
-                if n != expected:
-                    log.warning("the part %r has %d samples, the official %d", part, n, expected)
+                    raise DataError(f"{where} has no sample")
+                compare_size(where, n, self.info.sizes[("train", "val", "test").index(part)])
 
     def _known(self, folder: Path, kept: int) -> list[int]:
         """The code points of the vocabulary, in order; once all are counted they are written beside the data.
@@ -186,10 +182,6 @@ class CharacterTask(OfficialTask):
         total = np.zeros(CODE_POINTS, np.int64)
         np.add.at(total, *(np.load(folder / f"{name}.npy") for name in _COUNTED))
         return total
-
-    def _expected(self, part: str) -> int:
-        """How many samples the published part has."""
-        return self.info.sizes[("train", "val", "test").index(part)]
 
     def open_part(self, folder: Path, part: str, chosen: np.ndarray | None = None) -> Documents:
         """Some rows of a prepared part, or all."""

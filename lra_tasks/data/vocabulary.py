@@ -90,5 +90,6 @@ def choose_characters(counts: np.ndarray, min_freq: int) -> np.ndarray:
     candidates = np.flatnonzero(counts >= min_freq)
     ordered = candidates[np.argsort(-counts[candidates], kind="stable")]
     if len(ordered) > _MOST_CHARACTERS:
-        log.warning("%d characters are frequent; the rarest %d become unknown", len(ordered), len(ordered) - 253)
+        n_unknown = len(ordered) - _MOST_CHARACTERS
+        log.warning("%d characters are frequent; the rarest %d become unknown", len(ordered), n_unknown)
     return ordered[:_MOST_CHARACTERS]

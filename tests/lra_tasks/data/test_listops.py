@@ -182,7 +182,7 @@ def test_reads_the_official_files(tmp_path: Path, layout: str, caplog: pytest.Lo
     task = create_task("listops", data_dir=tmp_path / "data", official_dir=tmp_path / "source")
     task.prepare_data()
     assert task.sizes == (2, 2, 2)
-    assert "has 2 rows, the official file has 96000" in caplog.text
+    assert "basic_train.tsv has 2 samples, the official release 96000" in caplog.text
     sample = task.dataset("test")[1]
     assert [VOCABULARY[token] for token in sample["inputs"]] == ["[SM", "[MED", "4", "7", "1", "X", "8", "X", "<eos>"]
     assert sample["label"] == 2

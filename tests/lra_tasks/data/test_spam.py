@@ -119,5 +119,5 @@ def test_an_archive_cut_off_is_named(tmp_path: Path, kept: float) -> None:
 
 def test_another_number_of_mails_than_the_packages_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     prepared(tmp_path, mails(tmp_path / "source"))
-    assert "the part 'train' has 40 samples, the official 4680" in caplog.text
+    assert f"train of spam in {tmp_path / 'source'} has 40 samples, the official release 4680" in caplog.text
     assert np.load(next((tmp_path / "spam").glob("*/train_labels.npy"))).dtype == np.uint8

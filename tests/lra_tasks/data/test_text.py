@@ -34,7 +34,7 @@ def test_reviews_as_characters(tmp_path: Path, archive: bool, caplog: pytest.Log
     imdb(tmp_path / "source", archive=archive)
     task = create_task("text", data_dir=tmp_path / "data", official_dir=tmp_path / "source", **NEAR)
     task.prepare_data()
-    assert "the part 'train' has 40 samples, the official 25000" in caplog.text
+    assert f"train of text in {tmp_path / 'source'} has 40 samples, the official release 25000" in caplog.text
     assert task.sizes == (40, 40, 40) and task.length == 30
     known = vocabulary([text[:29] for _, _, text in reviews("train")], 30)
     assert json.loads((task.folder / "characters.json").read_text()) == known
@@ -189,7 +189,7 @@ def test_missing_papers(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"new_aan_pairs.test.tsv is missing beside the other splits"):
         create_task("retrieval", data_dir=tmp_path).prepare_data()
     (aan(tmp_path / "tsv_data") / "new_aan_pairs.test.tsv").write_bytes(b"")
-    with pytest.raises(DataError, match=r"the part 'test' of retrieval in .* has no sample"):
+    with pytest.raises(DataError, match=r"test of retrieval in .* has no sample"):
         create_task("retrieval", data_dir=tmp_path).prepare_data()
 
 
