@@ -12,7 +12,7 @@ import yaml
 from longconv._checks import check_choice
 from lra_tasks.data import TASKS, VIDEO_TASKS
 from lra_tasks.errors import RunError, UsageError
-from lra_tasks.files import write_text
+from lra_tasks.files import load_checkpoint, write_text
 from lra_tasks.mixers import list_mixers_of
 from lra_tasks.recipes import (
     ModelSettings,
@@ -106,6 +106,12 @@ class RunConfig:
         recipe = self.recipe.override({"data": data})
         return replace(self, data_dir=folders.get("data_dir"), from_run=folders.get("from_run"), recipe=recipe)
 
+    def with_folders_alike(self) -> RunConfig:
+        """The same wherever its folders lie: given ones are called alike, as they may have moved since."""
+        data = {} if self.recipe.data.get("official_dir") is None else {"official_dir": "given"}
+        recipe = self.recipe.override({"data": data})
+        return replace(self, data_dir=None, from_run=self.from_run and "given", recipe=recipe)
+
     def save(self, path: Path) -> None:
         """Write the configuration as YAML."""
         write_text(path, yaml.safe_dump(self.to_dict(), sort_keys=False))
@@ -125,6 +131,19 @@ class RunConfig:
             return cls.from_dict(values)
         except UsageError as error:
             raise RunError(f"{path} is no configuration of a run: {error}") from error
+
+
+def load_with_config(checkpoint: Path) -> tuple[dict[str, Any], RunConfig]:
+    """Read a checkpoint of a run, and the configuration that it carries.
+
+    Raises:
+        RunError: the checkpoint is missing or damaged.
+    """
+    contents = load_checkpoint(checkpoint)
+    try:
+        return contents, RunConfig.from_dict(contents["run"].get("config"))
+    except UsageError as error:
+        raise RunError(f"{checkpoint} is no checkpoint of a run of lra-tasks: {error}") from error
 
 
 _TOP: dict[str, tuple[type, ...]] = {

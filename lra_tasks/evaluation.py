@@ -10,10 +10,9 @@ import torch
 from torch import nn
 
 from longconv.models import LanguageModel, PairClassifier, SequenceClassifier, VideoPredictor
-from lra_tasks.config import RunConfig, differences
+from lra_tasks.config import RunConfig, differences, load_with_config
 from lra_tasks.data import Task, VideoTask, create_task
 from lra_tasks.errors import RunError, UsageError
-from lra_tasks.files import load_checkpoint
 from lra_tasks.mixers import refuse_the_future
 from lra_tasks.module import SequenceModule, TrainingModule
 from lra_tasks.pretraining import build_pretraining
@@ -75,16 +74,13 @@ def _build_model(task: Task, config: RunConfig) -> nn.Module:
 
 
 def load_own(checkpoint: Path, config: RunConfig) -> dict[str, Any]:
-    """Read a checkpoint of a run; one of another run may have the same shapes.
+    """Read a checkpoint of a run, whose folders may have moved; one of another run may have the same shapes.
 
     Raises:
         RunError: the checkpoint is missing, damaged or of another run.
     """
-    contents = load_checkpoint(checkpoint)
-    try:
-        differing = differences(RunConfig.from_dict(contents["run"].get("config")), config)
-    except UsageError as error:
-        raise RunError(f"{checkpoint} is no checkpoint of a run of lra-tasks: {error}") from error
+    contents, saved = load_with_config(checkpoint)
+    differing = differences(saved.with_folders_alike(), config.with_folders_alike())
     if differing:
         raise RunError(f"{checkpoint} is of another run than its folder: {'; '.join(differing)}")
     return contents
@@ -154,10 +150,7 @@ def evaluate(
             raise RunError(f"{path} has no finished epoch yet, so no checkpoint to evaluate; go on with --resume")
     else:
         checkpoint = path
-        try:
-            config = RunConfig.from_dict(load_checkpoint(checkpoint)["run"].get("config"))
-        except UsageError as error:
-            raise RunError(f"{checkpoint} is no checkpoint of a run of lra-tasks: {error}") from error
+        _, config = load_with_config(checkpoint)
     config = replace(config, recipe=config.recipe.override({"trainer": {"accelerator": accelerator}}))
     if data_dir is not None:
         config = replace(config, data_dir=data_dir)

@@ -19,10 +19,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from longconv.models import Trunk
-from lra_tasks.config import RunConfig
+from lra_tasks.config import RunConfig, load_with_config
 from lra_tasks.data import Batch, Task, VideoTask
 from lra_tasks.errors import RunError, UsageError
-from lra_tasks.files import load_checkpoint
 from lra_tasks.mixers import refuse_the_future
 from lra_tasks.module import Stage, TrainingModule
 from lra_tasks.recipes import OptimizerSettings, PretrainingSettings
@@ -225,11 +224,7 @@ def start_from(path: Path, module: TrainingModule, config: RunConfig) -> None:
         UsageError: the run did not pretrain, or with another task, mixer, width or option that decides on parameters or
             on the samples to train on.
     """
-    checkpoint = load_checkpoint(RunFolder(path).best if path.is_dir() else path)
-    try:
-        before = RunConfig.from_dict(checkpoint["run"].get("config"))
-    except UsageError as error:
-        raise RunError(f"{path} is no checkpoint of a run of lra-tasks: {error}") from error
+    checkpoint, before = load_with_config(RunFolder(path).best if path.is_dir() else path)
     if before.recipe.pretraining is None:
         raise UsageError(f"--from {path} is a run of `lra-tasks train`, expected one of `lra-tasks pretrain`")
     if path.is_dir():

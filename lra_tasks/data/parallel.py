@@ -10,12 +10,15 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from itertools import islice
 from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from lra_tasks.data.errors import DataError
 
 A = TypeVar("A")
 T = TypeVar("T")
@@ -45,6 +48,9 @@ def in_order(function: Callable[[A], T], chunks: Iterable[A], processes: int | N
         function: picklable, and a function of the chunk alone.
         chunks: picklable each; taken up as they are needed.
         processes: None for all available cores; 1 works in this process.
+
+    Raises:
+        DataError: a process was killed, as the system does where memory is short.
     """
     processes = available_processes() if processes is None else processes
     if processes == 1:
@@ -59,6 +65,11 @@ def in_order(function: Callable[[A], T], chunks: Iterable[A], processes: int | N
         while pending:
             yield pending.popleft().result()
             pending.extend(islice(submitted, 1))
+    except BrokenProcessPool as error:
+        raise DataError(
+            "a process that prepares the data was killed, perhaps for want of memory: prepare with fewer, such as "
+            "--data.processes 1"
+        ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import signal
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -24,8 +25,10 @@ from lra_tasks.config import RunConfig
 from lra_tasks.data.base import Sample
 from lra_tasks.data.pixels import Pixels
 from lra_tasks.errors import RunError
-from lra_tasks.evaluation import evaluate, restore
+from lra_tasks.evaluation import evaluate, load_own, restore
+from lra_tasks.files import save_checkpoint
 from lra_tasks.module import SequenceModule, learning_rate_factor
+from lra_tasks.recipes import Recipe
 from tests.lra_tasks.running import main, read_metrics, run, tiny
 
 
@@ -279,6 +282,19 @@ def test_a_checkpoint_of_another_run_is_refused(
     assert main([*command, str(tmp_path / "run")]) == 1
     error = capsys.readouterr().err
     assert "is of another run than its folder: task is 'smnist'" in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("moved", [True, False])
+def test_a_checkpoint_knows_its_run_where_folders_have_moved(moved: bool, tmp_path: Path) -> None:
+    """But not one that read no official files."""
+    path, official = tmp_path / "best.ckpt", "/old/files" if moved else None
+    old, new = (
+        RunConfig("listops", "s4d", "quick", 0, data_dir, Recipe(data={"official_dir": files}), from_run)
+        for data_dir, files, from_run in (("/old", official, "/old/run"), (None, "/new/files", "/new/run"))
+    )
+    save_checkpoint({"state_dict": {}, "run": {"config": old.to_dict()}}, path)
+    with nullcontext() if moved else pytest.raises(RunError, match="official_dir is None in the run, 'given' now"):
+        assert load_own(path, new)["state_dict"] == {}
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from contextlib import closing
 from itertools import count, islice
 
 import pytest
 
+from lra_tasks.data import DataError
 from lra_tasks.data.parallel import in_order
 
 
@@ -33,6 +35,12 @@ def test_in_order(processes: int) -> None:
         assert list(islice(results, 20)) == [chunk**2 for chunk in range(20)]
 
 
+def die_at_three(chunk: int) -> int:
+    if chunk == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return chunk
+
+
 @pytest.mark.parametrize("processes", [1, 3])
 @pytest.mark.parametrize("n", [0, 2, 20])
 def test_in_order_ends_with_its_chunks(n: int, processes: int) -> None:
@@ -55,3 +63,8 @@ def test_an_error_comes_through(processes: int) -> None:
         pytest.raises(ArithmeticError, match="chunk three"),
     ):
         list(islice(results, 10))
+
+
+def test_a_killed_process_is_told() -> None:
+    with pytest.raises(DataError, match=r"was killed, perhaps for want of memory.*--data.processes 1"):
+        list(in_order(die_at_three, count(), 2))
