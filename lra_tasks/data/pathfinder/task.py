@@ -54,6 +54,8 @@ _CHUNK = {32: 500, 64: 50, 128: 100, 256: 25, 512: 5}
 """Pictures a chunk, by size."""
 _MIDDLE = (0.5,)
 """Mean and deviation that bring pixels to [-1, 1]."""
+_SKIPPED = "skipped.txt"
+"""The pictures of a release that could not be read, one a line."""
 
 
 class Pathfinder32(Task):
@@ -133,7 +135,10 @@ class Pathfinder32(Task):
             self._read(folder, entries)
 
     def load(self, folder: Path) -> dict[str, Dataset[Sample]]:
-        """The three splits of the memory-mapped pictures."""
+        """The three splits of the memory-mapped pictures; how many were skipped when they were read is told again."""
+        skipped = folder / _SKIPPED
+        if skipped.is_file() and (n_skipped := len(skipped.read_text().splitlines())):
+            log.warning("%d pictures of the release were skipped, listed in %s", n_skipped, skipped)
         labels = np.load(folder / "labels.npy")
         n = len(labels)
         order = np.arange(n)
@@ -161,7 +166,7 @@ class Pathfinder32(Task):
         if read < 10 or len(skipped) >= len(entries) / 2:
             first = f" (the first: {skipped[0]})" if skipped else ""
             raise DataError(f"only {read} of {len(entries)} pictures can be read{first}: unpack the release again")
-        (folder / "skipped.txt").write_text("".join(line + "\n" for line in skipped))
+        (folder / _SKIPPED).write_text("".join(line + "\n" for line in skipped))
 
     def _write(
         self,

@@ -272,6 +272,11 @@ def test_bad_pictures_are_skipped_counted_and_named(tmp_path: Path, caplog: pyte
     assert np.array_equal(np.load(task.folder / "images.npy"), images[5:])
     assert np.array_equal(np.load(task.folder / "labels.npy"), labels[5:])
     assert (task.folder / "skipped.txt").read_text().count("\n") == 5
+    caplog.clear()
+    again = create_task("pathfinder32", data_dir=tmp_path / "data", official_dir=level, split="first")
+    again.prepare_data()
+    again.setup()
+    assert f"5 pictures of the release were skipped, listed in {task.folder / 'skipped.txt'}" in caplog.text
 
 
 def test_a_release_of_mostly_bad_pictures_is_refused(tmp_path: Path) -> None:
