@@ -26,7 +26,7 @@ import numpy as np
 from filelock import AcquireReturnProxy, FileLock, Timeout
 from numpy.typing import DTypeLike
 
-from lra_tasks.data.errors import DataError
+from lra_tasks.data.errors import DataError, spoils
 from lra_tasks.files import flush, move_flushed
 
 log = logging.getLogger(__name__)
@@ -211,7 +211,7 @@ def _build(folder: Path, facts: Mapping[str, Any], build: Callable[[Path], None]
             shutil.rmtree(folder)
         move_flushed(work, folder)
     except BaseException as error:
-        if isinstance(error, Exception) or not _can_go_on(work, known):
+        if spoils(type(error)) or not _can_go_on(work, known):
             shutil.rmtree(work, ignore_errors=True)
         raise
 

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from lra_tasks.data.cache import JOURNAL, ArrayWriter
+from lra_tasks.data.errors import spoils
 from lra_tasks.data.parallel import in_order, progress_bar
 from lra_tasks.files import write_flushed
 
@@ -101,5 +102,5 @@ class Journal:
         with ExitStack() as stack:
             for file in self._files.values():
                 stack.push(file.__exit__)
-            if kind is None or not issubclass(kind, Exception):
+            if kind is None or not spoils(kind):
                 self._note()  # done or interrupted: another preparation goes on from here

@@ -18,7 +18,7 @@ from typing import TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from lra_tasks.data.errors import DataError
+from lra_tasks.data.errors import KilledProcessError
 
 A = TypeVar("A")
 T = TypeVar("T")
@@ -50,7 +50,7 @@ def in_order(function: Callable[[A], T], chunks: Iterable[A], processes: int | N
         processes: None for all available cores; 1 works in this process.
 
     Raises:
-        DataError: a process was killed, as the system does where memory is short.
+        KilledProcessError: a process was killed, as the system does where memory is short.
     """
     processes = available_processes() if processes is None else processes
     if processes == 1:
@@ -66,8 +66,8 @@ def in_order(function: Callable[[A], T], chunks: Iterable[A], processes: int | N
             yield pending.popleft().result()
             pending.extend(islice(submitted, 1))
     except BrokenProcessPool as error:
-        raise DataError(
-            "a process that prepares the data was killed, perhaps for want of memory: prepare with fewer, such as "
+        raise KilledProcessError(
+            "a process that prepares the data was killed, perhaps for want of memory: go on with fewer, such as "
             "--data.processes 1"
         ) from error
     finally:

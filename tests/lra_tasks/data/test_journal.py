@@ -17,7 +17,11 @@ import pytest
 
 from lra_tasks.data import DataError, create_task
 from lra_tasks.data.cache import JOURNAL, ArrayWriter, ensure, find_fault
+from lra_tasks.data.errors import KilledProcessError
 from lra_tasks.data.journal import Journal
+from lra_tasks.data.lines import Block
+from lra_tasks.data.retrieval import Retrieval
+from lra_tasks.data.vocabulary import Row
 from tests.lra_tasks.data.layouts import aan, imdb, mails, speech
 from tests.lra_tasks.data.test_cache import leftovers, start
 from tests.lra_tasks.data.test_pathfinder import release
@@ -287,6 +291,43 @@ def test_a_killed_task_goes_on(
     task = create_task("retrieval", data_dir=tmp_path / "parts", official_dir=source, l_max=30, processes=2)
     task.prepare_data()
     assert appended == (expected if kept is None else expected[counted + kept :])
+    same_files(task.folder, whole.folder)
+
+
+FATAL: list[Path] = []
+"""Whoever finds this file removes it and is killed."""
+
+
+def read_or_die(chunk: Block) -> list[Row]:
+    if chunk.start > 2000 and FATAL[0].is_file():
+        FATAL[0].unlink()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return READ(chunk)
+
+
+READ = Retrieval.read
+
+
+@pytest.mark.parametrize("level", ["char", "byte"])
+def test_a_task_goes_on_after_one_of_its_processes_was_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, level: str
+) -> None:
+    monkeypatch.setattr(Retrieval, "chunk_size", 500)
+    monkeypatch.setattr(Retrieval, "read", staticmethod(read_or_die))
+    monkeypatch.setattr(f"{__name__}.FATAL", [tmp_path / "fatal"])
+    options: dict[str, Any] = {"official_dir": aan(tmp_path / "source"), "l_max": 30, "level": level}
+    appended = recorded(monkeypatch, lambda appended: None)
+    whole = create_task("retrieval", data_dir=tmp_path / "whole", processes=1, **options)
+    whole.prepare_data()
+    expected = appended.copy()
+    appended.clear()
+    FATAL[0].touch()
+    task = create_task("retrieval", data_dir=tmp_path / "parts", processes=2, **options)
+    with pytest.raises(KilledProcessError):
+        task.prepare_data()
+    assert not FATAL[0].exists() and len(appended) < len(expected)
+    task.prepare_data()
+    assert appended == expected
     same_files(task.folder, whole.folder)
 
 

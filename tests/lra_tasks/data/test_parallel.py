@@ -10,7 +10,7 @@ from itertools import count, islice
 
 import pytest
 
-from lra_tasks.data import DataError
+from lra_tasks.data.errors import KilledProcessError
 from lra_tasks.data.parallel import in_order
 
 
@@ -66,5 +66,5 @@ def test_an_error_comes_through(processes: int) -> None:
 
 
 def test_a_killed_process_is_told() -> None:
-    with pytest.raises(DataError, match=r"was killed, perhaps for want of memory.*--data.processes 1"):
+    with pytest.raises(KilledProcessError, match=r"was killed, perhaps for want of memory.*--data.processes 1"):
         list(in_order(die_at_three, count(), 2))
