@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import shutil
 from pathlib import Path
 from typing import Any
@@ -226,7 +227,7 @@ def test_it_is_evaluated_reported_and_resumed_like_training(
     assert main(["evaluate", str(pretrained), "--rate", "2"]) == 2
     assert "--rate is 2, expected 1: only classifiers" in capsys.readouterr().err
     run(["report", str(pretrained), "--format", "csv"])
-    columns, row = (line.split(",") for line in capsys.readouterr().out.splitlines())
+    columns, row = csv.reader(capsys.readouterr().out.splitlines())
     assert dict(zip(columns, row, strict=True))["test loss"] == f"{metrics['test/loss']:.4f}"
     folder = tmp_path / "run"
     run(pretrain(folder, data_dir, "--trainer.max_epochs", "2"))
