@@ -24,6 +24,7 @@ from lra_tasks.data.cache import MappedArray
 from lra_tasks.data.errors import DataError
 from lra_tasks.data.journal import Journal
 from lra_tasks.data.official import OfficialTask, compare_size, held_out
+from lra_tasks.data.parallel import check_processes
 from lra_tasks.data.ragged import arrays, pack
 from lra_tasks.data.vocabulary import CODE_POINTS, EOS, FIRST, Row, choose_characters, count_chunk, encode_chunk
 from lra_tasks.files import write_flushed
@@ -111,7 +112,7 @@ class CharacterTask(OfficialTask):
         self.level = check_choice("level", level, ("char", "byte"))
         self.min_freq = check_int("min_freq", min_freq)
         self.append_eos = check_bool("append_eos", append_eos)
-        self.processes = None if processes is None else check_int("processes", processes)
+        self.processes = check_processes(processes)
 
     @property
     def length(self) -> int:

@@ -18,6 +18,7 @@ from typing import TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from longconv._checks import check_int
 from lra_tasks.data.errors import KilledProcessError
 
 A = TypeVar("A")
@@ -27,6 +28,11 @@ T = TypeVar("T")
 def available_processes() -> int:
     """CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def check_processes(processes: int | None) -> int | None:
+    """A task's option of how many processes prepare its data, at least 1; None stands for all available cores."""
+    return None if processes is None else check_int("processes", processes)
 
 
 def cut(items: Sequence[A], size: int) -> list[Sequence[A]]:

@@ -33,7 +33,7 @@ from lra_tasks.data.lines import BLOCK
 from lra_tasks.data.listops.official import SPLITS, cut_tsv, find_release, read_rows, write_tsv
 from lra_tasks.data.listops.trees import EOS, VOCABULARY, random_expressions
 from lra_tasks.data.official import compare_size
-from lra_tasks.data.parallel import in_order, progress_bar
+from lra_tasks.data.parallel import check_processes, in_order, progress_bar
 from lra_tasks.data.ragged import KINDS, arrays, pack
 
 _CHUNK = 8192
@@ -128,7 +128,7 @@ class ListOps(Task):
         self.official_dir = official_folder(official_dir)
         self.counts = check_counts(n_train=n_train, n_val=n_val, n_test=n_test)
         self.data_seed = check_int("data_seed", data_seed, least=0)
-        self.processes = None if processes is None else check_int("processes", processes)
+        self.processes = check_processes(processes)
         self.l_max = check_int("l_max", l_max, least=2)
         self.append_eos, self.write_official = bool(append_eos), bool(write_official)
         self.shape = {

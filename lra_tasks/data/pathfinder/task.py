@@ -38,7 +38,7 @@ from lra_tasks.data.base import Sample, Task, TaskInfo, fractions, marks, offici
 from lra_tasks.data.errors import DataError
 from lra_tasks.data.journal import Journal
 from lra_tasks.data.official import compare_size
-from lra_tasks.data.parallel import cut
+from lra_tasks.data.parallel import check_processes, cut
 from lra_tasks.data.pathfinder.draw import draw_chunk
 from lra_tasks.data.pathfinder.official import SIZES, Entry, find_release, read_entries, read_pictures
 from lra_tasks.data.pathfinder.paddles import paddles
@@ -108,7 +108,7 @@ class Pathfinder32(Task):
         self.n_samples = check_int("n_samples", n_samples, least=10)
         self.split = check_choice("split", split, ("random", "first"))
         self.data_seed = check_int("data_seed", data_seed, least=0)
-        self.processes = None if processes is None else check_int("processes", processes)
+        self.processes = check_processes(processes)
 
     def parameters(self) -> dict[str, Any]:
         """The generator's options and seed, or the folder of the official files; both splits share one cache."""

@@ -32,6 +32,7 @@ from lra_tasks.data.base import Sample, Task, TaskInfo, check_counts
 from lra_tasks.data.cache import save_array
 from lra_tasks.data.errors import DataError
 from lra_tasks.data.journal import Journal
+from lra_tasks.data.parallel import check_processes
 from lra_tasks.data.speech.clips import SPLITS, cut_splits, measure, open_clips
 from lra_tasks.data.speech.synthesis import ACCENTS, PITCHES, RATE, SPEEDS, VARIANTS, missing, speak, version
 from lra_tasks.data.speech.task import THIRTY_FIVE
@@ -89,7 +90,7 @@ class Espeak35(Task):
         self.counts = check_counts(n_train=n_train, n_val=n_val, n_test=n_test)
         self.every = check_int("every", every)
         self.data_seed = check_int("data_seed", data_seed, least=0)
-        self.processes = None if processes is None else check_int("processes", processes)
+        self.processes = check_processes(processes)
 
     @classmethod
     def lacks(cls) -> str | None:

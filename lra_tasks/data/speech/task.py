@@ -35,13 +35,13 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from longconv._checks import check_choice, check_int
+from longconv._checks import check_choice
 from lra_tasks.data.base import Sample, TaskInfo, marks
 from lra_tasks.data.cache import save_array
 from lra_tasks.data.errors import DataError
 from lra_tasks.data.journal import Journal
 from lra_tasks.data.official import OfficialTask, compare_size, stratified
-from lra_tasks.data.parallel import cut, in_order
+from lra_tasks.data.parallel import check_processes, cut, in_order
 from lra_tasks.data.speech.cepstrum import cepstrum
 from lra_tasks.data.speech.clips import FULL_SCALE, cut_splits, measure, open_clips
 from lra_tasks.data.speech.official import (
@@ -110,7 +110,7 @@ class SpeechCommands35(OfficialTask):
     ) -> None:
         super().__init__(data_dir, batch_size, num_workers, seed, official_dir=official_dir)
         self.standardise = check_choice("standardise", standardise, ("step", "global"))
-        self.processes = None if processes is None else check_int("processes", processes)
+        self.processes = check_processes(processes)
 
     def files(self) -> list[Path]:
         """The lists and the folders of the words."""
