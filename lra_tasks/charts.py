@@ -134,7 +134,7 @@ def length_chart(runs: Sequence[Run], *, name: str) -> Markup:
             points.append(f"{run.name} {accuracy:.1f} % at {length}")
             look = {**look_of(series[label_of(run)]), "linestyle": "none", "markersize": 7}
             axis.plot([length], [accuracy], label=label_of(run), **look)
-            published = find_published(config.task, config.mixer, config.recipe.mixer_options)
+            published = find_published(config.task, config.mixer, config.recipe.mixer_options, config.recipe.data)
             if published is not None:
                 axis.plot([TASKS[config.task].info.length], [published.accuracy], markerfacecolor="none", **look)
         _name_tasks(axis, runs)

@@ -49,7 +49,7 @@ class RunConfig:
         seed: seed of the initial parameters, the order of the data and dropout.
         data_dir: folder of the data; None for the default of :class:`lra_tasks.data.Task`.
         recipe: all other settings.
-        from_run: folder or checkpoint of the pretraining whose backbone the run starts from; None for a fresh one.
+        from_run: folder or checkpoint of the run whose weights this one starts from; None for a fresh one.
     """
 
     task: str

@@ -155,7 +155,7 @@ def _train(config: RunConfig | None, *, pretrains: bool = False) -> Parser:
     if pretrains:
         parser.add_class(PretrainingSettings, "pretraining")
     else:
-        parser.add_argument("--from", dest="from_run", type=str | None, help="pretrained run to start from")
+        parser.add_argument("--from", dest="from_run", type=str | None, help="run of pretrain or train to start from")
     parser.add_argument("--resume", action="store_true", help="continue the run, or begin it where there is none")
     parser.add_class(VideoSettings if config and config.task in VIDEO_TASKS else ModelSettings, "model")
     parser.add_class(OptimizerSettings, "optimizer")

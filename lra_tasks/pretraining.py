@@ -1,5 +1,7 @@
 """Self-pretraining: a backbone learns to predict the inputs of its own task, and training goes on from it.
 
+Training may go on from a training of its task, too, as from one on easier pictures.
+
 Shapes: B sequences (a pair is two of them), L length, D features, V vocabulary size.
 
 References:
@@ -9,6 +11,7 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -198,7 +201,7 @@ def build_pretraining(task: Task, config: RunConfig, settings: PretrainingSettin
     return PretrainingModule(model, config.recipe.optimizer, settings, levels=levels, seed=config.seed)
 
 
-# --- Training that starts from it -------------------------------------------------------------------------------------
+# --- Training that starts from another run ----------------------------------------------------------------------------
 
 _SHARED = ("d_model", "n_layers", "norm", "norm_eps", "prenorm", "feed_forward", "expansion")
 """The settings of the model that decide on the backbone's parameters."""
@@ -212,21 +215,19 @@ _OF_TRAINING = ("dropout", "filter_dropout", "filter_lr")
 
 
 def start_from(path: Path, module: TrainingModule, config: RunConfig) -> None:
-    """Give the trunk of a model the weights of a pretrained one; what only pretraining had is dropped.
+    """Give a model the weights of another run: all those of a trained one, of a pretrained one those of the trunk.
 
     Args:
-        path: folder of a finished pretraining, of which the best checkpoint counts, or a ``.ckpt`` of one.
-        module: the module to train; its head stays as it is.
+        path: folder of a finished run, of which the best checkpoint counts, or a ``.ckpt`` of one.
+        module: the module to train; its head stays as it is where the other run pretrained.
         config: its configuration.
 
     Raises:
         RunError: there is no finished run, or its checkpoint is damaged.
-        UsageError: the run did not pretrain, or with another task, mixer, width or option that decides on parameters or
-            on the samples to train on.
+        UsageError: the run has another task, mixer, width or option that decides on parameters or on the samples to
+            train on. The contours of Pathfinder may have had another length: then all pictures are others.
     """
     checkpoint, before = load_with_config(RunFolder(path).best if path.is_dir() else path)
-    if before.recipe.pretraining is None:
-        raise UsageError(f"--from {path} is a run of `lra-tasks train`, expected one of `lra-tasks pretrain`")
     if path.is_dir():
         read_run(path)
     old, new = _decisive(before), _decisive(config)
@@ -238,20 +239,25 @@ def start_from(path: Path, module: TrainingModule, config: RunConfig) -> None:
         if old.get(name) != new.get(name)
     ]
     if differing:
-        raise UsageError(f"--from {path} was pretrained with other settings: {'; '.join(differing)}")
-    trunk: Any = module.model.trunk
-    prefix = "model.trunk."
-    state = {name: value for name, value in checkpoint["state_dict"].items() if name.startswith(prefix)}
-    state = {name.removeprefix(prefix): value for name, value in state.items()}
+        raise UsageError(f"--from {path} is of other settings: {'; '.join(differing)}")
     try:
-        weight = state["embedding.map.weight"]
-        embedding = trunk.embedding
-        state["embedding.map.weight"] = (
-            weight[: embedding.n_tokens] if embedding.n_tokens else weight[:, : embedding.d_input]
-        )
-        trunk.load_state_dict(state)
+        if before.recipe.pretraining is None:
+            module.load_state_dict(checkpoint["state_dict"])
+        else:
+            _load_trunk(module.model.trunk, checkpoint["state_dict"])
     except (RuntimeError, KeyError) as error:
         raise RunError(f"{path} does not fit the model: {error}") from error
+
+
+def _load_trunk(trunk: Any, pretrained: Mapping[str, Tensor]) -> None:
+    """Load the trunk's weights of a pretrained module; what only pretraining had is dropped."""
+    prefix = "model.trunk."
+    state = {name.removeprefix(prefix): value for name, value in pretrained.items() if name.startswith(prefix)}
+    weight, embedding = state["embedding.map.weight"], trunk.embedding
+    state["embedding.map.weight"] = (
+        weight[: embedding.n_tokens] if embedding.n_tokens else weight[:, : embedding.d_input]
+    )
+    trunk.load_state_dict(state)
 
 
 def _decisive(config: RunConfig) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from itertools import takewhile
 
 from lra_tasks.config import flatten
 from lra_tasks.data import VIDEO_TASKS
-from lra_tasks.published import find_published
+from lra_tasks.published import easier, find_published
 from lra_tasks.results import Run
 
 COLUMNS = {
@@ -105,10 +105,11 @@ def group_seeds(runs: Sequence[Run]) -> list[list[Run]]:
 
 
 def variant(run: Run) -> str:
-    """The preset of a run, whether it was pretrained, and whether a part of the test was all that it took."""
+    """The preset of a run, how its data is easier than the task's, whether it was pretrained, or tested in part."""
     limit = run.config.recipe.trainer.limit_test_batches
     facts = {"pretrained": run.config.from_run is not None, "part of the test": limit != 1 or isinstance(limit, int)}
-    return ", ".join([run.config.preset, *(fact for fact, holds in facts.items() if holds)])
+    data = easier(run.config.recipe.data)
+    return ", ".join([run.config.preset, *([data] if data else []), *(fact for fact, holds in facts.items() if holds)])
 
 
 def tables(runs: Sequence[Run]) -> list[Table]:
@@ -151,7 +152,7 @@ def _name(group: Sequence[Run]) -> str:
 def table_row(group: Sequence[Run]) -> tuple[str, ...]:
     """The cells of runs that differ in the seed; a task without a published accuracy has empty ones."""
     config = group[0].config
-    published = find_published(config.task, config.mixer, config.recipe.mixer_options)
+    published = find_published(config.task, config.mixer, config.recipe.mixer_options, config.recipe.data)
     accuracies = [100 * run.metrics["test/accuracy"] for run in group]
     return (
         _name(group),

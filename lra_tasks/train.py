@@ -78,7 +78,7 @@ def train(config: RunConfig, folder: RunFolder, *, resume: bool, console: Consol
 
 
 def _start(module: TrainingModule, config: RunConfig) -> None:
-    """Carry over the backbone that the run starts from, if any."""
+    """Carry over the weights that the run starts from, if any."""
     if config.from_run is not None:
         start_from(Path(config.from_run), module, config)
 

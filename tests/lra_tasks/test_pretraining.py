@@ -207,6 +207,35 @@ def test_continuous_inputs_and_levels(tmp_path: Path, data_dir: Path) -> None:
     assert new["model.trunk.embedding.map.weight"].shape == (8, 1)
 
 
+def test_a_run_trains_on_from_one_on_shorter_contours(
+    tmp_path: Path, data_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All its weights are those of the best checkpoint when training begins, the head's too."""
+    small = ("--data.n_samples", "100", "--data.processes", "1", "--trainer.max_epochs", "1", "--model.norm", "batch")
+    before, after = tmp_path / "before", tmp_path / "after"
+    run(train(before, data_dir, *small, "--data.contour_length", "6", task="pathfinder32"))
+    frozen = ("--optimizer.lr", "1e-30", "--optimizer.filter_lr", "0", "--optimizer.weight_decay", "0")
+    run(train(after, data_dir, *small, "--from", str(before), *frozen, task="pathfinder32"))
+    old, new = read_weights(before, "best"), read_weights(after, "best")
+    assert old.keys() == new.keys() and "model.head.weight" in old
+    for name, value in new.items():
+        if "running" not in name and "num_batches" not in name:
+            torch.testing.assert_close(value, old[name], rtol=0, atol=1e-20)
+    assert f" from {before}" in capsys.readouterr().out
+    run(["report", str(before), str(after), "--format", "csv"])
+    rows = {row["run"]: row for row in csv.DictReader(capsys.readouterr().out.splitlines())}
+    assert rows["before"]["preset"].startswith("quick, contours of 6") and rows["before"]["published %"] == ""
+    assert rows["after"]["preset"].startswith("quick, pretrained") and rows["after"]["published %"] == "93.06"
+    for extra, named in (
+        (("--model.d_model", "4"), "model.d_model is 8 there, 4 here"),
+        (("--data.data_seed", "1"), "data.data_seed is 0 there, 1 here"),
+    ):
+        other = train(tmp_path / "other", data_dir, *small, "--from", str(before), *extra, task="pathfinder32")
+        assert main(other) == 2
+        assert named in capsys.readouterr().err
+    capsys.readouterr()
+
+
 def test_pretraining_learns(tmp_path: Path, data_dir: Path) -> None:
     """Closing brackets and ends are predictable from their surroundings."""
     longer = ("--trainer.limit_train_batches", "1.0", "--trainer.max_epochs", "8", "--optimizer.lr", "0.01")
@@ -273,7 +302,7 @@ def test_other_starts_are_refused(
     damaged.write_bytes(b"PK")
     for start, task, code, named in (
         (pretrained, "smnist", 2, "task is 'listops' there, 'smnist' here"),
-        (finished, "smnist", 2, "is a run of `lra-tasks train`, expected one of `lra-tasks pretrain`"),
+        (finished, "listops", 2, "task is 'smnist' there, 'listops' here"),
         (tmp_path / "none", "listops", 1, f"there is no checkpoint {tmp_path / 'none'}"),
         (unfinished, "listops", 1, "has not finished"),
         (damaged, "listops", 1, "no readable checkpoint"),

@@ -9,7 +9,7 @@ from lra_tasks.data.pathfinder.settings import SETTINGS
 from lra_tasks.data.pathfinder.snakes import Scenes, grow_scenes
 
 
-def draw_chunk(size: int, n: int, seed: int, chunk: int) -> tuple[np.ndarray, np.ndarray]:
+def draw_chunk(size: int, n: int, seed: int, chunk: int, contour_length: int = 14) -> tuple[np.ndarray, np.ndarray]:
     """Pictures uint8 (n, size, size) and labels uint8 (n,) that depend on the arguments alone.
 
     >>> images, labels = draw_chunk(32, 4, seed=0, chunk=1)
@@ -17,7 +17,7 @@ def draw_chunk(size: int, n: int, seed: int, chunk: int) -> tuple[np.ndarray, np
     ((4, 32, 32), np.uint8(255), True)
     """
     random = np.random.default_rng([seed, size, chunk])
-    scenes, margins = grow_scenes(size, n, random)
+    scenes, margins = grow_scenes(size, n, random, contour_length)
     return draw(size, scenes, margins), scenes.labels.astype(np.uint8)
 
 

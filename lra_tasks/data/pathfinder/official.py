@@ -1,6 +1,7 @@
 """The folders of the official Pathfinder release.
 
-``<release>/pathfinder32/curv_contour_length_14/`` holds ``imgs/<k>/sample_<i>.png`` and ``metadata/<k>.npy``. Despite
+``<release>/pathfinder32/curv_contour_length_14/``, and likewise the easier ``curv_contour_length_9`` and
+``curv_baseline`` (6 paddles), holds ``imgs/<k>/sample_<i>.png`` and ``metadata/<k>.npy``. Despite
 their name the metadata files are text: a picture a line, fields separated by blanks, of which the first two are the
 folder and the file and field 3 (from 0) is the label.
 """
@@ -16,7 +17,8 @@ from PIL import Image, UnidentifiedImageError
 
 from lra_tasks.data.errors import DataError
 
-LEVEL = "curv_contour_length_14"
+LEVELS = {6: "curv_baseline", 9: "curv_contour_length_9", 14: "curv_contour_length_14"}
+"""The folders of a release by the number of paddles of a target snake."""
 SIZES = (32, 64, 128, 256)
 """The sizes of which there is a release."""
 _PARENTS = ("", "lra_release", "lra_release/lra_release")
@@ -30,14 +32,19 @@ class Entry:
     label: int
 
 
-def find_release(folder: Path, size: int) -> Path:
-    """The folder ``curv_contour_length_14`` of one size: ``folder`` itself, or within the release's folders below it.
+def find_release(folder: Path, size: int, contour_length: int = 14) -> Path:
+    """The folder of one size and contour length: ``folder`` itself, or within the release's folders below it.
+
+    A ``folder`` itself that has the name of another length is none.
 
     Raises:
         DataError: it is not there; the message says what is expected and where to get it.
     """
-    layouts = [f"{parent}/pathfinder{size}/{LEVEL}" for parent in _PARENTS]
-    for layout in ("", LEVEL, *layouts):
+    level = LEVELS[contour_length]
+    layouts = [level, *(f"{parent}/pathfinder{size}/{level}" for parent in _PARENTS)]
+    if folder.resolve().name not in {*LEVELS.values()} - {level}:
+        layouts.insert(0, "")
+    for layout in layouts:
         found = folder / layout.lstrip("/")
         if (found / "metadata").is_dir() and (found / "imgs").is_dir():
             return found
@@ -45,13 +52,13 @@ def find_release(folder: Path, size: int) -> Path:
     if size not in SIZES:
         get = f"none of {size} x {size} is published, so "
     raise DataError(
-        f"no pathfinder{size}/{LEVEL} with the folders imgs and metadata in {folder} (or its lra_release): {get}leave "
+        f"no pathfinder{size}/{level} with the folders imgs and metadata in {folder} (or its lra_release): {get}leave "
         "official_dir out to generate the data"
     )
 
 
 def read_entries(folder: Path) -> list[Entry]:
-    """All pictures of ``curv_contour_length_14``: metadata files by number, lines in order.
+    """All pictures of one contour length: metadata files by number, lines in order.
 
     Raises:
         DataError: a metadata file is named otherwise, holds something else, or there is none.

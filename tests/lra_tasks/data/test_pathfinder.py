@@ -157,6 +157,32 @@ def test_tables(size: int) -> None:
         assert abs(area / (np.pi * settings.marker_radius**2) - 1) < 0.15
 
 
+@pytest.mark.parametrize("length", [3, 6, 9])
+def test_shorter_contours(length: int) -> None:
+    """Distractors have a third of a target's paddles, and there are as many as share those of the size."""
+    scene, margins = grow_scenes(32, 60, np.random.default_rng(5), length)
+    assert scene.targets.shape == (60, 2, length, 3) and (scene.targets >= 0).all()
+    assert scene.distractors.shape == (60, 20 // (length // 3), length // 3, 3)
+    assert (scene.distractors[:, :, 0, 0] >= 0).any(axis=1).all()
+    assert (scene.markers[:, 0] == scene.targets[np.arange(60), scene.marked[:, 0], 0, 1:]).all()
+    assert (scene.markers[:, 1] == scene.targets[np.arange(60), scene.marked[:, 1], -1, 1:]).all()
+    images, labels = draw_chunk(32, 20, 0, 0, length)
+    assert images.shape == (20, 32, 32) and set(labels) == {0, 1}
+    assert images.mean() != draw_chunk(32, 20, 0, 0)[0].mean()
+    assert draw(32, scene, margins).max() == 255
+
+
+def test_contours_of_different_lengths_are_different_data(tmp_path: Path) -> None:
+    folders = {}
+    for length in (6, 14):
+        task = create_task("pathfinder32", data_dir=tmp_path, n_samples=100, processes=1, contour_length=length)
+        task.prepare_data()
+        folders[length] = task.folder
+        images = np.load(task.folder / "images.npy")
+        assert np.array_equal(images, draw_chunk(32, 500, 0, 0, length)[0][:100])
+    assert folders[6] != folders[14]
+
+
 def test_chunks_depend_on_seed_and_number_alone() -> None:
     first, labels = draw_chunk(32, 30, 5, 2)
     again, same = draw_chunk(32, 30, 5, 2)
@@ -197,9 +223,9 @@ def test_splits_and_pixels(tmp_path: Path) -> None:
     assert len(copy) < 5000, "a worker gets the path, not the pictures"
 
 
-def release(folder: Path, n: int = 20, size: int = 32) -> Path:
+def release(folder: Path, n: int = 20, size: int = 32, name: str = "curv_contour_length_14") -> Path:
     """A small release: two metadata files, in an order that only numbers sort well."""
-    level = folder / f"pathfinder{size}" / "curv_contour_length_14"
+    level = folder / f"pathfinder{size}" / name
     (level / "metadata").mkdir(parents=True)
     images, labels = draw_chunk(size, n, 0, 0)
     for batch, rows in ((2, range(n // 2)), (10, range(n // 2, n))):
@@ -222,6 +248,19 @@ def test_reads_the_official_folders(tmp_path: Path, parent: str) -> None:
         assert task.sizes == (16, 2, 2)
         assert np.array_equal(np.load(task.folder / "images.npy"), images)
         assert np.array_equal(np.load(task.folder / "labels.npy"), labels)
+
+
+def test_reads_the_easier_levels(tmp_path: Path) -> None:
+    for n, length, name in ((20, 6, "curv_baseline"), (30, 9, "curv_contour_length_9"), (40, 14, None)):
+        level = release(tmp_path / "source", n, **({"name": name} if name else {}))
+        for official in (tmp_path / "source", level, level.parent):
+            task = create_task("pathfinder32", data_dir=tmp_path / "data", official_dir=official, contour_length=length)
+            task.prepare_data()
+            assert sum(task.sizes) == n
+    level = tmp_path / "source" / "pathfinder32" / "curv_contour_length_9"
+    task = create_task("pathfinder32", data_dir=tmp_path, official_dir=level, contour_length=6)
+    with pytest.raises(DataError, match=r"no pathfinder32/curv_baseline"):
+        task.prepare_data()
 
 
 def test_a_release_of_another_size_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -323,10 +362,25 @@ def test_read_picture_makes_colours_gray(tmp_path: Path) -> None:
     assert isinstance(read_picture(tmp_path / "b.png", 32), str)
 
 
-@pytest.mark.parametrize("options", [{"n_samples": 9}, {"split": "last"}, {"processes": 0}, {"data_seed": -1}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"n_samples": 9},
+        {"split": "last"},
+        {"processes": 0},
+        {"data_seed": -1},
+        {"contour_length": 2},
+        {"contour_length": 15},
+    ],
+)
 def test_bad_options(options: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(options))):
         create_task("pathfinder32", **options)
+
+
+def test_the_release_has_three_contour_lengths(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="contour_length is 7, but the official release has 6, 9, 14"):
+        create_task("pathfinder32", official_dir=tmp_path, contour_length=7)
 
 
 def test_512_is_256_with_every_length_doubled() -> None:
