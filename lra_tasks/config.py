@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -64,6 +65,12 @@ class RunConfig:
         """Nested dictionaries of plain values, the layout of ``config.yaml``; without what only other runs have."""
         values = {name: getattr(self, name) for name in (*_TOP, "from_run")} | _plain(asdict(self.recipe))
         return {name: value for name, value in values.items() if name not in _OPTIONAL or value is not None}
+
+    def settings(self) -> dict[str, Any]:
+        """All settings under dotted names, with the defaults of the task's options that old runs leave out."""
+        options = inspect.signature(TASKS[self.task]).parameters
+        defaults = {f"data.{name}": option.default for name, option in options.items() if name not in _OF_RUNS}
+        return _plain(defaults) | flatten(self.to_dict())
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RunConfig:
@@ -155,6 +162,8 @@ _TOP: dict[str, tuple[type, ...]] = {
 }
 _OPTIONS = ("data", "mixer_options")
 _OPTIONAL = ("from_run", "pretraining")
+_OF_RUNS = ("data_dir", "seed")
+"""What a task is given by the run and not by its options."""
 _SECTIONS: dict[str, type] = {"model": ModelSettings, "optimizer": OptimizerSettings, "trainer": TrainerSettings}
 
 
@@ -180,7 +189,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def differences(saved: RunConfig, now: RunConfig) -> list[str]:
     """The fields in which a run on disk differs from what is asked now, without those a resumed run may change."""
-    before, after = flatten(saved.to_dict()), flatten(now.to_dict())
+    before, after = saved.settings(), now.settings()
     return [
         f"{name} is {before.get(name)!r} in the run, {after.get(name)!r} now"
         for name in sorted({*before, *after})

@@ -205,6 +205,8 @@ def build_pretraining(task: Task, config: RunConfig, settings: PretrainingSettin
 
 _SHARED = ("d_model", "n_layers", "norm", "norm_eps", "prenorm", "feed_forward", "expansion")
 """The settings of the model that decide on the backbone's parameters."""
+_OF_HEAD = ("pooling", "depths", "patch", "codebook")
+"""Those that decide on the rest of a model, which a trained run hands on too."""
 _VOCABULARY = ("level", "min_freq")
 """The options of data that decide what a token means."""
 _GENERATED = ("data_seed", "n_samples", "max_depth", "max_args", "min_length", "max_length")
@@ -225,12 +227,13 @@ def start_from(path: Path, module: TrainingModule, config: RunConfig) -> None:
     Raises:
         RunError: there is no finished run, or its checkpoint is damaged.
         UsageError: the run has another task, mixer, width or option that decides on parameters or on the samples to
-            train on. The contours of Pathfinder may have had another length: then all pictures are others.
+            train on. The contours of Pathfinder may have had another length: then all pictures are others (generated
+            ones with the same seed and number, or official ones, as this run's).
     """
     checkpoint, before = load_with_config(RunFolder(path).best if path.is_dir() else path)
     if path.is_dir():
         read_run(path)
-    old, new = _decisive(before), _decisive(config)
+    old, new = (_decisive(it, whole=before.recipe.pretraining is None) for it in (before, config))
     if before.mixer != config.mixer:  # which has options of its own
         old, new = ({"mixer": it.mixer, "task": it.task} for it in (before, config))
     differing = [
@@ -260,14 +263,20 @@ def _load_trunk(trunk: Any, pretrained: Mapping[str, Tensor]) -> None:
     trunk.load_state_dict(state)
 
 
-def _decisive(config: RunConfig) -> dict[str, Any]:
-    """What has to be equal for the weights of one run to mean the same in another, and for its test to be unseen."""
+def _decisive(config: RunConfig, *, whole: bool) -> dict[str, Any]:
+    """What has to be equal for the weights of one run to mean the same in another, and for its test to be unseen.
+
+    Args:
+        config: the settings of either.
+        whole: whether all the weights are handed on, or those of the trunk.
+    """
     recipe = config.recipe
+    model = (*_SHARED, *_OF_HEAD) if whole else _SHARED
     options = {name: value for name, value in recipe.mixer_options.items() if name not in _OF_TRAINING}
     return {
         "task": config.task,
         "mixer": config.mixer,
-        **{f"model.{name}": getattr(recipe.model, name, None) for name in _SHARED},
+        **{f"model.{name}": getattr(recipe.model, name, None) for name in model},
         **{f"mixer_options.{name}": value for name, value in options.items()},
         **{f"data.{name}": recipe.data[name] for name in (*_VOCABULARY, *_GENERATED, *_DIVIDED) if name in recipe.data},
         "data.official_dir": None if recipe.data.get("official_dir") is None else "given",

@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lra_tasks.data.pathfinder.settings import CONTOUR_LENGTH
+
 _LRA_TASKS = ("listops", "text", "retrieval", "image", "pathfinder32", "pathx")
 # None: not published, or a model that stays at chance.
 _LRA: dict[str, tuple[float | None, ...]] = {
@@ -120,8 +122,8 @@ def easier(data: Mapping[str, Any]) -> str:
     >>> easier({"contour_length": 6}), easier({"contour_length": 14}), easier({})
     ('contours of 6', '', '')
     """
-    length = data.get("contour_length", 14)
-    return "" if length == 14 else f"contours of {length}"
+    length = data.get("contour_length", CONTOUR_LENGTH)
+    return "" if length == CONTOUR_LENGTH else f"contours of {length}"
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,7 @@ def find_published(
     mixer_options: Mapping[str, Any] | None = None,
     data: Mapping[str, Any] | None = None,
 ) -> Published | None:
-    """The published accuracy of a mixer's own model on a task, else S4's, else None for an unknown task.
+    """The published accuracy of a mixer's own model on a task, else S4's, else None for an unknown task or easier data.
 
     A variant of S4D that its paper does not list for the task, such as S4D-Lin on Long Range Arena, is compared with
     S4, never with another variant; the name of the model says so.

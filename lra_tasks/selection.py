@@ -40,7 +40,7 @@ class Selection:
 
 
 def default_run_dir(config: RunConfig) -> Path:
-    """The folder of a run that names none; pretraining, and training from it, have others than training afresh.
+    """The folder of a run that names none; pretraining, and training from a run, have others than training afresh.
 
     >>> default_run_dir(RunConfig("smnist", "s4d", "quick", 0, None, create_recipe("smnist", "s4d"))).as_posix()
     'runs/smnist-s4d-quick-seed0'

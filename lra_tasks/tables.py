@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
-from lra_tasks.config import flatten
 from lra_tasks.data import VIDEO_TASKS
 from lra_tasks.published import easier, find_published
 from lra_tasks.results import Run
@@ -89,12 +88,12 @@ def kind_of(run: Run) -> str:
 def group_seeds(runs: Sequence[Run]) -> list[list[Run]]:
     """Runs of one configuration with different seeds, together; a second run of a seed begins a group of its own.
 
-    What they started from may differ in numbers, such as a seed.
+    The names of what they started from may differ in a seed.
     """
     groups: dict[tuple[str, int], list[Run]] = {}
     for run in runs:
-        start = re.sub(r"\d+", "N", run.config.from_run or "")
-        settings = flatten({**run.config.to_dict(), "from_run": start})
+        start = re.sub(r"(seed[-_. ]?)\d+", r"\1N", run.config.from_run or "")
+        settings = {**run.config.settings(), "from_run": start}
         for name in _ALIKE:
             settings.pop(name, None)
         key, copy = json.dumps(settings, sort_keys=True, default=str), 0

@@ -46,8 +46,8 @@ def train(config: RunConfig, folder: RunFolder, *, resume: bool, console: Consol
         The contents of ``metrics.json``; empty in all but the first process.
 
     Raises:
-        UsageError: the folder holds a run already, or another one than is to be resumed, or a setting or the pretrained
-            run does not fit.
+        UsageError: the folder holds a run already, or another one than is to be resumed, or a setting or the run
+            to start from does not fit.
         RunError: the run cannot go on; what was saved before stays usable.
         DataError: a data file is missing or corrupt.
     """

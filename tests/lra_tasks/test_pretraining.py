@@ -229,11 +229,31 @@ def test_a_run_trains_on_from_one_on_shorter_contours(
     for extra, named in (
         (("--model.d_model", "4"), "model.d_model is 8 there, 4 here"),
         (("--data.data_seed", "1"), "data.data_seed is 0 there, 1 here"),
+        (("--model.pooling", "max"), "model.pooling is 'mean' there, 'max' here"),
     ):
         other = train(tmp_path / "other", data_dir, *small, "--from", str(before), *extra, task="pathfinder32")
         assert main(other) == 2
         assert named in capsys.readouterr().err
     capsys.readouterr()
+
+
+def test_a_run_older_than_an_option_goes_on(tmp_path: Path, data_dir: Path) -> None:
+    """Its configuration lacks the option, on disk and in the checkpoints: it has the default."""
+    small = ("--data.n_samples", "100", "--data.processes", "1", "--model.norm", "batch")
+    folder = RunFolder(tmp_path / "run")
+    run(train(folder.path, data_dir, *small, "--trainer.max_epochs", "1", task="pathfinder32"))
+    text = folder.config.read_text()
+    folder.config.write_text(text.replace("  contour_length: 14\n", ""))
+    assert folder.config.read_text() != text
+    for path in (folder.last, folder.best):
+        checkpoint = torch.load(path, weights_only=False)
+        del checkpoint["run"]["config"]["data"]["contour_length"]
+        torch.save(checkpoint, path)
+    run(["train", "--run-dir", str(folder.path), "--resume", "--trainer.max_epochs", "2"])
+    _, scores = evaluate(folder.path)
+    assert scores["test/accuracy"] == read_metrics(folder.path)["test/accuracy"]
+    longer = ("--data.contour_length", "6", "--trainer.max_epochs", "3")
+    assert main(["train", "--run-dir", str(folder.path), "--resume", *longer]) == 2
 
 
 def test_pretraining_learns(tmp_path: Path, data_dir: Path) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from lra_tasks.data.pathfinder.paddles import paddles
-from lra_tasks.data.pathfinder.settings import SETTINGS
+from lra_tasks.data.pathfinder.settings import CONTOUR_LENGTH, SETTINGS
 from lra_tasks.data.pathfinder.snakes import Scenes, grow_scenes
 
 
-def draw_chunk(size: int, n: int, seed: int, chunk: int, contour_length: int = 14) -> tuple[np.ndarray, np.ndarray]:
+def draw_chunk(
+    size: int, n: int, seed: int, chunk: int, contour_length: int = CONTOUR_LENGTH
+) -> tuple[np.ndarray, np.ndarray]:
     """Pictures uint8 (n, size, size) and labels uint8 (n,) that depend on the arguments alone.
 
     >>> images, labels = draw_chunk(32, 4, seed=0, chunk=1)

@@ -1,9 +1,9 @@
 """The folders of the official Pathfinder release.
 
 ``<release>/pathfinder32/curv_contour_length_14/``, and likewise the easier ``curv_contour_length_9`` and
-``curv_baseline`` (6 paddles), holds ``imgs/<k>/sample_<i>.png`` and ``metadata/<k>.npy``. Despite
-their name the metadata files are text: a picture a line, fields separated by blanks, of which the first two are the
-folder and the file and field 3 (from 0) is the label.
+``curv_baseline`` (6 paddles), holds ``imgs/<k>/sample_<i>.png`` and ``metadata/<k>.npy``. Despite their name the
+metadata files are text: a picture a line, fields separated by blanks, of which the first two are the folder and the
+file and field 3 (from 0) is the label.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from lra_tasks.data.errors import DataError
+from lra_tasks.data.pathfinder.settings import CONTOUR_LENGTH
 
 LEVELS = {6: "curv_baseline", 9: "curv_contour_length_9", 14: "curv_contour_length_14"}
 """The folders of a release by the number of paddles of a target snake."""
@@ -32,19 +33,24 @@ class Entry:
     label: int
 
 
-def find_release(folder: Path, size: int, contour_length: int = 14) -> Path:
-    """The folder of one size and contour length: ``folder`` itself, or within the release's folders below it.
+def check_length(contour_length: int, folder: Path) -> None:
+    """Raise a ValueError unless the release in a folder may have contours of that length."""
+    if contour_length not in LEVELS:
+        lengths = ", ".join(map(str, LEVELS))
+        raise ValueError(f"contour_length is {contour_length}, but the official release has {lengths}")
+    named = {name: length for length, name in LEVELS.items()}.get(folder.resolve().name, contour_length)
+    if named != contour_length:
+        raise ValueError(f"contour_length is {contour_length}, but {folder} has contours of {named}")
 
-    A ``folder`` itself that has the name of another length is none.
+
+def find_release(folder: Path, size: int, contour_length: int = CONTOUR_LENGTH) -> Path:
+    """The folder of one size and contour length: ``folder`` itself, or within the release's folders below it.
 
     Raises:
         DataError: it is not there; the message says what is expected and where to get it.
     """
     level = LEVELS[contour_length]
-    layouts = [level, *(f"{parent}/pathfinder{size}/{level}" for parent in _PARENTS)]
-    if folder.resolve().name not in {*LEVELS.values()} - {level}:
-        layouts.insert(0, "")
-    for layout in layouts:
+    for layout in ("", level, *(f"{parent}/pathfinder{size}/{level}" for parent in _PARENTS)):
         found = folder / layout.lstrip("/")
         if (found / "metadata").is_dir() and (found / "imgs").is_dir():
             return found

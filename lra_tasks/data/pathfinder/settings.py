@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+CONTOUR_LENGTH = 14
+"""Paddles of the task's contours. Those of 6 and 9 are published, too, but no accuracies of them."""
+SHORTEST, LONGEST = 3, 14
+"""Bounds of the contours to generate: distractors need a paddle; longer ones hardly fit into the smaller pictures."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -36,7 +41,7 @@ class Settings:
     distractor_contrast: float
     paddle_length: int = 5
     padding: int = 1
-    contour_length: int = 14
+    contour_length: int = CONTOUR_LENGTH
     antialias: int = 2
 
     @property
@@ -63,9 +68,6 @@ SETTINGS = {
     )
 }
 """Settings by size. Quotients are whole numbers: the published code ran where ``/`` divides integers so."""
-
-CONTOUR_LENGTHS = (3, 14)
-"""Shortest contour (whose distractors have a paddle each) and longest. 6, 9 and 14 are published; 14 is the task's."""
 
 
 def settings_of(size: int, contour_length: int) -> Settings:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lra_tasks.data.pathfinder.paddles import N_SEEDS, Paddles, free_places, move, paddles
-from lra_tasks.data.pathfinder.settings import Settings, settings_of
+from lra_tasks.data.pathfinder.settings import CONTOUR_LENGTH, Settings, settings_of
 
 _TRIES = 3
 """Attempts at placing one paddle."""
@@ -65,7 +65,9 @@ class Scenes:
         return np.stack([origin, self.targets[rows, self.marked[:, 1], -1, 1:]], axis=1)
 
 
-def grow_scenes(size: int, n: int, random: np.random.Generator, contour_length: int = 14) -> tuple[Scenes, np.ndarray]:
+def grow_scenes(
+    size: int, n: int, random: np.random.Generator, contour_length: int = CONTOUR_LENGTH
+) -> tuple[Scenes, np.ndarray]:
     """The geometry of ``n`` pictures of one size, and the margin (n,) of each."""
     settings = settings_of(size, contour_length)
     margins = random.choice(settings.margins, n)

@@ -41,9 +41,9 @@ from lra_tasks.data.journal import Journal
 from lra_tasks.data.official import compare_size
 from lra_tasks.data.parallel import check_processes, cut
 from lra_tasks.data.pathfinder.draw import draw_chunk
-from lra_tasks.data.pathfinder.official import LEVELS, SIZES, Entry, find_release, read_entries, read_pictures
+from lra_tasks.data.pathfinder.official import SIZES, Entry, check_length, find_release, read_entries, read_pictures
 from lra_tasks.data.pathfinder.paddles import paddles
-from lra_tasks.data.pathfinder.settings import CONTOUR_LENGTHS, SETTINGS
+from lra_tasks.data.pathfinder.settings import CONTOUR_LENGTH, LONGEST, SETTINGS, SHORTEST
 from lra_tasks.data.pixels import Pixels
 
 log = logging.getLogger(__name__)
@@ -102,7 +102,7 @@ class Pathfinder32(Task):
         *,
         official_dir: str | Path | None = None,
         n_samples: int = 200000,
-        contour_length: int = 14,
+        contour_length: int = CONTOUR_LENGTH,
         split: str = "random",
         data_seed: int = 0,
         processes: int | None = None,
@@ -110,20 +110,18 @@ class Pathfinder32(Task):
         super().__init__(data_dir, batch_size, num_workers, seed)
         self.official_dir = official_folder(official_dir)
         self.n_samples = check_int("n_samples", n_samples, least=10)
-        self.contour_length = check_int("contour_length", contour_length, least=CONTOUR_LENGTHS[0])
-        if self.contour_length > CONTOUR_LENGTHS[1]:
-            raise ValueError(f"contour_length is {contour_length}, expected at most {CONTOUR_LENGTHS[1]} paddles")
-        if self.official_dir is not None and self.contour_length not in LEVELS:
-            raise ValueError(
-                f"contour_length is {contour_length}, but the official release has {', '.join(map(str, LEVELS))}"
-            )
+        self.contour_length = check_int("contour_length", contour_length, least=SHORTEST)
+        if self.contour_length > LONGEST:
+            raise ValueError(f"contour_length is {self.contour_length}, expected an integer <= {LONGEST}")
+        if self.official_dir is not None:
+            check_length(self.contour_length, self.official_dir)
         self.split = check_choice("split", split, ("random", "first"))
         self.data_seed = check_int("data_seed", data_seed, least=0)
         self.processes = check_processes(processes)
 
     def parameters(self) -> dict[str, Any]:
         """The generator's options and seed, or the folder of the official files; both splits share one cache."""
-        easier = {"contour_length": self.contour_length} if self.contour_length != CONTOUR_LENGTHS[1] else {}
+        easier = {"contour_length": self.contour_length} if self.contour_length != CONTOUR_LENGTH else {}
         if self.official_dir is None:
             generated = {"n": self.n_samples, "seed": self.data_seed, **easier}
             return {"version": 1, "size": self.size, "generated": generated}
