@@ -38,6 +38,9 @@ RESUME_MAY_CHANGE = (
 )
 """Fields that may differ when a run is resumed. A new max_epochs moves the end of the cosine from there on."""
 
+OPTIONS_OF_RUNS = ("data_dir", "seed")
+"""Arguments of a task that are settings of the run, not of its section ``data``."""
+
 
 @dataclass(frozen=True)
 class RunConfig:
@@ -69,7 +72,7 @@ class RunConfig:
     def settings(self) -> dict[str, Any]:
         """All settings under dotted names, with the defaults of the task's options that old runs leave out."""
         options = inspect.signature(TASKS[self.task]).parameters
-        defaults = {f"data.{name}": option.default for name, option in options.items() if name not in _OF_RUNS}
+        defaults = {f"data.{name}": option.default for name, option in options.items() if name not in OPTIONS_OF_RUNS}
         return _plain(defaults) | flatten(self.to_dict())
 
     @classmethod
@@ -162,8 +165,6 @@ _TOP: dict[str, tuple[type, ...]] = {
 }
 _OPTIONS = ("data", "mixer_options")
 _OPTIONAL = ("from_run", "pretraining")
-_OF_RUNS = ("data_dir", "seed")
-"""What a task is given by the run and not by its options."""
 _SECTIONS: dict[str, type] = {"model": ModelSettings, "optimizer": OptimizerSettings, "trainer": TrainerSettings}
 
 

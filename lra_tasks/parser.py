@@ -12,7 +12,7 @@ from jsonargparse import ArgumentParser
 
 import longconv
 from longconv._checks import nearest
-from lra_tasks.config import RunConfig, flatten
+from lra_tasks.config import OPTIONS_OF_RUNS, RunConfig, flatten
 from lra_tasks.data import TASKS, VIDEO_TASKS
 from lra_tasks.errors import UsageError
 from lra_tasks.mixers import class_of, defaults_of
@@ -208,5 +208,5 @@ def _report() -> Parser:
 
 
 def _add_data(parser: Parser, config: RunConfig) -> None:
-    parser.add_class(TASKS[config.task], "data", skip={"data_dir", "seed"})
+    parser.add_class(TASKS[config.task], "data", skip=set(OPTIONS_OF_RUNS))
     parser.set_defaults(flatten({"data": config.recipe.data}))

@@ -106,9 +106,13 @@ def group_seeds(runs: Sequence[Run]) -> list[list[Run]]:
 def variant(run: Run) -> str:
     """The preset of a run, how its data is easier than the task's, whether it was pretrained, or tested in part."""
     limit = run.config.recipe.trainer.limit_test_batches
-    facts = {"pretrained": run.config.from_run is not None, "part of the test": limit != 1 or isinstance(limit, int)}
-    data = easier(run.config.recipe.data)
-    return ", ".join([run.config.preset, *([data] if data else []), *(fact for fact, holds in facts.items() if holds)])
+    facts = (
+        run.config.preset,
+        easier(run.config.recipe.data),
+        "pretrained" if run.config.from_run is not None else "",
+        "part of the test" if limit != 1 or isinstance(limit, int) else "",
+    )
+    return ", ".join(filter(None, facts))
 
 
 def tables(runs: Sequence[Run]) -> list[Table]:
